@@ -1,0 +1,1 @@
+"""Tests of the packages, one folder for each."""

@@ -1,0 +1,78 @@
+"""The package as installed: what importing it costs and whose it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import metadata, resources
+
+import pytest
+
+import attack
+import identify
+import kktcert
+import proofs_check
+
+IMPORT = """
+import sys, time
+start = time.perf_counter()
+import identify
+seconds = time.perf_counter() - start
+print(seconds, *sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def fresh_import():
+    run = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True)
+    seconds, *modules = run.stdout.split()
+    return float(seconds), set(modules)
+
+
+def test_import_is_light():
+    runs = [fresh_import() for _ in range(3)]
+    assert min(seconds for seconds, _ in runs) < 1.0
+    modules = runs[0][1]
+    assert "identify" in modules
+    assert not modules & {"torch", "attack", "proofs_check", "sklearn", "matplotlib", "sympy"}
+
+
+def test_identify_belongs_to_this_distribution():
+    # An editable installation is found twice when the tests run in the checkout.
+    assert set(metadata.packages_distributions()["identify"]) == {"kktcert"}
+
+
+def test_version_is_that_of_the_distribution(capsys):
+    with pytest.raises(SystemExit) as caught:
+        run_command("--version")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"kktcert {metadata.version('kktcert')}\n"
+
+
+@pytest.mark.parametrize(
+    ("owners", "words"),
+    [(["identify", "kktcert"], "also belongs to the distribution identify"), ([], "not installed")],
+)
+def test_the_command_refuses_a_foreign_identify(monkeypatch, capsys, owners, words):
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: {"identify": owners})
+    with pytest.raises(SystemExit) as caught:
+        run_command("--version")
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert words in captured.err
+
+
+@pytest.mark.parametrize("package", [identify, attack, proofs_check])
+def test_packages_are_typed_and_list_what_is_public(package):
+    assert resources.files(package).joinpath("py.typed").is_file()
+    assert package.__all__ == sorted(package.__all__)
+    assert all(hasattr(package, name) for name in package.__all__)
+
+
+def run_command(*arguments):
+    original, sys.argv = sys.argv, ["kktcert", *arguments]
+    try:
+        kktcert.main()
+    finally:
+        sys.argv = original
