@@ -1,0 +1,235 @@
+"""Where the commands write: standard error for the log, a folder or a file for the results."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from identify.errors import InvalidInputError, one_line
+
+Progress = Callable[[str, float], None]
+
+
+def say_error(message: str) -> None:
+    """Print one line on standard error."""
+    print(f"kktcert: error: {one_line(' '.join(message.split()))}", file=sys.stderr)
+
+
+def require_extra(what: str, extra: str, packages: tuple[str, ...]) -> None:
+    """Raise InvalidInputError unless all packages of an extra are installed.
+
+    Example:
+        >>> require_extra("demo", "demo", ("json", "nowhere"))
+        Traceback (most recent call last):
+        ...
+        identify.errors.InvalidInputError: demo: expected the package nowhere, got no such package; pip install 'kktcert[demo]'
+    """  # noqa: E501
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise InvalidInputError(
+                what,
+                f"the package {package}",
+                "no such package",
+                f"pip install 'kktcert[{extra}]'",
+            )
+
+
+class Log:
+    """Progress and remarks on standard error.
+
+    On a terminal a bar shows the progress; elsewhere `verbose` gives plain lines. `quiet` silences
+    all but errors.
+    """
+
+    def __init__(self, *, verbose: bool = False, quiet: bool = False) -> None:
+        self.verbose = verbose
+        self.quiet = quiet
+        self.stage = ""
+
+    def note(self, text: str) -> None:
+        """Say what the user should know, unless quiet."""
+        if not self.quiet:
+            print(f"kktcert: {one_line(text)}", file=sys.stderr)
+
+    def detail(self, text: str) -> None:
+        """Say what is worth knowing with -v."""
+        if self.verbose:
+            self.note(text)
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """Give a callback (stage, share in [0, 1]) that shows the progress while it lasts."""
+        if self.quiet or self.verbose or not sys.stderr.isatty():
+            yield self._plain
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+        from rich.progress import TimeElapsedColumn as Elapsed
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), Elapsed())
+        console = Console(stderr=True)
+        # Left alone, rich would send what is printed on standard output to its own console.
+        with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
+            task = bar.add_task("starting", total=1.0)
+
+            def show(stage: str, share: float) -> None:
+                self.stage = stage
+                bar.update(task, description=stage, completed=min(max(share, 0.0), 1.0))
+
+            yield show
+
+    def _plain(self, stage: str, share: float) -> None:
+        if stage != self.stage:
+            self.detail(stage)
+        self.stage = stage
+
+
+class OutputFolder:
+    """A folder that is checked before the work and takes results one whole file at a time.
+
+    As a context it creates the folder at the start and removes what it created if nothing was
+    written. `names` are the files that the command may write: those of an earlier run that this
+    one did not replace are removed at the end, so that no folder mixes two runs.
+
+    Raises InvalidInputError for a path that is a file, a folder that is not empty (unless `force`),
+    and one that cannot be written.
+    """
+
+    def __init__(self, path: Path | None, *, force: bool, names: tuple[str, ...] = ()) -> None:
+        self.path = path
+        self.names = names
+        self.written: list[str] = []
+        self._force = force
+        self._created: list[Path] = []
+
+    def __enter__(self) -> OutputFolder:
+        if self.path is not None:
+            self._prepare(self.path)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.path is not None and self.written:
+            for name in self.names:
+                if name not in self.written:
+                    (self.path / name).unlink(missing_ok=True)
+        if not self.written:
+            self._remove_created()
+
+    def __bool__(self) -> bool:
+        return self.path is not None
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Give the path of a temporary file that takes its name when the block ends well."""
+        assert self.path is not None
+        with replacing(self.path / name) as temporary:
+            yield temporary
+        self.written.append(name)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write one text file."""
+        with self.writing(name) as path:
+            path.write_text(text, encoding="utf-8")
+
+    def _prepare(self, path: Path) -> None:
+        option, hint = "--out", "choose another folder"
+        try:
+            if path.is_dir():
+                if not self._force and next(path.iterdir(), None) is not None:
+                    raise InvalidInputError(
+                        option, "an absent or empty folder", f"{path}, not empty", "add --force"
+                    )
+            elif path.exists() or path.is_symlink():
+                raise InvalidInputError(option, "a folder", f"the file {path}", hint)
+            else:
+                self._create(path)
+            check_writable(path, option, hint)
+        except (OSError, ValueError) as error:
+            self._remove_created()
+            if isinstance(error, InvalidInputError):
+                raise
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise InvalidInputError(
+                option, "a folder that can be written", f"{path} ({reason})", hint
+            ) from error
+
+    def _create(self, path: Path) -> None:
+        missing = [path]
+        while not missing[-1].parent.exists():
+            missing.append(missing[-1].parent)
+        for folder in reversed(missing):
+            folder.mkdir()
+            self._created.append(folder)
+
+    def _remove_created(self) -> None:
+        for folder in reversed(self._created):
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+        self._created.clear()
+
+
+def check_writable(folder: Path, option: str, hint: str) -> None:
+    """Raise InvalidInputError unless a file can be made in the folder."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=".kktcert-", dir=folder)
+    except OSError as error:
+        raise InvalidInputError(
+            option, "a folder that can be written", f"{folder} ({error.strerror})", hint
+        ) from error
+    os.close(handle)
+    os.unlink(name)
+
+
+def check_file_target(path: Path, suffixes: tuple[str, ...], *, force: bool) -> None:
+    """Raise InvalidInputError unless `--out` names a file that can be written, and is absent.
+
+    With `force` it may be there.
+    """
+    option = "--out"
+    if path.suffix.lower() not in suffixes:
+        raise InvalidInputError(option, f"a file name with {' or '.join(suffixes)}", str(path))
+    try:
+        if path.is_dir():
+            raise InvalidInputError(option, "a file", f"the folder {path}")
+        if path.exists() and not force:
+            raise InvalidInputError(option, "an absent file", f"{path}", "add --force")
+        if not path.parent.is_dir():
+            raise InvalidInputError(option, "a file in a folder that exists", str(path))
+    except (OSError, ValueError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(option, "a file that can be written", repr(str(path))) from error
+    check_writable(path.parent, option, "choose another folder")
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside `target` that replaces it when the block ends well.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with replacing(folder / "a.txt") as path:
+        ...     _ = path.write_text("whole")
+        >>> [file.name for file in folder.iterdir()]
+        ['a.txt']
+    """
+    # The suffix stays: it decides the format.
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

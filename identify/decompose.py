@@ -1,0 +1,408 @@
+"""From the moment tensor to the samples: matrix pencil, then Gauss-Newton on the Hermite data."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+import scipy.sparse.linalg
+
+from identify.reduction import ReducedData
+from identify.results import FloatArray
+from identify.tensors import MomentTensor
+
+_ITERATIVE = 600
+_NORMAL_LIMIT = 3000
+_DENSE_NUMBERS = 2_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposition:
+    """T = sum_i s_i z_i^(alpha) in coordinates of V: the refined terms and how well they fit.
+
+    `terms` (n, r), `signs` (n,) +-1 (all +1 at odd degree), `residual` relative to the weighted
+    data, `steps` taken; `stalled` says that the last step no longer helped.
+    """
+
+    terms: FloatArray
+    signs: FloatArray
+    residual: float
+    steps: int
+    stalled: bool = True
+
+    @property
+    def count(self) -> int:
+        """Number of terms n."""
+        return int(self.terms.shape[0])
+
+
+class HermiteEquations:
+    """w_j (sum_i s_i (u_j.z_i)^(alpha-1) z_i - g_j) as a function of z, with its derivative.
+
+    Residuals are stacked (m r + l,), unknowns are z flattened (n r,). A product with the Jacobian
+    costs 6 m n r flops.
+    """
+
+    def __init__(self, data: ReducedData, signs: FloatArray) -> None:
+        self.data = data
+        self.signs = signs
+        self.power = data.degree - 1
+        self.size = data.size
+
+    def residual(self, terms: FloatArray) -> FloatArray:
+        """Weighted residual, stacked."""
+        data = self.data
+        s = data.points @ terms.T
+        rows = (s**self.power * self.signs) @ terms - data.targets
+        values = (data.value_points @ terms.T) ** data.degree @ self.signs - data.value_targets
+        return np.concatenate([(rows * data.weights[:, None]).ravel(), values * data.value_weights])
+
+    def relative(self, terms: FloatArray) -> float:
+        """Norm of the residual over the norm of the weighted data."""
+        return float(np.linalg.norm(self.residual(terms))) / self.size
+
+    def jacobian(self, terms: FloatArray) -> FloatArray:
+        """Dense Jacobian (m r + l, n r)."""
+        data, power = self.data, self.power
+        count, r = terms.shape
+        s = data.points @ terms.T
+        high = s**power * self.signs * data.weights[:, None]
+        low = power * s ** (power - 1) * self.signs * data.weights[:, None]
+        block = np.einsum("ji,ia,jb->jaib", low, terms, data.points, optimize=True)
+        diagonal = np.arange(r)
+        block[:, diagonal, :, diagonal] += high[None]
+        values = data.degree * (data.value_points @ terms.T) ** power * self.signs
+        values = np.einsum("li,lb->lib", values * data.value_weights[:, None], data.value_points)
+        return np.vstack([block.reshape(-1, count * r), values.reshape(-1, count * r)])
+
+    def operator(self, terms: FloatArray) -> scipy.sparse.linalg.LinearOperator:
+        """The Jacobian as an operator."""
+        data, power = self.data, self.power
+        u, v = data.points, data.value_points
+        s = u @ terms.T
+        high = s**power * self.signs * data.weights[:, None]
+        low = power * s ** (power - 1) * self.signs * data.weights[:, None]
+        values = data.degree * (v @ terms.T) ** power * self.signs * data.value_weights[:, None]
+        cut = u.size
+
+        def forward(x: FloatArray) -> FloatArray:
+            step = x.reshape(terms.shape)
+            rows = high @ step + (low * (u @ step.T)) @ terms
+            return np.concatenate([rows.ravel(), np.sum(values * (v @ step.T), axis=1)])
+
+        def backward(y: FloatArray) -> FloatArray:
+            y = y.ravel()
+            rows = y[:cut].reshape(u.shape)
+            step = high.T @ rows + (low * (rows @ terms.T)).T @ u
+            step += (values * y[cut:, None]).T @ v
+            return step.ravel()
+
+        return scipy.sparse.linalg.LinearOperator(
+            (cut + len(v), terms.size), matvec=forward, rmatvec=backward, dtype=np.float64
+        )
+
+    def normal_matrix(self, terms: FloatArray) -> FloatArray:
+        """J^T J, shape (n r, n r), assembled from moments. Cost: n^2 m r^2 flops."""
+        data, power = self.data, self.power
+        u, v = data.points, data.value_points
+        count, r = terms.shape
+        s = u @ terms.T
+        high = s**power * self.signs * data.weights[:, None]
+        low = power * s ** (power - 1) * self.signs * data.weights[:, None]
+        heads = high.T @ high
+        inner = terms @ terms.T
+        matrix = np.empty((count, r, count, r))
+        identity = np.eye(r)
+        for i in range(count):
+            for k in range(i, count):
+                pair = low[:, i] * low[:, k]
+                cell = inner[i, k] * ((u * pair[:, None]).T @ u) + heads[i, k] * identity
+                # <d/dz_i, d/dz_k>: mixed terms (u h_i l_k) z_k^T and z_i (u l_i h_k)^T
+                cell += np.outer(terms[k], (high[:, i] * low[:, k]) @ u)
+                cell += np.outer((low[:, i] * high[:, k]) @ u, terms[i])
+                matrix[i, :, k, :] = cell
+                if k != i:
+                    matrix[k, :, i, :] = cell.T
+        flat = matrix.reshape(count * r, count * r)
+        if len(v):
+            values = data.degree * (v @ terms.T) ** power * self.signs
+            rows = np.einsum("li,lb->lib", values * data.value_weights[:, None], v)
+            rows = rows.reshape(len(v), -1)
+            flat += rows.T @ rows
+        return flat
+
+
+def pencil_directions(
+    tensor: MomentTensor, first: FloatArray, second: FloatArray
+) -> FloatArray | None:
+    """Candidate directions, rows (r, r), of one matrix pencil; None where it is singular.
+
+    With A = T(v^(alpha-2), ., .) and B = T(v'^(alpha-2), ., .) the eigenvectors of A B^-1 are the
+    samples when T is a sum of r independent terms. A start, not an answer.
+
+    Source: Leurgans, Ross & Abel 1993 (Jennrich; Harshman 1970). Cost: O(r^3).
+    """
+    a, b = tensor.contract(first), tensor.contract(second)
+    sizes = float(np.linalg.norm(a)), float(np.linalg.norm(b))
+    if not np.all(np.isfinite(sizes)) or min(sizes) == 0.0:
+        return None
+    _, vectors = scipy.linalg.eig(a / sizes[0], b / sizes[1], check_finite=False)
+    # A v = mu B v: v is dual to the samples, B v is parallel to one of them.
+    images = (b @ vectors).T
+    parts = np.stack([images.real, images.imag])
+    norms = np.linalg.norm(parts, axis=2)
+    rows = np.where((norms[0] >= norms[1])[:, None], parts[0], parts[1])
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    if not np.all(np.isfinite(rows)) or np.any(lengths == 0.0):
+        return None
+    return np.asarray(rows / lengths)
+
+
+def pencil_starts(
+    data: ReducedData, tensor: MomentTensor, *, seed: int = 0, draws: int = 9
+) -> list[tuple[float, FloatArray, FloatArray]]:
+    """Residual, terms and signs of several pencils, best first.
+
+    The contraction vectors are random, in the coordinates of V and in coordinates that whiten the
+    data partly or wholly: correlated samples are told apart by the latter, noise is amplified
+    less by the former. The Hermite residual after fitting the coefficients ranks them.
+    """
+    rng = np.random.default_rng([seed, 0x51])
+    weighted = data.targets * data.weights[:, None]
+    values, axes = np.linalg.eigh(weighted.T @ weighted)
+    values = np.maximum(values / float(values.max()), 1e-20)
+    starts: list[tuple[float, FloatArray, FloatArray]] = []
+    for draw in range(draws):
+        shape = axes * values ** (-0.25 * (draw % 3))
+        first, second = (shape @ rng.standard_normal((data.dimension, 2))).T
+        directions = pencil_directions(
+            tensor, first / np.linalg.norm(first), second / np.linalg.norm(second)
+        )
+        if directions is None:
+            continue
+        terms, signs = start_terms(data, directions)
+        starts.append((HermiteEquations(data, signs).relative(terms), terms, signs))
+    return sorted(starts, key=lambda start: start[0])
+
+
+def fit_coefficients(data: ReducedData, directions: FloatArray) -> FloatArray:
+    """Least-squares b for unit directions x_i: sum_i b_i (u_j.x_i)^(alpha-1) x_i = g_j.
+
+    Through the normal equations (w^2-weighted): cost m n^2 + m n r flops, O(m n) memory.
+    """
+    power = data.degree - 1
+    s = (data.points @ directions.T) ** power * data.weights[:, None]
+    gram = (s.T @ s) * (directions @ directions.T)
+    rhs = np.sum((s * data.weights[:, None]) * (data.targets @ directions.T), axis=0)
+    if len(data.value_points):
+        values = (data.value_points @ directions.T) ** data.degree * data.value_weights[:, None]
+        gram = gram + values.T @ values
+        rhs = rhs + values.T @ (data.value_targets * data.value_weights)
+    solution, *_ = scipy.linalg.lstsq(gram, rhs, cond=1e-14)
+    return np.asarray(solution, dtype=np.float64)
+
+
+def start_terms(data: ReducedData, directions: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Terms z_i = |b_i|^(1/alpha) x_i and signs for given directions, b by least squares."""
+    b = fit_coefficients(data, directions)
+    floor = 1e-12 * float(np.abs(b).max(initial=0.0)) or 1e-300
+    size = np.maximum(np.abs(b), floor) ** (1.0 / data.degree)
+    signs = np.where(b < 0.0, -1.0, 1.0)
+    if data.degree % 2:
+        return directions * (signs * size)[:, None], np.ones(len(b))
+    return directions * size[:, None], signs
+
+
+def refine(
+    data: ReducedData,
+    terms: FloatArray,
+    signs: FloatArray,
+    *,
+    max_steps: int = 60,
+    target: float = 0.0,
+    deadline: float | None = None,
+) -> Decomposition:
+    """Levenberg-Marquardt on the Hermite equations in z, the answer of the recovery.
+
+    Minimises |w_j (sum_i s_i (u_j.z_i)^(alpha-1) z_i - g_j)|. Steps are dense at small size, by
+    normal equations up to 3,000 unknowns, and by LSMR beyond.
+
+    Args:
+        data: reduced data.
+        terms: start (n, r).
+        signs: (n,) signs of the terms; kept.
+        max_steps: limit.
+        target: relative residual at which to stop at once.
+        deadline: `time.monotonic()` value at which the best so far is returned.
+
+    Cost: O(m n r min(n r, 100)) a step.
+    """
+    equations = HermiteEquations(data, signs)
+    terms = terms.copy()
+    residual = equations.residual(terms)
+    norm = float(np.linalg.norm(residual)) / equations.size
+    damping, steps, stalled = 1e-6 if norm < 1e-2 else 1e-3, 0, False
+    stepper = _Stepper(equations)
+    quiet = 0
+    while steps < max_steps and norm > target:
+        if deadline is not None and time.monotonic() > deadline:
+            break
+        steps += 1
+        stepper.prepare(terms, residual)
+        improved = False
+        for _ in range(8):
+            step = stepper.step(damping)
+            if step is None or not np.all(np.isfinite(step)):
+                damping = max(10.0 * damping, 1e-12)
+                continue
+            trial = terms + step
+            trial_residual = equations.residual(trial)
+            trial_norm = float(np.linalg.norm(trial_residual)) / equations.size
+            if trial_norm < norm:
+                improved = True
+                break
+            damping = max(10.0 * damping, 1e-12)
+            if relative_change(step, terms) < 1e-13:
+                break
+        if not improved:
+            stalled = True
+            break
+        quiet = quiet + 1 if trial_norm > 0.9 * norm else 0
+        small = relative_change(step, terms) <= 1e-7
+        terms, residual, norm = trial, trial_residual, trial_norm
+        damping = damping * 0.1 if damping > 1e-14 else 0.0
+        if quiet >= (1 if small else 25):
+            stalled = True
+            break
+    return Decomposition(terms, signs, norm, steps, stalled)
+
+
+def relative_change(step: FloatArray, terms: FloatArray) -> float:
+    """max_i |dz_i| / |z_i|: small terms count as much as large ones."""
+    sizes = np.linalg.norm(terms, axis=1)
+    return float(np.max(np.linalg.norm(step, axis=1) / np.where(sizes > 0.0, sizes, 1.0)))
+
+
+class _Stepper:
+    """Damped Gauss-Newton steps by the method that fits the size."""
+
+    def __init__(self, equations: HermiteEquations) -> None:
+        self.equations = equations
+        self.factored = False
+
+    def prepare(self, terms: FloatArray, residual: FloatArray) -> None:
+        """Linearise at `terms`."""
+        self.terms, self.residual = terms, residual
+        unknowns = terms.size
+        self.triangle: FloatArray | None = None
+        self.normal: FloatArray | None = None
+        self.scale = column_scale(self.equations, terms)
+        self.scale = np.maximum(self.scale, 1e-12 * float(self.scale.max(initial=1.0)))
+        if residual.size * unknowns <= _DENSE_NUMBERS:
+            matrix = self.equations.jacobian(terms) / self.scale
+            ortho, self.triangle = np.linalg.qr(matrix)
+            self.side = -(ortho.T @ residual)
+        elif unknowns <= _ITERATIVE or (self.factored and unknowns <= _NORMAL_LIMIT):
+            self.normal = self.equations.normal_matrix(terms)
+            self.slope = self.equations.operator(terms).rmatvec(residual)
+
+    def step(self, damping: float) -> FloatArray | None:
+        """-(J^T J + damping D^2)^-1 J^T residual, or None where that is not defined."""
+        shape = self.terms.shape
+        if self.normal is not None:
+            damped = self.normal + np.diag(max(damping, 1e-15) * self.scale**2)
+            damped /= np.outer(self.scale, self.scale)
+            try:
+                factor = scipy.linalg.cho_factor(damped, check_finite=False)
+            except np.linalg.LinAlgError:
+                return None
+            solution = scipy.linalg.cho_solve(factor, -self.slope / self.scale, check_finite=False)
+            return np.asarray(solution / self.scale).reshape(shape)
+        if self.triangle is not None:
+            # QR keeps the condition number of J, which the normal equations square.
+            scaled, rhs = self.triangle, self.side
+            if damping > 0.0:
+                scaled = np.vstack([scaled, np.sqrt(damping) * np.eye(scaled.shape[1])])
+                rhs = np.concatenate([rhs, np.zeros(scaled.shape[1])])
+            solution = scipy.linalg.lstsq(scaled, rhs, cond=1e-15, check_finite=False)[0]
+            return np.asarray(solution / self.scale).reshape(shape)
+        operator = scaled_operator(self.equations.operator(self.terms), self.scale)
+        found = scipy.sparse.linalg.lsmr(
+            operator, -self.residual, damp=np.sqrt(damping), atol=1e-6, btol=1e-6, maxiter=200
+        )
+        # Out of iterations: the next linearisation is factored where that fits.
+        self.factored = self.factored or found[1] == 7
+        return np.asarray(found[0] / self.scale).reshape(shape)
+
+
+def scaled_operator(
+    operator: scipy.sparse.linalg.LinearOperator, scale: FloatArray
+) -> scipy.sparse.linalg.LinearOperator:
+    """The operator in unknowns multiplied by `scale`: J D^-1."""
+    return scipy.sparse.linalg.LinearOperator(
+        operator.shape,
+        matvec=lambda x: operator.matvec(x.ravel() / scale),
+        rmatvec=lambda y: operator.rmatvec(y.ravel()) / scale,
+        dtype=np.float64,
+    )
+
+
+def column_scale(equations: HermiteEquations, terms: FloatArray) -> FloatArray:
+    """Norms of the columns of J, averaged over each term, shape (n r,)."""
+    return np.repeat(_column_norms(equations, terms), terms.shape[1])
+
+
+def _column_norms(equations: HermiteEquations, terms: FloatArray) -> FloatArray:
+    """Root mean square norm of the columns of J that belong to each term, shape (n,)."""
+    data, power = equations.data, equations.power
+    s = data.points @ terms.T
+    high = s**power * data.weights[:, None]
+    low = power * s ** (power - 1) * data.weights[:, None]
+    r = terms.shape[1]
+    squares = np.sum(terms**2, axis=1)
+    total = r * np.sum(high**2, axis=0) + squares * np.sum(low**2, axis=0)
+    total += 2.0 * np.sum(high * low * s, axis=0)
+    return np.asarray(np.sqrt(np.maximum(total, 0.0) / r))
+
+
+def decompose_tensor(
+    data: ReducedData,
+    tensor: MomentTensor,
+    *,
+    accept: float,
+    seed: int = 0,
+    deadline: float | None = None,
+    attempts: int = 3,
+) -> Decomposition | None:
+    """Decompose T into r independent terms and refine them on the Hermite data.
+
+    Returns the best refinement over a few pencils, whatever its residual (judge by the residual,
+    never by a rank), or None where no pencil gave r directions.
+
+    Args:
+        data: reduced data; r = dim V terms are sought.
+        tensor: the moment tensor on V.
+        accept: relative residual below which the first refinement is the answer.
+        seed: of the pencils.
+        deadline: as in `refine`.
+        attempts: number of starts that are refined.
+    """
+    best: Decomposition | None = None
+    for _, terms, signs in pencil_starts(data, tensor, seed=seed)[:attempts]:
+        found = refine(data, terms, signs, deadline=deadline)
+        if best is None or found.residual < best.residual:
+            best = found
+        if best.residual <= accept or (deadline is not None and time.monotonic() > deadline):
+            break
+    return best
+
+
+def order_by_size(
+    terms: FloatArray, signs: FloatArray, degree: int
+) -> tuple[FloatArray, FloatArray, npt.NDArray[np.intp]]:
+    """Terms and signs by |z_i|^alpha = |b_i| |x_i|^alpha, largest first, and the permutation."""
+    order = np.argsort(-np.linalg.norm(terms, axis=1), kind="stable")
+    return terms[order], signs[order], order

@@ -1,0 +1,450 @@
+"""When the linear equations determine T: the Gram operator, MINRES, rank, conditioning."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
+
+from identify.reduction import RankDecision, ReducedData, decide_rank
+from identify.results import FloatArray
+from identify.tensors import (
+    CoordinateTensor,
+    KernelTensor,
+    MomentTensor,
+    hermite_matrix,
+    monomials,
+    symmetric_dimension,
+)
+
+DENSE_LIMIT = 30_000_000
+"""Numbers in H above which no dense matrix is formed."""
+_DENSE_COLUMNS = 700
+_BLOCK = 512
+
+
+class GramOperator:
+    """K = H H^T with row weights, applied without forming H.
+
+    K Z = (1/alpha) [C^(alpha-1) Z + (alpha-1) (C^(alpha-2) o (U Z^T)) U], C = U U^T, powers
+    entrywise; value rows are appended. Cost: 6 m^2 r flops a product, two m x m arrays.
+
+    Example:
+        >>> import numpy as np
+        >>> K = GramOperator(3, np.eye(3))
+        >>> K.apply(np.ones(9)).shape
+        (9,)
+    """
+
+    def __init__(
+        self,
+        degree: int,
+        points: FloatArray,
+        weights: FloatArray | None = None,
+        value_points: FloatArray | None = None,
+        value_weights: FloatArray | None = None,
+    ) -> None:
+        self.degree = degree
+        self.points = np.ascontiguousarray(points)
+        count, self.dimension = points.shape
+        self.value_points = np.zeros((0, self.dimension)) if value_points is None else value_points
+        self.weights = np.ones(count) if weights is None else weights
+        self.value_weights = (
+            np.ones(len(self.value_points)) if value_weights is None else value_weights
+        )
+        cosines = self.points @ self.points.T
+        self._low = cosines ** (degree - 2) if degree > 3 else cosines
+        self._high = self._low * cosines
+        self._cross = self.points @ self.value_points.T
+        self._between = (self.value_points @ self.value_points.T) ** degree
+        self.size = points.size + len(self.value_points)
+        self.products = 0
+
+    def split(self, vector: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Vector part (m, r) and value part (l,) of a stacked vector."""
+        cut = self.points.size
+        return vector[:cut].reshape(self.points.shape), vector[cut:]
+
+    def apply(self, vector: FloatArray) -> FloatArray:
+        """K times a stacked vector (m r + l,)."""
+        self.products += 1
+        alpha, u = self.degree, self.points
+        z, c = self.split(vector)
+        z = z * self.weights[:, None]
+        c = c * self.value_weights
+        out = np.empty(self.size)
+        rows, values = self.split(out)
+        transposed = np.ascontiguousarray(z.T)
+        for start in range(0, u.shape[0], _BLOCK):
+            block = slice(start, start + _BLOCK)
+            mixed = u[block] @ transposed
+            mixed *= self._low[block]
+            part = self._high[block] @ z
+            part += (alpha - 1) * (mixed @ u)
+            rows[block] = part / alpha
+        if c.size:
+            power = self._cross ** (alpha - 1)
+            rows += (power * c) @ self.value_points
+            values[:] = np.sum(power * (z @ self.value_points.T), axis=0) + self._between @ c
+        rows *= self.weights[:, None]
+        values *= self.value_weights
+        return out
+
+    def forward(self, centres: FloatArray, heights: FloatArray) -> FloatArray:
+        """H applied to sum_k c_k v_k^(alpha), stacked and weighted. Cost: 4 m k r flops."""
+        s = self.points @ centres.T
+        rows = (s ** (self.degree - 1) * heights) @ centres * self.weights[:, None]
+        values = (self.value_points @ centres.T) ** self.degree @ heights * self.value_weights
+        return np.concatenate([rows.ravel(), values])
+
+    def tensor(self, vector: FloatArray) -> KernelTensor:
+        """H^T times a stacked vector, in kernel form."""
+        z, c = self.split(vector)
+        return KernelTensor(
+            self.degree,
+            self.points,
+            z * self.weights[:, None],
+            self.value_points,
+            c * self.value_weights,
+        )
+
+
+class _Recorder(scipy.sparse.linalg.LinearOperator):
+    """The Gram operator as scipy sees it; keeps the Lanczos coefficients that MINRES runs on."""
+
+    def __init__(self, gram: GramOperator) -> None:
+        super().__init__(np.dtype(np.float64), (gram.size, gram.size))
+        self.gram = gram
+        self.diagonal: list[float] = []
+        self.beside: list[float] = []
+        self._last: FloatArray | None = None
+
+    def _matvec(self, x: FloatArray) -> FloatArray:
+        vector = x.ravel()
+        product = self.gram.apply(vector)
+        along = float(vector @ product)
+        rest = product - along * vector
+        if self._last is not None:
+            rest -= self.beside[-1] * self._last
+        self.diagonal.append(along)
+        self.beside.append(float(np.linalg.norm(rest)))
+        self._last = vector.copy()
+        return product
+
+    def ritz_values(self) -> FloatArray:
+        """Eigenvalues of the Lanczos matrix so far."""
+        values: FloatArray = scipy.linalg.eigvalsh_tridiagonal(self.diagonal, self.beside[:-1])
+        return values
+
+
+class _StopSolve(Exception):
+    def __init__(self, iterate: FloatArray) -> None:
+        super().__init__()
+        self.iterate = iterate
+
+
+@dataclass(frozen=True, eq=False)
+class GramSolution:
+    """A solution of K Z = G: `vector` stacked, relative `residual`, `ritz` values of K."""
+
+    vector: FloatArray
+    residual: float
+    normal_residual: float
+    products: int
+    ritz: FloatArray
+
+
+def solve_gram(
+    gram: GramOperator,
+    target: FloatArray,
+    *,
+    tolerance: float = 1e-12,
+    max_products: int = 2000,
+    deadline: float | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> GramSolution:
+    """Solve K Z = G by MINRES with a stop on the normal residual |K r|.
+
+    K is singular where m r > N and the system is inconsistent with noise, where conjugate
+    gradients diverge; MINRES converges to a least-squares solution (Paige & Saunders 1975).
+
+    Args:
+        gram: the operator.
+        target: stacked right-hand side (m r + l,).
+        tolerance: on |r|/|G| and on |K r|/(|K| |r|).
+        max_products: limit on products with K.
+        deadline: `time.monotonic()` value at which the iterate so far is returned.
+        progress: called with a stage name and the share of `max_products` used.
+
+    Cost: 6 m^2 r flops a product.
+    """
+    size = float(np.linalg.norm(target))
+    if size == 0.0:
+        return GramSolution(np.zeros(gram.size), 0.0, 0.0, 0, np.zeros(0))
+    operator = _Recorder(gram)
+    count = 0
+
+    def watch(iterate: FloatArray) -> None:
+        nonlocal count
+        count += 1
+        if progress is not None and count % 10 == 0:
+            progress("solving for the moment tensor", count / max_products)
+        if deadline is not None and time.monotonic() > deadline:
+            raise _StopSolve(iterate.copy())
+
+    try:
+        solution, _ = scipy.sparse.linalg.minres(
+            operator, target / size, rtol=tolerance, maxiter=max_products, callback=watch
+        )
+    except _StopSolve as stop:
+        solution = stop.iterate
+    # Before the check below, whose products are no Lanczos steps.
+    ritz = operator.ritz_values()
+    remainder = target / size - gram.apply(solution)
+    residual = float(np.linalg.norm(remainder))
+    normal = float(np.linalg.norm(gram.apply(remainder))) / float(np.abs(ritz).max())
+    return GramSolution(solution * size, residual, normal, gram.products, ritz)
+
+
+@dataclass(frozen=True, eq=False)
+class Interpolation:
+    """What the linear equations say about T on V.
+
+    `required` N; `rank` of the weighted H (a lower bound where `exact_rank` is False);
+    `determined` is I-hermite; `tensor` the minimum-norm solution, None if it was not computed;
+    `residual` the relative linear residual, None without redundancy; `redundant` = rows - rank.
+    """
+
+    required: int
+    rank: int
+    decision: RankDecision | None
+    determined: bool | None
+    method: str
+    tensor: MomentTensor | None
+    residual: float | None
+    redundant: int
+    condition_number: float | None
+    condition_method: str | None
+    flat: tuple[int, int | None]
+    value: tuple[int, int | None]
+    gram: GramOperator | None = None
+    row_noise: float = 0.0
+
+
+def row_weights(data: ReducedData, noise_level: float) -> tuple[FloatArray, FloatArray, float]:
+    """Weights of the linear solve, and the noise that they leave, relative to the weighted data.
+
+    Rows count fully where their own noise rho / w_j is below sqrt(rho), and fade beyond: weights
+    proportional to w_j alone would waste accurate rows and slow MINRES down.
+    """
+    soft = float(np.clip(np.sqrt(noise_level), 1e-7, 1.0))
+    weights = data.weights / np.hypot(data.weights, soft)
+    values = data.value_weights / np.hypot(data.value_weights, soft)
+    ratio = np.concatenate([weights / data.weights, values / data.value_weights])
+    spread = noise_level * data.size * float(np.sqrt(np.mean(ratio**2)))
+    size = float(np.linalg.norm(stacked_target(data, weights, values)))
+    return weights, values, spread / size if size > 0.0 else 1.0
+
+
+def interpolate(
+    data: ReducedData,
+    noise_level: float,
+    *,
+    method: str = "auto",
+    seed: int = 0,
+    tolerance: float = 1e-12,
+    deadline: float | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> Interpolation:
+    """Rank of H, I-hermite, I-flat, I-value, and the minimum-norm T.
+
+    Counting comes first: rank H <= m r. A dense singular value decomposition serves up to 700
+    columns (and as a second opinion up to 3e7 numbers); beyond, T comes from MINRES and the rank
+    from `probe_rank`.
+
+    Args:
+        data: reduced data.
+        noise_level: rho; singular values above max(10 rho, 1e-12) of the largest count, where rho
+            is the noise that is left in a weighted row.
+        method: "auto", "dense" or "kernel".
+        seed: of the probe.
+        tolerance: of MINRES; the dense path ignores it.
+        deadline, progress: as in `solve_gram`.
+
+    Cost: dense O(m r N^2); kernel 6 m^2 r flops a product and O(m^2) memory.
+    """
+    alpha, r, k = data.degree, data.dimension, data.neurons
+    required = symmetric_dimension(alpha, r)
+    weights, value_weights, noise = row_weights(data, noise_level)
+    threshold = max(10.0 * noise, 1e-12)
+    flat = (symmetric_dimension(alpha - 1, r), _spread(data.points, alpha - 1))
+    values = (required, _spread(data.points, alpha))
+    fits = data.equations * required <= DENSE_LIMIT
+    base = Interpolation(
+        required=required,
+        rank=min(data.equations, required),
+        decision=None,
+        determined=False if data.equations < required else None,
+        method="counting",
+        tensor=None,
+        residual=None,
+        redundant=max(0, data.equations - required),
+        condition_number=None,
+        condition_method=None,
+        flat=flat,
+        value=values,
+        row_noise=noise,
+    )
+    if method == "dense" or (method == "auto" and fits and required <= _DENSE_COLUMNS):
+        return _dense(data, base, weights, value_weights, threshold)
+    if data.equations < required or k == 0:
+        return base
+    gram = GramOperator(alpha, data.points, weights, data.value_points, value_weights)
+    result = probe_rank(gram, base, threshold, seed=seed, deadline=deadline, progress=progress)
+    if result.determined is None and fits and method == "auto":
+        return _dense(data, base, weights, value_weights, threshold)
+    return result
+
+
+def stacked_target(data: ReducedData, weights: FloatArray, values: FloatArray) -> FloatArray:
+    """The weighted right-hand side, stacked (m r + l,)."""
+    rows = (data.targets * weights[:, None]).ravel()
+    return np.concatenate([rows, data.value_targets * values])
+
+
+def solve_tensor(
+    data: ReducedData,
+    linear: Interpolation,
+    *,
+    tolerance: float,
+    deadline: float | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> Interpolation:
+    """The kernel path's T, solved to `tolerance`, with its linear residual."""
+    gram = linear.gram
+    if gram is None:
+        return linear
+    target = stacked_target(data, gram.weights, gram.value_weights)
+    found = solve_gram(gram, target, tolerance=tolerance, deadline=deadline, progress=progress)
+    remainder = target - gram.apply(found.vector)
+    rows, values = gram.split(remainder)
+    # The residual in the units of the noise: weights w, not the softened ones.
+    rows = rows * (data.weights / gram.weights)[:, None]
+    values = values * (data.value_weights / gram.value_weights)
+    residual = float(np.hypot(np.linalg.norm(rows), np.linalg.norm(values))) / data.size
+    return replace(linear, tensor=gram.tensor(found.vector), residual=residual)
+
+
+def _dense(
+    data: ReducedData,
+    base: Interpolation,
+    weights: FloatArray,
+    value_weights: FloatArray,
+    threshold: float,
+) -> Interpolation:
+    """Rank and T by a singular value decomposition of the weighted H."""
+    alpha, r = data.degree, data.dimension
+    matrix = hermite_matrix(data.points, alpha) * np.repeat(weights, r)[:, None]
+    if len(data.value_points):
+        extra = monomials(data.value_points, alpha) * value_weights[:, None]
+        matrix = np.vstack([matrix, extra])
+    target = stacked_target(data, weights, value_weights)
+    if matrix.shape[0] > 1.5 * matrix.shape[1]:
+        ortho, triangle = scipy.linalg.qr(matrix, mode="economic", check_finite=False)
+        left, sigma, right = scipy.linalg.svd(triangle, check_finite=False)
+        left = ortho @ left
+    else:
+        left, sigma, right = scipy.linalg.svd(matrix, full_matrices=False, check_finite=False)
+    decision = decide_rank(sigma, threshold)
+    rank = decision.rank
+    coordinates = right[:rank].T @ ((left[:, :rank].T @ target) / sigma[:rank])
+    softness = np.concatenate(
+        [np.repeat(data.weights / weights, r), data.value_weights / value_weights]
+    )
+    remainder = (target - matrix @ coordinates) * softness
+    if np.linalg.norm(remainder) > 1e-13 * data.size and softness.min() < 0.5 * softness.max():
+        # The least residual in the units of the noise: a second solve on what is left.
+        heavy = matrix * softness[:, None]
+        step = scipy.linalg.lstsq(heavy, remainder, cond=threshold, check_finite=False)[0]
+        left = remainder - heavy @ step
+        remainder = min(remainder, left, key=np.linalg.norm)
+    residual = float(np.linalg.norm(remainder)) / data.size
+    redundant = data.equations - rank
+    return replace(
+        base,
+        rank=rank,
+        decision=decision,
+        determined=rank == base.required and decision.clear if decision.clear else None,
+        method="singular values",
+        tensor=CoordinateTensor(coordinates, alpha, r),
+        residual=residual if redundant > 0 else None,
+        redundant=redundant,
+        condition_number=float(sigma[0] / sigma[rank - 1]) if rank else None,
+        condition_method="singular values of the weighted Hermite matrix",
+    )
+
+
+def probe_rank(
+    gram: GramOperator,
+    base: Interpolation,
+    threshold: float,
+    *,
+    seed: int = 0,
+    deadline: float | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> Interpolation:
+    """Decide rank H = N by recovering a random tensor from H T_0.
+
+    A kernel leaves |T - T_0|/|T_0| near sqrt(dim ker/N); a missing part below 1e-3/sqrt(N) says
+    full rank (a one-dimensional kernel hides from one probe with probability below 1e-3, from
+    both below 1e-6). The extreme Ritz values of the run estimate the conditioning.
+
+    Cost: two solves with K.
+    """
+    rng = np.random.default_rng([seed, 0x9E37])
+    count = max(gram.points.shape[0] // 2, 4 * gram.dimension)
+    centres = rng.standard_normal((count, gram.dimension))
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    heights = rng.standard_normal(count)
+    goal = 1e-3 / np.sqrt(base.required)
+    found = solve_gram(
+        gram,
+        gram.forward(centres, heights),
+        tolerance=max(goal * 1e-6, 1e-15),
+        max_products=3000,
+        deadline=deadline,
+        progress=progress,
+    )
+    tensor = gram.tensor(found.vector)
+    whole = float(heights @ (centres @ centres.T) ** gram.degree @ heights)
+    inner = float(heights @ tensor.evaluate(centres))
+    own = float(found.vector @ gram.apply(found.vector))
+    missing = np.sqrt(max(whole - 2.0 * inner + own, 0.0) / whole)
+    positive = found.ritz[found.ritz > 0]
+    sigma = float(np.sqrt(positive.min() / positive.max()))
+    full = bool(missing < goal) and sigma > threshold
+    return replace(
+        base,
+        rank=base.required,
+        determined=True if full else None,
+        method=f"random tensor recovered to {missing:.1e}",
+        condition_number=1.0 / sigma,
+        condition_method="extreme Ritz values of the Gram operator (an estimate)",
+        gram=gram,
+    )
+
+
+def _spread(points: FloatArray, order: int) -> int | None:
+    """Rank of {u_j^(order)}; the count of points where that is too few; None if too large."""
+    count, dimension = points.shape
+    needed = symmetric_dimension(order, dimension)
+    if count < needed:
+        return count
+    if count * needed > DENSE_LIMIT // 4 or needed > 1500:
+        return None
+    sigma = scipy.linalg.svdvals(monomials(points, order), check_finite=False)
+    return decide_rank(sigma, 1e-12).rank

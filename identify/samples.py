@@ -1,0 +1,300 @@
+"""From terms of T to training samples: scale conventions, symmetries, error bounds, ties."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
+import scipy.stats
+
+from identify.decompose import HermiteEquations, column_scale, scaled_operator
+from identify.errors import InvalidInputError
+from identify.hermite import HermiteData
+from identify.reduction import ReducedData
+from identify.results import FloatArray
+
+SCALES = ("auto", "unit", "margin", "bias")
+_DENSE_UNKNOWNS = 600
+_ROUNDOFF = 2.0**-53
+
+
+def resolve_scale(data: HermiteData, scale: str) -> str:
+    """The scale convention in force: "bias", "unit", "margin" or "free".
+
+    `auto` is "bias" with a hidden bias and "free" without: samples of unit norm, a convention.
+
+    Raises:
+        InvalidInputError: unknown word, "bias" without a hidden bias, or another with one.
+    """
+    if scale not in SCALES:
+        raise InvalidInputError("scale", f"one of {', '.join(SCALES)}", scale)
+    if scale == "auto":
+        return "bias" if data.has_bias else "free"
+    if (scale == "bias") != data.has_bias:
+        found = "a hidden bias" if data.has_bias else "no hidden bias"
+        raise InvalidInputError("scale", "'bias' exactly for networks with a hidden bias", found)
+    return scale
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Samples (n, d) and coefficients (n,) of terms, in one scale convention.
+
+    `derivatives` (n, d, r) is dx_i/dz_i; `finite` is False where a term has no finite sample.
+    """
+
+    samples: FloatArray
+    coefficients: FloatArray
+    derivatives: FloatArray
+    finite: bool
+
+
+def to_samples(
+    data: HermiteData,
+    reduced: ReducedData,
+    terms: FloatArray,
+    signs: FloatArray,
+    scale: str,
+    non_negative: bool = False,
+) -> Samples:
+    """Samples x_i and b_i with b_i x_i^(alpha) = s_i z_i^(alpha) in the given scale convention.
+
+    free, unit: |x_i| = 1; bias: x_i = (x, 1); margin: |f(x_i)| equal, largest norm 1. Without a
+    bias the sign is free and chosen: a non-negative sum where samples are said to be
+    non-negative, else the entry of largest modulus positive.
+    """
+    alpha, basis = data.degree, reduced.basis
+    full = terms @ basis.T
+    sizes = np.linalg.norm(full, axis=1)
+    if scale == "bias":
+        last = full[:, -1]
+        finite = bool(np.all(np.abs(last) > 1e-9 * sizes))
+        safe = np.where(np.abs(last) > 1e-9 * sizes, last, 1e-9 * np.where(sizes > 0, sizes, 1.0))
+        samples = full[:, :-1] / safe[:, None]
+        heights = signs * reduced.tensor_scale * safe**alpha
+        slopes = (basis[None, :-1, :] - samples[:, :, None] * basis[None, -1:, :]) / safe[
+            :, None, None
+        ]
+        return Samples(samples, heights, slopes, finite)
+    safe = np.where(sizes > 0, sizes, 1.0)
+    unit = full / safe[:, None]
+    if non_negative:
+        flip = np.where(unit.sum(axis=1) < 0, -1.0, 1.0)
+    else:
+        peak = np.take_along_axis(unit, np.abs(unit).argmax(axis=1)[:, None], axis=1)[:, 0]
+        flip = np.where(peak < 0, -1.0, 1.0)
+    unit = unit * flip[:, None]
+    heights = signs * reduced.tensor_scale * sizes**alpha * flip**alpha
+    lengths = np.ones(len(unit))
+    if scale == "margin":
+        outputs = np.abs(data.network.value(unit))
+        lengths = np.where(outputs > 0, outputs, 1.0) ** (-1.0 / alpha)
+        lengths = lengths / float(lengths.max())
+    slopes = basis[None] - unit[:, :, None] * (unit @ basis)[:, None, :]
+    slopes = slopes * (flip * lengths / safe)[:, None, None]
+    samples = unit * lengths[:, None]
+    return Samples(samples, heights / lengths**alpha, slopes, bool(np.all(sizes > 0)))
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorBounds:
+    """Relative bounds: `samples` (n,) for x_i, `terms` (n,) for z_i; NaN where there is none."""
+
+    samples: FloatArray
+    terms: FloatArray
+    smallest_singular_value: float
+    method: str
+
+
+def bound_errors(
+    reduced: ReducedData,
+    terms: FloatArray,
+    signs: FloatArray,
+    found: Samples,
+    residual: float,
+    noise: float | None,
+    noise_level: float,
+) -> ErrorBounds:
+    """First-order error bounds of the recovered samples.
+
+    |dz_i| <= |J_i^+|_2 e over all directions the data error of norm e can take. The residual
+    shows only the part of e outside the range of J, k = equations - unknowns dimensions of it:
+    e = |g| residual sqrt(equations/q), q the 1e-4 quantile of chi-squared with k degrees of
+    freedom (about k for large k), but no more than four noise levels where k is small. With
+    stated Gaussian noise of relative size `noise` the 4-sigma bound
+    sigma (|J_i^+|_F + 4 |J_i^+|_2). The part of x_i outside the computed V adds |M_i^+| times
+    twice the off-span norm of the rows. At large size |J_i^+| is bounded through the smallest
+    singular value of the column-scaled J.
+
+    Args:
+        residual: relative Hermite residual of the refined terms.
+        noise: relative size of stated Gaussian noise, or None.
+        noise_level: rho of the assessment.
+
+    Cost: O((n r)^3) up to 600 unknowns, a Lanczos run of Jacobian products beyond.
+    """
+    count, r = terms.shape
+    equations, unknowns = reduced.equations, terms.size
+    nothing = np.full(count, np.nan)
+    if equations <= unknowns:
+        return ErrorBounds(nothing, nothing, 0.0, "none: as many unknowns as equations")
+    system = HermiteEquations(reduced, signs)
+    scale = column_scale(system, terms)
+    spare = equations - unknowns
+    plain = residual * float(np.sqrt(equations / spare))
+    careful = residual * float(np.sqrt(equations / scipy.stats.chi2.ppf(1e-4, spare)))
+    relative_error = max(min(careful, max(plain, 4.0 * noise_level)), _ROUNDOFF)
+    error = relative_error * reduced.size
+    sizes = np.linalg.norm(terms, axis=1)
+    norms = np.linalg.norm(found.samples, axis=1)
+    if not np.all(sizes > 0) or not np.all(norms > 0):
+        return ErrorBounds(nothing, nothing, 0.0, "none: a term vanished")
+    if unknowns <= _DENSE_UNKNOWNS:
+        if equations * unknowns <= 4_000_000:
+            triangle = np.linalg.qr(system.jacobian(terms) / scale, mode="r")
+            sigma = scipy.linalg.svdvals(triangle, check_finite=False)
+            smallest = float(sigma[-1])
+            if smallest <= 1e-13 * float(sigma[0]):
+                return ErrorBounds(nothing, nothing, smallest, "none: singular Jacobian")
+            half = scipy.linalg.solve_triangular(triangle, np.eye(unknowns), check_finite=False)
+        else:
+            normal = system.normal_matrix(terms) / np.outer(scale, scale)
+            values, vectors = scipy.linalg.eigh(normal, check_finite=False)
+            if values[0] <= 1e-12 * values[-1]:
+                return ErrorBounds(nothing, nothing, 0.0, "none: singular Jacobian")
+            smallest = float(np.sqrt(values[0]))
+            half = vectors / np.sqrt(values)
+        half = (half / scale[:, None]).reshape(count, r, unknowns)
+        whole = np.array([_norms(block) for block in half])
+        mapped = np.array(
+            [
+                _norms(np.linalg.qr(found.derivatives[i], mode="r") @ half[i])
+                for i in range(count)
+            ]
+        )
+        method = "dense Jacobian"
+    else:
+        operator = scaled_operator(system.operator(terms), scale)
+        gram = scipy.sparse.linalg.LinearOperator(
+            (unknowns, unknowns),
+            matvec=lambda x: operator.rmatvec(operator.matvec(x)),
+            dtype=np.float64,
+        )
+        start = np.random.default_rng(0).standard_normal(unknowns)
+        value = float(
+            scipy.sparse.linalg.eigsh(
+                gram, k=1, which="SA", tol=1e-2, v0=start, maxiter=3000, return_eigenvectors=False
+            )[0]
+        )
+        if value <= 1e-12:
+            return ErrorBounds(nothing, nothing, 0.0, "none: singular Jacobian")
+        # Lanczos approaches the smallest value from above, by a per cent here.
+        smallest = 0.95 * float(np.sqrt(value))
+        each = 1.0 / (smallest * scale.reshape(count, r)[:, 0])
+        slopes = np.array([np.linalg.norm(block, 2) for block in found.derivatives])
+        root = np.sqrt(r)
+        whole = np.stack([each, each * root], axis=1)
+        mapped = np.stack([each * slopes, each * slopes * root], axis=1)
+        method = "smallest singular value of the scaled Jacobian"
+    if noise is None:
+        inside, all_of_it = mapped[:, 0] * error, whole[:, 0] * error
+    else:
+        sigma_noise = max(noise, plain, _ROUNDOFF) * reduced.size / np.sqrt(equations)
+        inside = sigma_noise * (mapped[:, 1] + 4.0 * mapped[:, 0])
+        all_of_it = sigma_noise * (whole[:, 1] + 4.0 * whole[:, 0])
+    outside = _off_span_errors(reduced, terms, signs)
+    slopes = np.linalg.norm(found.derivatives, axis=(1, 2)) / np.sqrt(r)
+    relative = np.hypot(inside, outside * slopes) / norms
+    # Second order: the bound holds for the linearised map only while it is small.
+    relative = relative * (1.0 + 2.0 * np.minimum(relative, 10.0))
+    return ErrorBounds(relative, np.hypot(all_of_it, outside) / sizes, smallest, method)
+
+
+def _norms(block: FloatArray) -> tuple[float, float]:
+    return float(np.linalg.norm(block, 2)), float(np.linalg.norm(block))
+
+
+def _off_span_errors(reduced: ReducedData, terms: FloatArray, signs: FloatArray) -> FloatArray:
+    """Bounds for the part of z_i outside the computed V, from the rows' part outside it."""
+    if reduced.off_span_weighted == 0.0:
+        return np.zeros(len(terms))
+    system = (reduced.points @ terms.T) ** (reduced.degree - 1) * reduced.weights[:, None]
+    sizes = np.linalg.norm(system, axis=0)
+    if np.any(sizes == 0.0) or system.shape[0] < system.shape[1]:
+        return np.full(len(terms), np.nan)
+    triangle = np.linalg.qr(system / sizes, mode="r")
+    if np.linalg.cond(triangle) > 1e13:
+        return np.full(len(terms), np.nan)
+    inverse = scipy.linalg.solve_triangular(triangle, np.eye(len(terms)), check_finite=False)
+    rows = np.linalg.norm(inverse, axis=1) / sizes
+    return np.asarray(2.0 * rows * reduced.off_span_weighted)
+
+
+@dataclass(frozen=True)
+class Tie:
+    """Redundant equations that the fixed scale gives: their number, and whether they hold."""
+
+    name: str
+    equations: int
+    holds: bool
+    spread: float
+    tolerance: float
+
+
+def check_ties(
+    data: HermiteData,
+    found: Samples,
+    bounds: ErrorBounds,
+    scale: str,
+    noise_level: float,
+) -> Tie | None:
+    """Equal margins (KKT) or the loss's own coefficients, where the scale is fixed.
+
+    KKT: |f(x_i)| is the same for all samples, n - 1 equations. Logistic loss: b_i is
+    proportional to 1/(1 + exp(y_i f(x_i))), n - 1 equations, the common factor unknown. A tie
+    holds if the values agree within the propagated error bounds; None where there is no tie.
+    """
+    count = len(found.samples)
+    if scale not in ("unit", "bias") or count < 2 or not found.finite:
+        return None
+    network = data.network
+    if data.source == "gradient" or data.source == "weight-decay":
+        if data.loss not in ("logistic", "cross-entropy"):
+            return None
+        name = "coefficients of the logistic loss"
+    elif data.source == "kkt":
+        name = "equal margins"
+    else:
+        return None
+    outputs = network.value(found.samples)
+    if network.output_bias is not None and data.source == "kkt":
+        outputs = outputs - float(network.output_bias.ravel()[0])
+    lifted = network.lift(found.samples)
+    inner = lifted @ network.points.T
+    heights = network.output_weight
+    slopes = (data.degree * heights * inner ** (data.degree - 1)) @ network.points
+    norms = np.linalg.norm(lifted, axis=1)
+    bulk = np.abs(inner) ** data.degree @ np.abs(heights)
+    error = np.linalg.norm(slopes, axis=1) * norms * bounds.samples
+    error = error + 10.0 * (data.degree + 1) * noise_level * bulk
+    if data.source == "kkt":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values, widths = np.log(np.abs(outputs)), error / np.abs(outputs)
+    else:
+        labels = np.sign(found.coefficients) * (-1.0 if data.source == "gradient" else 1.0)
+        margins = labels * outputs
+        values = np.log(np.abs(found.coefficients)) + np.logaddexp(0.0, margins)
+        widths = error + data.degree * bounds.terms
+        if scale == "bias":
+            widths = widths + data.degree * bounds.samples * norms
+    known = np.all(np.isfinite(values)) and np.all(np.isfinite(widths))
+    gap = float(np.max(values - widths) - np.min(values + widths)) if known else np.inf
+    return Tie(
+        name=name,
+        equations=count - 1,
+        holds=bool(gap <= 0.0),
+        spread=float(np.ptp(values)) if known else np.inf,
+        tolerance=float(np.max(widths)) if known else np.inf,
+    )

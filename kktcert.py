@@ -1,0 +1,112 @@
+"""The command ``kktcert``: mounts the commands of the packages; nothing imports this module."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import metadata
+from typing import NoReturn
+
+import typer
+
+from identify import commands
+from identify.cli_options import VersionOption
+from identify.cli_output import say_error
+from identify.errors import FileError, InvalidInputError, KktCertError, UnsupportedModelError
+
+app = typer.Typer(
+    name="kktcert",
+    help="Decide whether the weights of a network determine its training data, and recover them.",
+    add_completion=False,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+)
+commands.mount(app)
+
+# typer carries its own copy of click and shows only this class of its usage errors.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code.
+
+    Another distribution that has written over the package ``identify`` is refused.
+    """
+    problem = clash(metadata.packages_distributions().get("identify", []))
+    if problem:
+        print(f"kktcert: {problem}", file=sys.stderr)
+        raise SystemExit(2)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    raise SystemExit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code.
+
+    0: done, whatever the verdict. 1: the run failed, or there is nothing to write. 2: usage or
+    unusable input, one line on standard error, nothing written. 3: a verdict named by
+    ``--fail-on``. 130: interrupted.
+    """
+    try:
+        code = app(args=list(arguments), prog_name="kktcert", standalone_mode=False)
+    except _UsageError as error:
+        say_error(_usage(error))
+        return 2
+    except (InvalidInputError, UnsupportedModelError, FileError) as error:
+        say_error(str(error))
+        return 2
+    except KktCertError as error:
+        say_error(str(error))
+        return 1
+    except MemoryError as error:
+        say_error(f"not enough memory: {error}")
+        return 1
+    except OSError as error:
+        say_error(f"{error.filename or 'output'}: {error.strerror or error}")
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        code = commands.INTERRUPTED
+    if code == commands.INTERRUPTED:
+        print("kktcert: interrupted", file=sys.stderr)
+    return code or 0
+
+
+def clash(owners: list[str]) -> str | None:
+    """Say in one line what is wrong if ``identify`` is not this distribution's alone.
+
+    An editable installation can be found twice, so repeated names count once.
+
+    Example:
+        >>> clash(["kktcert", "kktcert"]) is None
+        True
+        >>> clash([])
+        'is not installed; run: pip install -e .'
+    """
+    others = sorted(set(owners) - {"kktcert"})
+    if others:
+        return (
+            f"the package 'identify' also belongs to the distribution {', '.join(others)}, which "
+            "overwrites it (pre-commit installs one of that name); "
+            "install kktcert into an environment of its own"
+        )
+    return None if owners else "is not installed; run: pip install -e ."
+
+
+def _usage(error: Exception) -> str:
+    text = str(error.format_message())  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    path = getattr(context, "command_path", "kktcert")
+    return f"{text.rstrip('.')}; see {path} --help"
+
+
+@app.callback()
+def _options(context: typer.Context, version: VersionOption = False) -> None:
+    """Decide whether the weights of a network determine its training data, and recover them."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+if __name__ == "__main__":
+    main()
