@@ -1,5 +1,6 @@
 """Configuration of the documentation (Sphinx, MyST, furo)."""
 
+import re
 from importlib.metadata import version as installed_version
 
 project = "kktcert"
@@ -21,3 +22,18 @@ exclude_patterns = ["_build"]
 
 html_theme = "furo"
 html_title = "kktcert"
+
+
+def _plain_formulas(_app, _what, _name, _object, _options, lines):
+    """Docstrings write norms as |x|; outside code the bars and stars are no markup."""
+    for index, line in enumerate(lines):
+        if line.strip() == "Example:":
+            break
+        parts = re.split(r"(``[^`]*``|`[^`]*`)", line)
+        parts[::2] = [re.sub(r"([|*])", r"\\\1", part) for part in parts[::2]]
+        lines[index] = "".join(parts)
+
+
+def setup(app):
+    """Run before napoleon, which connects with the default priority of 500."""
+    app.connect("autodoc-process-docstring", _plain_formulas, priority=400)

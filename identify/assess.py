@@ -42,6 +42,7 @@ NOISE_FLOOR = 1e-13
 BALANCE_LIMIT = 1e-2
 NOISE_LIMIT = 0.03
 BOUND_LIMIT = 0.1
+_CHEAP_PRODUCT = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def assess_identifiability(
             sets = found
             outcome = Outcome(
                 Verdict.NONIDENTIFIABLE,
-                wording.two_sets(outcome.reason, sets, data, given.samples),
+                wording.two_sets(outcome.reason, sets, data),
                 Scope("shown", (sets[0].count, sets[1].count)),
             )
     if findings.timed_out or (
@@ -285,9 +286,7 @@ def _reuse(previous: Findings | None, reduced: ReducedData, rho: float) -> Findi
         return None
     noise = row_weights(reduced, rho)[2]
     clear = 1.0 / linear.condition_number > max(10.0 * noise, 1e-12)
-    linear = replace(
-        linear, determined=linear.determined if clear else None, row_noise=noise
-    )
+    linear = replace(linear, determined=linear.determined if clear else None, row_noise=noise)
     return replace(previous, linear=linear)
 
 
@@ -303,8 +302,10 @@ def _measure_large(
     reduced = findings.reduced
     assert reduced is not None
     decomposition: Decomposition | None = None
-    # The weakest direction of V must stand out of the solver's error.
-    for tolerance in (1e-5 * reduced.span.smallest, 1e-9 * reduced.span.smallest):
+    # The weakest direction of V must stand out of the solver's error; cheap products go further.
+    cheap = 6 * reduced.neurons**2 * reduced.dimension < _CHEAP_PRODUCT
+    weakest = reduced.span.smallest
+    for tolerance in (1e-15,) if cheap else (1e-5 * weakest, 1e-9 * weakest):
         linear = solve_tensor(
             reduced, linear, tolerance=max(tolerance, 1e-15), deadline=deadline, progress=progress
         )
@@ -376,8 +377,8 @@ def judge(data: HermiteData, given: Assumptions, findings: Findings) -> Outcome:
         )
     if linear.determined is None:
         return _undecided(
-            f"the rank of the Hermite matrix is not clear at noise level {findings.noise_level:.1e} "
-            f"({linear.method})"
+            "the rank of the Hermite matrix is not clear at noise level "
+            f"{findings.noise_level:.1e} ({linear.method})"
         )
     if not linear.determined:
         return _undecided(
@@ -411,16 +412,12 @@ def _judge_set(
 ) -> Outcome:
     """Rules 1 and 2 for a refined set of r samples."""
     reduced, bounds, tie = findings.reduced, findings.bounds, findings.tie
-    assert reduced is not None and bounds is not None
+    assert reduced is not None
+    assert bounds is not None
     r = reduced.dimension
     redundancy = findings.redundancy
     assert redundancy is not None
-    lone = (
-        not data.homogeneous
-        and r == 1
-        and findings.neurons >= 2
-        and data.network.dimension >= 2
-    )
+    lone = not data.homogeneous and r == 1 and findings.neurons >= 2 and data.network.dimension >= 2
     if not found.finite:
         return _undecided("a recovered sample is infinite under the assumed scale")
     if tie is not None and not tie.holds:
@@ -448,7 +445,7 @@ def _judge_set(
             )
     if redundancy < 1 and given.samples != r and not lone:
         return _undecided(
-            f"no redundant equation speaks for {r} samples: {reduced.dimension**2} unknowns are "
+            f"no redundant equation speaks for {r} sample{'' if r == 1 else 's'}: {r**2} unknowns are "
             f"fitted to {reduced.dimension**2 + redundancy} equations, so the number of samples "
             "itself is open",
             searchable=True,
@@ -534,8 +531,9 @@ def _report(
         condition_number=None if linear is None else linear.condition_number,
         condition_method=None if linear is None else linear.condition_method,
         error_bounds=bounds,
-        assumptions=wording.assumptions(data, given.samples, given.scale, given.non_negative,
-                                        given.noise),
+        assumptions=wording.assumptions(
+            data, given.samples, given.scale, given.non_negative, given.noise
+        ),
         caveats=wording.caveats(data, findings, outcome.verdict),
         noise_level=findings.noise_level,
         problem={
@@ -558,22 +556,30 @@ def _report(
     )
 
 
-def conditions(
-    data: HermiteData, given: Assumptions, findings: Findings
-) -> tuple[Condition, ...]:
+def conditions(data: HermiteData, given: Assumptions, findings: Findings) -> tuple[Condition, ...]:
     """Every condition that was looked at, with what was required and found."""
     rows: list[Condition] = []
     rho, reduced, linear = findings.noise_level, findings.reduced, findings.linear
     if data.homogeneous:
         balance = data.consistency or 0.0
         rows.append(
-            Condition("balance", balance <= BALANCE_LIMIT, BALANCE_LIMIT, balance,
-                      source="|w_j|^2 = alpha a_j^2 at a stationary point")
+            Condition(
+                "balance",
+                balance <= BALANCE_LIMIT,
+                BALANCE_LIMIT,
+                balance,
+                source="|w_j|^2 = alpha a_j^2 at a stationary point",
+            )
         )
     elif data.consistency is not None:
         rows.append(
-            Condition("consistency", data.consistency <= NOISE_LIMIT, NOISE_LIMIT,
-                      data.consistency, source="Euler's identity between the two layers")
+            Condition(
+                "consistency",
+                data.consistency <= NOISE_LIMIT,
+                NOISE_LIMIT,
+                data.consistency,
+                source="Euler's identity between the two layers",
+            )
         )
     if reduced is None:
         return tuple(rows)
@@ -587,8 +593,13 @@ def conditions(
     if linear is None:
         return tuple(rows)
     rows.append(
-        Condition("I-hermite", linear.determined, linear.required, linear.rank,
-                  source="rank of the Hermite matrix, " + linear.method)
+        Condition(
+            "I-hermite",
+            linear.determined,
+            linear.required,
+            linear.rank,
+            source="rank of the Hermite matrix, " + linear.method,
+        )
     )
     for name, (needed, rank), meaning in (
         ("I-flat", linear.flat, "points to the power alpha - 1 span"),
@@ -598,16 +609,25 @@ def conditions(
         rows.append(Condition(name, holds, needed, rank, source=meaning + "; not required"))
     found = findings.decomposition
     rows.append(
-        Condition("decomposition", findings.decomposes if found is not None else None,
-                  10.0 * rho, None if found is None else found.residual,
-                  source=f"residual of {reduced.dimension} refined terms; independent terms "
-                  "are unique (Kruskal 1977)")
+        Condition(
+            "decomposition",
+            findings.decomposes if found is not None else None,
+            10.0 * rho,
+            None if found is None else found.residual,
+            source=f"residual of {reduced.dimension} refined terms; independent terms "
+            "are unique (Kruskal 1977)",
+        )
     )
     redundancy = findings.redundancy
     if found is not None and redundancy is not None:
         rows.append(
-            Condition("redundancy", redundancy >= 1 or given.samples == reduced.dimension, 1,
-                      redundancy, source="rank H - r^2 + ties, or the number of samples given")
+            Condition(
+                "redundancy",
+                redundancy >= 1 or given.samples == reduced.dimension,
+                1,
+                redundancy,
+                source="rank H - r^2 + ties, or the number of samples given",
+            )
         )
     if findings.tie is not None:
         tie = findings.tie
@@ -615,9 +635,13 @@ def conditions(
     if findings.bounds is not None:
         worst = float(np.max(findings.bounds.samples))
         rows.append(
-            Condition("error bounds", bool(worst < BOUND_LIMIT) if np.isfinite(worst) else None,
-                      BOUND_LIMIT, worst if np.isfinite(worst) else None,
-                      source=findings.bounds.method)
+            Condition(
+                "error bounds",
+                bool(worst < BOUND_LIMIT) if np.isfinite(worst) else None,
+                BOUND_LIMIT,
+                worst if np.isfinite(worst) else None,
+                source=findings.bounds.method,
+            )
         )
     return tuple(rows)
 

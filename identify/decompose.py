@@ -136,22 +136,30 @@ class HermiteEquations:
 
 
 def pencil_directions(
-    tensor: MomentTensor, first: FloatArray, second: FloatArray
+    tensor: MomentTensor, frame: FloatArray, rng: np.random.Generator
 ) -> FloatArray | None:
     """Candidate directions, rows (r, r), of one matrix pencil; None where it is singular.
 
     With A = T(v^(alpha-2), ., .) and B = T(v'^(alpha-2), ., .) the eigenvectors of A B^-1 are the
-    samples when T is a sum of r independent terms. A start, not an answer.
+    samples when T is a sum of r independent terms. `frame` (rows) holds guesses of the samples:
+    v and v' are random in its dual coordinates, and the pencil is solved in the coordinates of
+    the frame, in which it is nearly diagonal for a good guess. A start, not an answer.
 
     Source: Leurgans, Ross & Abel 1993 (Jennrich; Harshman 1970). Cost: O(r^3).
     """
-    a, b = tensor.contract(first), tensor.contract(second)
+    try:
+        dual = np.linalg.inv(frame)
+    except np.linalg.LinAlgError:
+        return None
+    first, second = (dual @ rng.standard_normal((len(frame), 2))).T
+    a = dual.T @ tensor.contract(first / np.linalg.norm(first)) @ dual
+    b = dual.T @ tensor.contract(second / np.linalg.norm(second)) @ dual
     sizes = float(np.linalg.norm(a)), float(np.linalg.norm(b))
     if not np.all(np.isfinite(sizes)) or min(sizes) == 0.0:
         return None
     _, vectors = scipy.linalg.eig(a / sizes[0], b / sizes[1], check_finite=False)
     # A v = mu B v: v is dual to the samples, B v is parallel to one of them.
-    images = (b @ vectors).T
+    images = (b @ vectors).T @ frame
     parts = np.stack([images.real, images.imag])
     norms = np.linalg.norm(parts, axis=2)
     rows = np.where((norms[0] >= norms[1])[:, None], parts[0], parts[1])
@@ -162,30 +170,39 @@ def pencil_directions(
 
 
 def pencil_starts(
-    data: ReducedData, tensor: MomentTensor, *, seed: int = 0, draws: int = 9
+    data: ReducedData, tensor: MomentTensor, *, seed: int = 0, draws: int = 12, rounds: int = 8
 ) -> list[tuple[float, FloatArray, FloatArray]]:
     """Residual, terms and signs of several pencils, best first.
 
-    The contraction vectors are random, in the coordinates of V and in coordinates that whiten the
-    data partly or wholly: correlated samples are told apart by the latter, noise is amplified
-    less by the former. The Hermite residual after fitting the coefficients ranks them.
+    The first frames are the axes of the data, plain or whitened: correlated samples are told
+    apart by the latter, noise is amplified less by the former. The best directions so far are
+    the frame of each further round. The Hermite residual after fitting the coefficients ranks.
     """
     rng = np.random.default_rng([seed, 0x51])
     weighted = data.targets * data.weights[:, None]
-    values, axes = np.linalg.eigh(weighted.T @ weighted)
-    values = np.maximum(values / float(values.max()), 1e-20)
+    _, values, axes = np.linalg.svd(weighted, full_matrices=False)
+    values = np.maximum(values / values[0], 1e-12)
+    frames = [axes * (values ** (0.5 * (draw % 3)))[:, None] for draw in range(draws)]
     starts: list[tuple[float, FloatArray, FloatArray]] = []
-    for draw in range(draws):
-        shape = axes * values ** (-0.25 * (draw % 3))
-        first, second = (shape @ rng.standard_normal((data.dimension, 2))).T
-        directions = pencil_directions(
-            tensor, first / np.linalg.norm(first), second / np.linalg.norm(second)
-        )
-        if directions is None:
-            continue
-        terms, signs = start_terms(data, directions)
-        starts.append((HermiteEquations(data, signs).relative(terms), terms, signs))
-    return sorted(starts, key=lambda start: start[0])
+    idle = 0
+    for _ in range(rounds + 1):
+        best = starts[0][0] if starts else np.inf
+        for frame in frames:
+            directions = pencil_directions(tensor, frame, rng)
+            if directions is None:
+                continue
+            terms, signs = start_terms(data, directions)
+            starts.append((HermiteEquations(data, signs).relative(terms), terms, signs))
+        starts.sort(key=lambda start: start[0])
+        idle = idle + 1 if starts and starts[0][0] > 0.5 * best else 0
+        if not starts or idle == 2 or starts[0][0] < 1e-13:
+            break
+        frames = [
+            terms / np.maximum(np.linalg.norm(terms, axis=1, keepdims=True), 1e-300)
+            for _, terms, _ in starts[:2]
+            for _ in range(2)
+        ]
+    return starts
 
 
 def fit_coefficients(data: ReducedData, directions: FloatArray) -> FloatArray:
@@ -253,28 +270,26 @@ def refine(
         steps += 1
         stepper.prepare(terms, residual)
         improved = False
-        for _ in range(8):
+        step: FloatArray | None = None
+        for _ in range(16):
             step = stepper.step(damping)
-            if step is None or not np.all(np.isfinite(step)):
-                damping = max(10.0 * damping, 1e-12)
-                continue
-            trial = terms + step
-            trial_residual = equations.residual(trial)
-            trial_norm = float(np.linalg.norm(trial_residual)) / equations.size
-            if trial_norm < norm:
-                improved = True
-                break
-            damping = max(10.0 * damping, 1e-12)
-            if relative_change(step, terms) < 1e-13:
-                break
-        if not improved:
+            if step is not None and np.all(np.isfinite(step)):
+                step = step + stepper.acceleration(step, damping)
+                trial = terms + step
+                trial_residual = equations.residual(trial)
+                trial_norm = float(np.linalg.norm(trial_residual)) / equations.size
+                improved = trial_norm < norm
+                if improved or relative_change(step, terms) < 1e-13:
+                    break
+            damping = max(10.0 * damping, 1e-14)
+        if not improved or step is None:
             stalled = True
             break
         quiet = quiet + 1 if trial_norm > 0.9 * norm else 0
-        small = relative_change(step, terms) <= 1e-7
+        small = relative_change(step, terms) <= max(1e-10, 1e-3 * trial_norm)
         terms, residual, norm = trial, trial_residual, trial_norm
-        damping = damping * 0.1 if damping > 1e-14 else 0.0
-        if quiet >= (1 if small else 25):
+        damping = damping * 0.1 if damping > 1e-16 else 0.0
+        if quiet >= (2 if small else 25):
             stalled = True
             break
     return Decomposition(terms, signs, norm, steps, stalled)
@@ -303,8 +318,8 @@ class _Stepper:
         self.scale = np.maximum(self.scale, 1e-12 * float(self.scale.max(initial=1.0)))
         if residual.size * unknowns <= _DENSE_NUMBERS:
             matrix = self.equations.jacobian(terms) / self.scale
-            ortho, self.triangle = np.linalg.qr(matrix)
-            self.side = -(ortho.T @ residual)
+            self.ortho, self.triangle = np.linalg.qr(matrix)
+            self.side = -(self.ortho.T @ residual)
         elif unknowns <= _ITERATIVE or (self.factored and unknowns <= _NORMAL_LIMIT):
             self.normal = self.equations.normal_matrix(terms)
             self.slope = self.equations.operator(terms).rmatvec(residual)
@@ -322,13 +337,7 @@ class _Stepper:
             solution = scipy.linalg.cho_solve(factor, -self.slope / self.scale, check_finite=False)
             return np.asarray(solution / self.scale).reshape(shape)
         if self.triangle is not None:
-            # QR keeps the condition number of J, which the normal equations square.
-            scaled, rhs = self.triangle, self.side
-            if damping > 0.0:
-                scaled = np.vstack([scaled, np.sqrt(damping) * np.eye(scaled.shape[1])])
-                rhs = np.concatenate([rhs, np.zeros(scaled.shape[1])])
-            solution = scipy.linalg.lstsq(scaled, rhs, cond=1e-15, check_finite=False)[0]
-            return np.asarray(solution / self.scale).reshape(shape)
+            return self._solve_triangle(self.side, damping)
         operator = scaled_operator(self.equations.operator(self.terms), self.scale)
         found = scipy.sparse.linalg.lsmr(
             operator, -self.residual, damp=np.sqrt(damping), atol=1e-6, btol=1e-6, maxiter=200
@@ -336,6 +345,34 @@ class _Stepper:
         # Out of iterations: the next linearisation is factored where that fits.
         self.factored = self.factored or found[1] == 7
         return np.asarray(found[0] / self.scale).reshape(shape)
+
+    def _solve_triangle(self, side: FloatArray, damping: float) -> FloatArray:
+        """Damped least squares with the QR factor, which does not square the condition of J."""
+        assert self.triangle is not None
+        scaled = self.triangle
+        if damping > 0.0:
+            scaled = np.vstack([scaled, np.sqrt(damping) * np.eye(scaled.shape[1])])
+            side = np.concatenate([side, np.zeros(scaled.shape[1])])
+        solution = scipy.linalg.lstsq(scaled, side, cond=1e-15, check_finite=False)[0]
+        return np.asarray(solution / self.scale).reshape(self.terms.shape)
+
+    def acceleration(self, step: FloatArray, damping: float) -> FloatArray:
+        """Second-order correction of a step, zero where it is large or the step is iterative.
+
+        Correlated samples make narrow curved valleys, along which plain steps creep
+        (geodesic acceleration, Transtrum & Sethna 2012).
+        """
+        nothing = np.zeros_like(step)
+        if self.triangle is None:
+            return nothing
+        h = 0.1
+        ahead = self.equations.residual(self.terms + h * step)
+        behind = self.equations.residual(self.terms - h * step)
+        curvature = (ahead - 2.0 * self.residual + behind) / h**2
+        correction = 0.5 * self._solve_triangle(-(self.ortho.T @ curvature), damping)
+        limit = 0.4 * float(np.linalg.norm(step * self.scale.reshape(step.shape)))
+        size = float(np.linalg.norm(correction * self.scale.reshape(step.shape)))
+        return correction if size <= limit else nothing
 
 
 def scaled_operator(

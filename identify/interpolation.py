@@ -78,7 +78,7 @@ class GramOperator:
         c = c * self.value_weights
         out = np.empty(self.size)
         rows, values = self.split(out)
-        transposed = np.ascontiguousarray(z.T)
+        transposed: FloatArray = np.ascontiguousarray(z.T)
         for start in range(0, u.shape[0], _BLOCK):
             block = slice(start, start + _BLOCK)
             mixed = u[block] @ transposed
@@ -117,23 +117,23 @@ class _Recorder(scipy.sparse.linalg.LinearOperator):
     """The Gram operator as scipy sees it; keeps the Lanczos coefficients that MINRES runs on."""
 
     def __init__(self, gram: GramOperator) -> None:
-        super().__init__(np.dtype(np.float64), (gram.size, gram.size))
+        super().__init__(np.dtype(np.float64), (gram.size, gram.size))  # type: ignore[call-arg]
         self.gram = gram
         self.diagonal: list[float] = []
         self.beside: list[float] = []
         self._last: FloatArray | None = None
 
     def _matvec(self, x: FloatArray) -> FloatArray:
-        vector = x.ravel()
+        vector: FloatArray = np.asarray(x, dtype=np.float64).ravel()
         product = self.gram.apply(vector)
         along = float(vector @ product)
         rest = product - along * vector
         if self._last is not None:
-            rest -= self.beside[-1] * self._last
+            rest = rest - self.beside[-1] * self._last
         self.diagonal.append(along)
         self.beside.append(float(np.linalg.norm(rest)))
-        self._last = vector.copy()
-        return product
+        self._last = np.array(vector, dtype=np.float64)
+        return np.asarray(product, dtype=np.float64)
 
     def ritz_values(self) -> FloatArray:
         """Eigenvalues of the Lanczos matrix so far."""
@@ -185,7 +185,6 @@ def solve_gram(
     size = float(np.linalg.norm(target))
     if size == 0.0:
         return GramSolution(np.zeros(gram.size), 0.0, 0.0, 0, np.zeros(0))
-    operator = _Recorder(gram)
     count = 0
 
     def watch(iterate: FloatArray) -> None:
@@ -196,16 +195,31 @@ def solve_gram(
         if deadline is not None and time.monotonic() > deadline:
             raise _StopSolve(iterate.copy())
 
-    try:
-        solution, _ = scipy.sparse.linalg.minres(
-            operator, target / size, rtol=tolerance, maxiter=max_products, callback=watch
-        )
-    except _StopSolve as stop:
-        solution = stop.iterate
-    # Before the check below, whose products are no Lanczos steps.
-    ritz = operator.ritz_values()
-    remainder = target / size - gram.apply(solution)
-    residual = float(np.linalg.norm(remainder))
+    solution = np.zeros(gram.size)
+    remainder, residual = target / size, 1.0
+    ritz = np.zeros(0)
+    # MINRES loses accuracy to |K| |Z|; solving again for what is left restores it.
+    for _ in range(4):
+        operator = _Recorder(gram)
+        try:
+            step, _ = scipy.sparse.linalg.minres(
+                operator,
+                remainder / residual,
+                rtol=max(tolerance / residual, 1e-15),
+                maxiter=max_products,
+                callback=watch,
+            )
+            late = False
+        except _StopSolve as stop:
+            step, late = stop.iterate, True
+        ritz = operator.ritz_values() if ritz.size == 0 else ritz
+        trial = solution + residual * step
+        left = target / size - gram.apply(trial)
+        before, after = residual, float(np.linalg.norm(left))
+        if after < residual:
+            solution, remainder, residual = trial, left, after
+        if late or residual <= tolerance or residual > 0.1 * before:
+            break
     normal = float(np.linalg.norm(gram.apply(remainder))) / float(np.abs(ritz).max())
     return GramSolution(solution * size, residual, normal, gram.products, ritz)
 
@@ -446,5 +460,5 @@ def _spread(points: FloatArray, order: int) -> int | None:
         return count
     if count * needed > DENSE_LIMIT // 4 or needed > 1500:
         return None
-    sigma = scipy.linalg.svdvals(monomials(points, order), check_finite=False)
-    return decide_rank(sigma, 1e-12).rank
+    sigma: FloatArray = scipy.linalg.svdvals(monomials(points, order), check_finite=False)
+    return int(decide_rank(sigma, 1e-12).rank)

@@ -2,53 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from math import ceil
 
 import numpy as np
 
-from identify.decompose import decompose_tensor
-from identify.freedom import (
-    free_directions,
-    nu_pair_alternative,
-    off_span_alternative,
-)
+from identify.candidates import Candidate, Progress, SetSource
+from identify.freedom import free_directions, nu_pair_alternative, off_span_alternative
 from identify.hermite import HermiteData
 from identify.interpolation import Interpolation
 from identify.reduction import ReducedData
 from identify.results import FloatArray, TrainingSet
-from identify.search import (
-    batch_size,
-    draw_starts,
-    eliminate,
-    minimise,
-    polish,
-    start_cost,
-    walk,
-)
+from identify.search import walk
 from identify.set_equations import SetEquations, padded
 from identify.validity import DIFFERENT, SetRules
 
-Progress = Callable[[str, float], None]
 Pair = tuple[TrainingSet, TrainingSet]
 
-_STARTS, _HOPELESS_STARTS = 48, 4
-_BUDGET = 4e9
-"""Flops that the starts of one size may take unless their number is given."""
 _REPEATS = 24
 """So many starts that end in one set, and none in another, end a search."""
-_HASTE, _PATIENCE = (12, 0.5), (25, 0.9)
-
-
-@dataclass(frozen=True, eq=False)
-class _Candidate:
-    """A set in coordinates of V, and as it is shown."""
-
-    terms: FloatArray
-    signs: FloatArray
-    shown: TrainingSet
 
 
 def search_sets(
@@ -96,7 +68,11 @@ def search_sets(
     if r == 0 or reduced.neurons == 0 or (samples is not None and samples < r):
         return None
     rules = SetRules(data, noise_level, scale, non_negative)
-    search = _Search(rules, reduced, linear, decomposes, seed, starts, deadline, progress)
+    source = SetSource(
+        rules, reduced, linear, decomposes=decomposes, seed=seed, starts=starts,
+        deadline=deadline, progress=progress,
+    )  # fmt: skip
+    search = _Search(source)
     with np.errstate(all="ignore"):
         if samples is not None:
             return search.pair(samples) or search.pair_off_span(samples)
@@ -104,7 +80,9 @@ def search_sets(
             last = max(ceil(linear.required / r) + 1, data.degree)
             for count in range(r + 1, last + 1):
                 pair = search.pair(count)
-                if pair is not None or search.seen or search.late():
+                if pair is not None and count * r < linear.rank:
+                    return search.smaller(pair)
+                if pair is not None or search.seen or source.late():
                     return pair
             return None
         pair = search.pair(r)
@@ -114,29 +92,13 @@ def search_sets(
 
 
 class _Search:
-    """The state of one search: equations, rules, budget, and the valid sets seen last."""
+    """Pairs of sets by the rules, and the first valid set that was seen on the way."""
 
-    def __init__(
-        self,
-        rules: SetRules,
-        reduced: ReducedData,
-        linear: Interpolation,
-        decomposes: bool,
-        seed: int,
-        starts: int | None,
-        deadline: float | None,
-        progress: Progress | None,
-    ) -> None:
-        self.rules, self.data = rules, rules.data
-        self.reduced, self.linear, self.decomposes = reduced, linear, decomposes
-        self.seed, self.starts = seed, starts
-        self.deadline, self.progress = deadline, progress
-        self.equations = SetEquations(rules.data, reduced, rules.scale)
-        self.seen: list[_Candidate] = []
-
-    def late(self) -> bool:
-        """Whether the time is up."""
-        return self.deadline is not None and time.monotonic() > self.deadline
+    def __init__(self, source: SetSource) -> None:
+        self.source, self.rules, self.data = source, source.rules, source.data
+        self.reduced, self.linear = source.reduced, source.linear
+        self.equations, self.seed = source.equations, source.seed
+        self.seen: list[Candidate] = []
 
     def redundancy(self) -> int:
         """rank H - r^2 + ties."""
@@ -148,13 +110,26 @@ class _Search:
         self.seen = []
         r = self.reduced.dimension
         if count == r and self.linear.determined is True:
-            return self._two_of(self._decomposed())
+            return self._two_of(self.source.decomposed())
         spare = count * r - self.linear.rank - self.equations.rank_of_ties(count)
         found: Pair | None = None
         if count > r:
-            for first in self._decomposed():
-                found = self._two_of(self._grown(first, count - r))
-        return found or self._two_of(self._random(self.equations, count, spare))
+            for first in self.source.decomposed():
+                found = self._two_of(self.source.grown(first, count - r))
+        return found or self._two_of(self.source.random(self.equations, count, spare))
+
+    def smaller(self, pair: Pair) -> Pair | None:
+        """The pair, or what is found of fewer samples by driving out those of its first set.
+
+        With fewer unknowns than equations a continuum hints at samples too many.
+        """
+        while len(self.seen[0].terms) > self.reduced.dimension + 1 and not self.source.late():
+            first, self.seen = self.seen[0], []
+            found = self._two_of(self.source.shrunk(first))
+            if found is None:
+                return None if self.seen else pair
+            pair = found
+        return pair
 
     def pair_off_span(self, count: int) -> Pair | None:
         """A set with a part off V, and its reflection there (KKT and weight decay)."""
@@ -166,9 +141,9 @@ class _Search:
         free = free_directions(self.data, self.reduced.basis, wanted, seed=self.seed)
         if free.shape[1] == 0:
             return None
-        equations = SetEquations(self.data, padded(self.reduced, free), self.rules.scale)
+        equations = SetEquations(self.data, padded(self.source.few, free), self.rules.scale)
         mirror = np.concatenate([np.ones(r), -np.ones(free.shape[1])])
-        for first in self._random(equations, count, 1):
+        for first in self.source.random(equations, count, 1):
             second = self.rules.accept(equations.reduced, first.terms * mirror, first.signs)
             if second is None or not self._different(first.shown, second):
                 second = self._walk(equations, first)
@@ -181,7 +156,7 @@ class _Search:
         first = self.seen[0] if self.seen else None
         if first is None:
             return None
-        found = next(self._grown(first, 1), None)
+        found = next(self.source.grown(first, 1), None)
         grown = None if found is None else found.shown
         if grown is None and not self.rules.non_negative:
             pair = nu_pair_alternative(
@@ -193,7 +168,7 @@ class _Search:
                 grown = pair
         return None if grown is None else (first.shown, grown)
 
-    def _two_of(self, sets: Iterator[_Candidate]) -> Pair | None:
+    def _two_of(self, sets: Iterator[Candidate]) -> Pair | None:
         """A walk from the first set or its freedom off V, else another set that differs."""
         repeats = 0
         for found in sets:
@@ -213,9 +188,9 @@ class _Search:
     def _different(self, first: TrainingSet, second: TrainingSet) -> bool:
         return self.rules.difference(first, second) >= DIFFERENT
 
-    def _walk(self, equations: SetEquations, first: _Candidate) -> TrainingSet | None:
+    def _walk(self, equations: SetEquations, first: Candidate) -> TrainingSet | None:
         """The far end of a walk from a valid set, if it is different and valid."""
-        if start_cost(equations, len(first.terms)) > _BUDGET:
+        if not self.source.affords(len(first.terms), equations):
             return None
 
         def examine(terms: FloatArray) -> float:
@@ -224,13 +199,13 @@ class _Search:
 
         reached = walk(
             equations, first.terms, first.signs, examine,
-            cut=self.rules.level, seed=self.seed, deadline=self.deadline,
+            cut=self.rules.level, seed=self.seed, deadline=self.source.deadline,
         )  # fmt: skip
         if reached is None or reached.difference < DIFFERENT:
             return None
         return self.rules.accept(equations.reduced, reached.terms, first.signs)
 
-    def _shifted(self, first: _Candidate) -> TrainingSet | None:
+    def _shifted(self, first: Candidate) -> TrainingSet | None:
         """A set moved off V by the kernel of b_i (w_j . x_i)^(alpha-1); that changes norms."""
         larger = len(first.terms) > self.reduced.dimension
         if not (self.data.homogeneous and larger):
@@ -244,109 +219,3 @@ class _Search:
         if other is None or not other.stationarity <= self.rules.level:
             return None
         return other if self._different(first.shown, other) else None
-
-    def _grown(self, first: _Candidate, more: int) -> Iterator[_Candidate]:
-        """Sets of `more` further samples in V: small ones are added and the others give way.
-
-        At degree 3 every other try adds them in planes of two samples, where two cubes are three
-        cubes in a two-parameter family, whatever the data.
-        """
-        count, r = first.terms.shape
-        if r == 1 or self.late() or start_cost(self.equations, count + more) > _BUDGET:
-            return
-        rng = np.random.default_rng([self.seed, 0x6E])
-        tries, alpha = 8, self.data.degree
-        extra = rng.standard_normal((tries, more, r))
-        if alpha == 3:
-            for number in range(0, tries, 2):
-                for new in range(more):
-                    chosen = rng.choice(count, 2, replace=False)
-                    extra[number, new] = rng.standard_normal(2) @ first.terms[chosen]
-        # The strength of a new sample, |z|^alpha, is a tenth to a half of the mean.
-        sizes = np.mean(np.linalg.norm(first.terms, axis=1) ** alpha)
-        strength = (rng.uniform(0.1, 0.5, (tries, more, 1)) * sizes) ** (1.0 / alpha)
-        extra *= strength / np.linalg.norm(extra, axis=2, keepdims=True)
-        added = rng.choice([-1.0, 1.0], (tries, more))
-        if self.data.source == "kkt":
-            added = np.where(self.equations.outputs(extra) < 0.0, -1.0, 1.0)
-        if alpha % 2:
-            extra, added = extra * added[..., None], np.ones((tries, more))
-        terms = np.concatenate([np.repeat(first.terms[None], tries, axis=0), extra], axis=1)
-        signs = np.concatenate([np.repeat(first.signs[None], tries, axis=0), added], axis=1)
-        terms, norms = minimise(
-            self.equations, terms, signs, goal=1e-13, max_steps=60, deadline=self.deadline
-        )
-        yield from self._valid(self.equations, terms, signs, norms)
-
-    def _decomposed(self) -> Iterator[_Candidate]:
-        """The set of r samples that the tensor decomposes into."""
-        if self.linear.tensor is None or not self.decomposes:
-            return
-        if start_cost(self.equations, self.reduced.dimension) > _BUDGET:
-            return
-        found = decompose_tensor(
-            self.reduced, self.linear.tensor, accept=10.0 * self.rules.noise_level,
-            seed=self.seed, deadline=self.deadline,
-        )  # fmt: skip
-        if found is not None:
-            shown = self.rules.accept(self.reduced, found.terms, found.signs)
-            if shown is not None:
-                yield _Candidate(found.terms, found.signs, shown)
-
-    def _random(self, equations: SetEquations, count: int, spare: int) -> Iterator[_Candidate]:
-        """Valid sets of `count` samples from random starts.
-
-        Without unknowns to spare, sets of one sample more follow whose samples are driven out.
-        """
-        number = self.starts
-        if number is None:
-            number = _STARTS if spare >= 0 else _HOPELESS_STARTS
-            number = min(number, int(_BUDGET / start_cost(equations, count)))
-        rng = np.random.default_rng([self.seed, count, equations.reduced.dimension])
-        # A few starts with little patience first: mostly they are enough.
-        done, size, patience = 0, 4, _HASTE
-        while done < number and not self.late():
-            if self.progress is not None:
-                self.progress(f"looking for other sets of {count} samples", done / number)
-            size = min(size, number - done, batch_size(equations, count))
-            yield from self._valid(equations, *self._solve(equations, count, size, patience, rng))
-            done, size = done + size, 3 * size
-            if done >= 16:
-                patience = _PATIENCE
-        if spare != 0 or number < _STARTS or self.late():
-            return
-        size = min(_STARTS, batch_size(equations, count + 1))
-        terms, signs, norms = self._solve(equations, count + 1, size, _PATIENCE, rng)
-        solved = norms < 1e-9
-        if np.any(solved):
-            ends = eliminate(
-                equations, terms[solved], signs[solved], limit=size, rng=rng,
-                deadline=self.deadline,
-            )  # fmt: skip
-            yield from self._valid(equations, *ends)
-
-    def _solve(
-        self,
-        equations: SetEquations,
-        count: int,
-        size: int,
-        patience: tuple[int, float],
-        rng: np.random.Generator,
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Ends of random starts: terms, signs and relative residuals."""
-        terms, signs = draw_starts(equations, count, size, self.data.source == "kkt", rng)
-        terms, norms = minimise(
-            equations, terms, signs, goal=1e-13, patience=patience, deadline=self.deadline
-        )
-        return terms, signs, norms
-
-    def _valid(
-        self, equations: SetEquations, terms: FloatArray, signs: FloatArray, norms: FloatArray
-    ) -> Iterator[_Candidate]:
-        """Those ends that are solutions and break no assumption, to the last digits."""
-        near = norms < max(1e-6, 4.0 * self.rules.level)
-        for z, s in zip(terms[near], signs[near], strict=True):
-            z, _ = polish(equations, z, s)
-            shown = self.rules.accept(equations.reduced, z, s)
-            if shown is not None:
-                yield _Candidate(z, s, shown)

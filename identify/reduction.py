@@ -251,7 +251,7 @@ def _spectral_norm(matrix: FloatArray, seed: int, steps: int = 12) -> float:
     """Largest singular value by power iteration, enlarged by a tenth."""
     if matrix.size == 0 or not np.any(matrix):
         return 0.0
-    vector = np.random.default_rng(seed).standard_normal(matrix.shape[1])
+    vector: FloatArray = np.random.default_rng(seed).standard_normal(matrix.shape[1])
     for _ in range(steps):
-        vector = matrix.T @ (matrix @ (vector / np.linalg.norm(vector)))
+        vector = matrix.T @ (matrix @ (vector / float(np.linalg.norm(vector))))
     return 1.1 * float(np.sqrt(np.linalg.norm(vector)))

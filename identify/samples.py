@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
-import scipy.stats
+import scipy.special
 
 from identify.decompose import HermiteEquations, column_scale, scaled_operator
 from identify.errors import InvalidInputError
@@ -144,7 +144,7 @@ def bound_errors(
     scale = column_scale(system, terms)
     spare = equations - unknowns
     plain = residual * float(np.sqrt(equations / spare))
-    careful = residual * float(np.sqrt(equations / scipy.stats.chi2.ppf(1e-4, spare)))
+    careful = residual * float(np.sqrt(equations / _chi_squared_quantile(spare)))
     relative_error = max(min(careful, max(plain, 4.0 * noise_level)), _ROUNDOFF)
     error = relative_error * reduced.size
     sizes = np.linalg.norm(terms, axis=1)
@@ -169,10 +169,7 @@ def bound_errors(
         half = (half / scale[:, None]).reshape(count, r, unknowns)
         whole = np.array([_norms(block) for block in half])
         mapped = np.array(
-            [
-                _norms(np.linalg.qr(found.derivatives[i], mode="r") @ half[i])
-                for i in range(count)
-            ]
+            [_norms(np.linalg.qr(found.derivatives[i], mode="r") @ half[i]) for i in range(count)]
         )
         method = "dense Jacobian"
     else:
@@ -210,6 +207,10 @@ def bound_errors(
     # Second order: the bound holds for the linearised map only while it is small.
     relative = relative * (1.0 + 2.0 * np.minimum(relative, 10.0))
     return ErrorBounds(relative, np.hypot(all_of_it, outside) / sizes, smallest, method)
+
+
+def _chi_squared_quantile(freedom: int, level: float = 1e-4) -> float:
+    return 2.0 * float(scipy.special.gammaincinv(0.5 * freedom, level))
 
 
 def _norms(block: FloatArray) -> tuple[float, float]:

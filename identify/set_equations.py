@@ -154,3 +154,16 @@ def padded(reduced: ReducedData, directions: FloatArray) -> ReducedData:
         value_points=pad(reduced.value_points),
         basis=np.hstack([reduced.basis, directions]),
     )
+
+
+def thinned(reduced: ReducedData, neurons: int) -> ReducedData:
+    """The data of the neurons of largest weight only, in their order."""
+    if reduced.neurons <= neurons:
+        return reduced
+    chosen = np.sort(np.argsort(-reduced.weights, kind="stable")[:neurons])
+    return replace(
+        reduced,
+        points=reduced.points[chosen],
+        targets=reduced.targets[chosen],
+        weights=reduced.weights[chosen],
+    )

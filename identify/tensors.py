@@ -70,7 +70,7 @@ def _powers(points: FloatArray, order: int) -> FloatArray:
     table = np.ones((order + 1, count, dimension))
     for power in range(1, order + 1):
         table[power] = table[power - 1] * points
-    product = np.ones((count, symmetric_dimension(order, dimension)))
+    product: FloatArray = np.ones((count, symmetric_dimension(order, dimension)))
     for axis, powers in enumerate(exponents(order, dimension).T):
         product *= table[powers, :, axis].T
     return product
@@ -169,5 +169,7 @@ class KernelTensor:
     def evaluate(self, vectors: FloatArray) -> FloatArray:
         """T(v^alpha) for each row v, shape (k,)."""
         cosines = vectors @ self.points.T
-        result = np.sum(cosines ** (self.degree - 1) * (vectors @ self.coefficients.T), axis=1)
+        result: FloatArray = np.sum(
+            cosines ** (self.degree - 1) * (vectors @ self.coefficients.T), axis=1
+        )
         return result + (vectors @ self.value_points.T) ** self.degree @ self.value_coefficients

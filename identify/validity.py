@@ -17,6 +17,7 @@ DIFFERENT = 0.1
 """Two sets are different if some sample differs by this share of its norm."""
 _SMALLEST = 1e-6
 _PARALLEL = 1e-8
+_VISIBLE = 1e-8
 
 
 def largest_difference(first: FloatArray, second: FloatArray, *, directions: bool = True) -> float:
@@ -77,7 +78,8 @@ class SetRules:
     ) -> TrainingSet | None:
         """The set of terms (n, r) of V, largest first, or None if it breaks a rule.
 
-        No sample vanishes (|b_i| |x_i|^alpha above 1e-6 of the largest) and no two are parallel;
+        No sample vanishes (|b_i| |x_i|^alpha above 1e-6 of the largest), no two are parallel, and
+        none hides beside another: the smaller size times sin^2 of the angle is above 10 levels;
         KKT: b_i f(x_i) > 0; ties of a fixed scale hold to 1e-6; entries above -1e-9 of the
         largest if they are known to be non-negative; stationarity at most `level`.
         """
@@ -86,8 +88,13 @@ class SetRules:
             return None
         heights = (lengths / lengths.max()) ** self.data.degree
         units = terms / lengths[:, None]
-        cosines = np.abs(units @ units.T)[np.triu_indices(len(units), 1)]
+        pairs = np.triu_indices(len(units), 1)
+        cosines = np.abs(units @ units.T)[pairs]
         if heights.min() < _SMALLEST or np.any(cosines > 1.0 - _PARALLEL):
+            return None
+        # A weak sample beside a strong one changes T by about this much more than one of them.
+        seen = np.minimum.outer(heights, heights)[pairs] * (1.0 - cosines**2)
+        if np.any(seen < max(_VISIBLE, 10.0 * self.level)):
             return None
         order = np.argsort(-lengths, kind="stable")
         found = to_samples(

@@ -41,26 +41,25 @@ def span_unclear(reduced: ReducedData) -> str:
 def support(redundancy: int, samples: int | None, r: int, lone: bool) -> str:
     """What speaks for the number of samples."""
     if redundancy >= 1:
-        plural = "" if redundancy == 1 else "s"
-        return f"{redundancy} redundant equation{plural} agree{'s' if redundancy == 1 else ''} with it"
+        if redundancy == 1:
+            return "1 redundant equation agrees with it"
+        return f"{redundancy} redundant equations agree with it"
     if samples == r:
         return f"the number of samples is given as {r}"
     assert lone
     return "rows of rank 1 over several neurons agree with a single sample"
 
 
-def two_sets(
-    reason: str, sets: Sequence[TrainingSet], data: HermiteData, samples: int | None
-) -> str:
+def two_sets(reason: str, sets: Sequence[TrainingSet], data: HermiteData) -> str:
     """Reason of `nonidentifiable`: the shown sets, and why they exist."""
     first, second = sets[0], sets[1]
     worst = max(first.stationarity, second.stationarity)
     what = "stationary on the network" if data.homogeneous else "exact for the data"
-    known = f" of {samples} samples" if samples is not None else ""
-    return (
-        f"two different training sets{known}, with {first.count} and {second.count} samples, are "
-        f"both {what} to {worst:.1e}; {reason}"
-    )
+    if first.count == second.count:
+        counts = f"of {first.count} sample{'' if first.count == 1 else 's'} each"
+    else:
+        counts = f"of {first.count} and {second.count} samples"
+    return f"two different training sets {counts} are both {what} to {worst:.1e}; {reason}"
 
 
 def symmetries(degree: int, scale: str, non_negative: bool) -> tuple[str, ...]:

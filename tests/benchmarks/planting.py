@@ -21,8 +21,8 @@ from identify.results import FloatArray
 from identify.tensors import symmetric_dimension
 
 COLUMNS = (
-    "degree", "n", "N", "kind", "determined", "at the first try", "neurons", "condition number",
-    "largest residual", "seconds",
+    "degree", "n", "N", "kind", "determined", "kept from the first try", "neurons",
+    "condition number", "largest residual", "seconds",
 )  # fmt: skip
 
 

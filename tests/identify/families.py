@@ -54,7 +54,9 @@ def gradient_case(
     gradient = network.gradient(samples, coefficients)
     if noise > 0.0 and rng is not None:
         rows, values = gradient.hidden_weight, gradient.output_weight
-        sigma = noise * float(np.sqrt((np.sum(rows**2) + np.sum(values**2)) / (rows.size + len(values))))
+        sigma = noise * float(
+            np.sqrt((np.sum(rows**2) + np.sum(values**2)) / (rows.size + len(values)))
+        )
         gradient = TwoLayerNetwork(
             rows + sigma * rng.standard_normal(rows.shape),
             values + sigma * rng.standard_normal(values.shape),
@@ -74,7 +76,9 @@ def stationary_network(
     if len(points) == 0:
         return None
     heights = np.abs(degree ** (degree / 2) * values) ** (-1.0 / (degree - 1)) * np.sign(values)
-    return TwoLayerNetwork(points * (np.sqrt(degree) * np.abs(heights))[:, None], heights, degree=degree)
+    return TwoLayerNetwork(
+        points * (np.sqrt(degree) * np.abs(heights))[:, None], heights, degree=degree
+    )
 
 
 def true_set(case: Case) -> tuple[FloatArray, FloatArray]:
@@ -155,8 +159,14 @@ def few_neurons(rng: np.random.Generator) -> Case:
     degree = int(rng.integers(3, 6))
     n, d = _shape(rng)
     m = int(rng.integers(1, max(2, _columns(degree, n) // n)))
-    return gradient_case("few neurons", rng.normal(size=(m, d)), rng.normal(size=m),
-                         rng.normal(size=(n, d)), rng.normal(size=n), degree)
+    return gradient_case(
+        "few neurons",
+        rng.normal(size=(m, d)),
+        rng.normal(size=m),
+        rng.normal(size=(n, d)),
+        rng.normal(size=n),
+        degree,
+    )
 
 
 def repeated_neurons(rng: np.random.Generator) -> Case:
@@ -167,16 +177,28 @@ def repeated_neurons(rng: np.random.Generator) -> Case:
     base = rng.normal(size=(distinct, d))
     m = _enough(degree, n) + 10
     hidden = base[rng.integers(0, distinct, m)] * rng.normal(size=m)[:, None]
-    return gradient_case("repeated neurons", hidden, rng.normal(size=m),
-                         rng.normal(size=(n, d)), rng.normal(size=n), degree)
+    return gradient_case(
+        "repeated neurons",
+        hidden,
+        rng.normal(size=m),
+        rng.normal(size=(n, d)),
+        rng.normal(size=n),
+        degree,
+    )
 
 
 def alexander_hirschowitz(rng: np.random.Generator) -> Case:
     """The four exceptional positions, where rank H is one less than counted."""
     degree, r, m = [(4, 3, 5), (4, 4, 9), (4, 5, 14), (3, 5, 7)][int(rng.integers(4))]
     d = r + int(rng.integers(0, 3))
-    return gradient_case("Alexander-Hirschowitz", rng.normal(size=(m, d)), rng.normal(size=m),
-                         rng.normal(size=(r, d)), rng.normal(size=r), degree)
+    return gradient_case(
+        "Alexander-Hirschowitz",
+        rng.normal(size=(m, d)),
+        rng.normal(size=m),
+        rng.normal(size=(r, d)),
+        rng.normal(size=r),
+        degree,
+    )
 
 
 def large_batch(rng: np.random.Generator) -> Case:
@@ -185,8 +207,14 @@ def large_batch(rng: np.random.Generator) -> Case:
     m = int(rng.integers(1, 6))
     n = m + int(rng.integers(0, 4))
     d = n + int(rng.integers(0, 4))
-    return gradient_case("large batch", rng.normal(size=(m, d)), rng.normal(size=m),
-                         rng.normal(size=(n, d)), rng.normal(size=n), degree)
+    return gradient_case(
+        "large batch",
+        rng.normal(size=(m, d)),
+        rng.normal(size=m),
+        rng.normal(size=(n, d)),
+        rng.normal(size=n),
+        degree,
+    )
 
 
 def more_samples_than_dimensions(rng: np.random.Generator) -> Case:
@@ -195,8 +223,14 @@ def more_samples_than_dimensions(rng: np.random.Generator) -> Case:
     d = int(rng.integers(2, 6))
     n = d + int(rng.integers(1, 5))
     m = _enough(degree, d) + 3
-    return gradient_case("n > d", rng.normal(size=(m, d)), rng.normal(size=m),
-                         rng.normal(size=(n, d)), rng.normal(size=n), degree)
+    return gradient_case(
+        "n > d",
+        rng.normal(size=(m, d)),
+        rng.normal(size=m),
+        rng.normal(size=(n, d)),
+        rng.normal(size=n),
+        degree,
+    )
 
 
 def coplanar(rng: np.random.Generator) -> Case:
@@ -206,8 +240,15 @@ def coplanar(rng: np.random.Generator) -> Case:
     samples[2] = samples[:2].T @ rng.normal(size=2)
     m = _enough(3, n) + 3
     options = {"samples": n} if rng.random() < 0.7 else {}
-    return gradient_case("coplanar", rng.normal(size=(m, d)), rng.normal(size=m), samples,
-                         rng.normal(size=n), 3, options=options)
+    return gradient_case(
+        "coplanar",
+        rng.normal(size=(m, d)),
+        rng.normal(size=m),
+        samples,
+        rng.normal(size=n),
+        3,
+        options=options,
+    )
 
 
 def mixup(rng: np.random.Generator) -> Case:
@@ -219,8 +260,15 @@ def mixup(rng: np.random.Generator) -> Case:
     samples = np.vstack([samples, mixed[: int(rng.integers(1, n))]])
     m = _enough(3, n) + 3
     options = {"samples": len(samples)} if rng.random() < 0.5 else {}
-    return gradient_case("mixup", rng.normal(size=(m, d)), rng.normal(size=m), samples,
-                         rng.normal(size=len(samples)), 3, options=options)
+    return gradient_case(
+        "mixup",
+        rng.normal(size=(m, d)),
+        rng.normal(size=m),
+        samples,
+        rng.normal(size=len(samples)),
+        3,
+        options=options,
+    )
 
 
 def parallel(rng: np.random.Generator) -> Case:
@@ -234,7 +282,9 @@ def parallel(rng: np.random.Generator) -> Case:
     height = -b[0] / factor**degree if cancel else rng.normal()
     samples, b = np.vstack([samples, twin]), np.append(b, height)
     m = _enough(degree, n) + 3
-    return gradient_case("parallel", rng.normal(size=(m, d)), rng.normal(size=m), samples, b, degree)
+    return gradient_case(
+        "parallel", rng.normal(size=(m, d)), rng.normal(size=m), samples, b, degree
+    )
 
 
 def inactive(rng: np.random.Generator) -> Case:
@@ -244,8 +294,9 @@ def inactive(rng: np.random.Generator) -> Case:
     b = rng.normal(size=n)
     b[: int(rng.integers(1, n))] *= 0.0 if rng.random() < 0.5 else 1e-15
     m = _enough(degree, n)
-    return gradient_case("inactive", rng.normal(size=(m, d)), rng.normal(size=m),
-                         rng.normal(size=(n, d)), b, degree)
+    return gradient_case(
+        "inactive", rng.normal(size=(m, d)), rng.normal(size=m), rng.normal(size=(n, d)), b, degree
+    )
 
 
 def decades(rng: np.random.Generator) -> Case:
@@ -255,8 +306,16 @@ def decades(rng: np.random.Generator) -> Case:
     b = rng.choice([-1.0, 1.0], n) * 10.0 ** rng.uniform(-14, 0, n)
     m = _enough(degree, n) + 2
     noise = float(10.0 ** rng.uniform(-15, -6))
-    return gradient_case("decades", rng.normal(size=(m, d)), rng.normal(size=m),
-                         rng.normal(size=(n, d)), b, degree, noise=noise, rng=rng)
+    return gradient_case(
+        "decades",
+        rng.normal(size=(m, d)),
+        rng.normal(size=m),
+        rng.normal(size=(n, d)),
+        b,
+        degree,
+        noise=noise,
+        rng=rng,
+    )
 
 
 def low_rank_layer(rng: np.random.Generator) -> Case:
@@ -266,8 +325,14 @@ def low_rank_layer(rng: np.random.Generator) -> Case:
     rank = int(rng.integers(1, n))
     m = _enough(degree, n) + 5
     hidden = rng.normal(size=(m, rank)) @ rng.normal(size=(rank, d))
-    return gradient_case("low-rank layer", hidden, rng.normal(size=m),
-                         rng.normal(size=(n, d)), rng.normal(size=n), degree)
+    return gradient_case(
+        "low-rank layer",
+        hidden,
+        rng.normal(size=m),
+        rng.normal(size=(n, d)),
+        rng.normal(size=n),
+        degree,
+    )
 
 
 def trained_layer(rng: np.random.Generator) -> Case:
@@ -279,8 +344,9 @@ def trained_layer(rng: np.random.Generator) -> Case:
     centres = rng.normal(size=(int(rng.integers(1, 4)), d))
     spread = 10.0 ** rng.uniform(-14, -3)
     hidden = centres[rng.integers(0, len(centres), m)] + spread * rng.normal(size=(m, d))
-    return gradient_case("trained layer", hidden, rng.normal(size=m), samples,
-                         rng.normal(size=n), degree)
+    return gradient_case(
+        "trained layer", hidden, rng.normal(size=m), samples, rng.normal(size=n), degree
+    )
 
 
 def untrained_kkt(rng: np.random.Generator) -> Case:
@@ -332,8 +398,13 @@ def train_stationary(
         return value, np.concatenate([ga, gw.ravel()]) + decay * theta
 
     start = 0.7 * rng.normal(size=width * (d + 1))
-    theta = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B",
-                                    options={"maxiter": 3000, "ftol": 1e-16, "gtol": 1e-12}).x
+    theta = scipy.optimize.minimize(
+        loss,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 3000, "ftol": 1e-16, "gtol": 1e-12},
+    ).x
     a, hidden = unpack(theta)
     live = np.abs(a) * np.linalg.norm(hidden, axis=1) ** degree > 1e-6
     if not np.any(live):
@@ -361,9 +432,21 @@ def planted_few(rng: np.random.Generator) -> Case:
 
 
 UNDETERMINED: tuple[Callable[[np.random.Generator], Case], ...] = (
-    few_neurons, repeated_neurons, alexander_hirschowitz, large_batch,
-    more_samples_than_dimensions, coplanar, mixup, parallel, inactive, decades, low_rank_layer,
-    trained_layer, untrained_kkt, collapsed, planted_few,
+    few_neurons,
+    repeated_neurons,
+    alexander_hirschowitz,
+    large_batch,
+    more_samples_than_dimensions,
+    coplanar,
+    mixup,
+    parallel,
+    inactive,
+    decades,
+    low_rank_layer,
+    trained_layer,
+    untrained_kkt,
+    collapsed,
+    planted_few,
 )
 
 
@@ -374,20 +457,44 @@ def undetermined(seed: int) -> Case:
 
 
 def determined(seed: int) -> Case:
-    """m r >= 1.3 N, degrees 3-5, r 3-12, condition up to 1e6, residual up to 1e-10."""
+    """m r >= 1.3 N, degrees 3-5, r 3-12, condition of J up to 1e6, residual up to 1e-10."""
     rng = np.random.default_rng([seed, 3])
     degree = int(rng.integers(3, 6))
     r = int(rng.integers(3, 13))
     d = r + int(rng.integers(0, 12))
     m = _enough(degree, r)
-    samples = unit_rows(rng.normal(size=(r, d)))
+    base = unit_rows(rng.normal(size=(r, d)))
+    b = rng.choice([-1.0, 1.0], r) * 10.0 ** rng.uniform(-1, 0, r)
     # Correlated samples and uneven neurons drive the condition up.
     mix = 10.0 ** rng.uniform(-2, 0)
-    samples = unit_rows(mix * samples + (1 - mix) * samples[0])
     sizes = 10.0 ** rng.uniform(-1, 0, m) if rng.random() < 0.3 else np.ones(m)
     noise = float(10.0 ** rng.uniform(-16, -10))
-    b = rng.choice([-1.0, 1.0], r) * 10.0 ** rng.uniform(-1, 0, r)
-    case = gradient_case("determined", rng.normal(size=(m, d)) * sizes[:, None],
-                         rng.normal(size=m), samples, b, degree, noise=noise, rng=rng)
-    return Case(case.family, case.data, samples, b, {},
-                f"degree {degree} r {r} m {m} mix {mix:.1e} noise {noise:.1e}")
+    hidden, output = rng.normal(size=(m, d)) * sizes[:, None], rng.normal(size=m)
+    while True:
+        samples = unit_rows(mix * base + (1 - mix) * base[0])
+        condition = _condition(samples, b, degree, hidden, output)
+        if condition <= 1e6:
+            break
+        mix = min(1.0, 1.5 * mix)
+    case = gradient_case("determined", hidden, output, samples, b, degree, noise=noise, rng=rng)
+    note = f"degree {degree} r {r} m {m} mix {mix:.1e} noise {noise:.1e} cond {condition:.1e}"
+    return Case(case.family, case.data, samples, b, {}, note)
+
+
+def _condition(
+    samples: FloatArray, b: FloatArray, degree: int, hidden: FloatArray, output: FloatArray
+) -> float:
+    """Condition number of the column-scaled Jacobian of the Hermite equations in (b, x)."""
+    _, _, axes = np.linalg.svd(samples, full_matrices=False)
+    x, u = samples @ axes.T, hidden @ axes.T
+    weights = output[:, None] * np.ones_like(u)
+    s = u @ x.T
+    blocks = []
+    for i in range(len(x)):
+        for k in range(x.shape[1]):
+            step = np.zeros(x.shape[1])
+            step[k] = 1.0
+            column = (degree - 1) * s[:, i, None] ** (degree - 2) * u[:, k, None] * x[i]
+            column = (column + s[:, i, None] ** (degree - 1) * step) * b[i] * weights
+            blocks.append(column.ravel() / np.linalg.norm(column))
+    return float(np.linalg.cond(np.array(blocks)))
