@@ -25,13 +25,24 @@ html_title = "kktcert"
 
 
 def _plain_formulas(_app, _what, _name, _object, _options, lines):
-    """Docstrings write norms as |x|; outside code the bars and stars are no markup."""
-    for index, line in enumerate(lines):
-        if line.strip() == "Example:":
-            break
+    """Docstrings write norms as |x|; outside code the bars and stars are no markup.
+
+    "Cost:" and "Source:" become paragraphs of their own, whatever their indentation.
+    """
+    escaped, hanging = [], False
+    end = next((k for k, line in enumerate(lines) if line.strip() == "Example:"), len(lines))
+    for line in lines[:end]:
         parts = re.split(r"(``[^`]*``|`[^`]*`)", line)
         parts[::2] = [re.sub(r"([|*])", r"\\\1", part) for part in parts[::2]]
-        lines[index] = "".join(parts)
+        text = "".join(parts)
+        heading = re.match(r"(Cost|Source): ", text)
+        if heading:
+            escaped += ["", f"**{heading[1]}:** {text[heading.end() :]}"]
+        else:
+            hanging = hanging and text.startswith(" ")
+            escaped.append(text.lstrip() if hanging else text)
+        hanging = hanging or bool(heading)
+    lines[:end] = escaped
 
 
 def setup(app):

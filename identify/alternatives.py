@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from identify.candidates import Progress
 from identify.dataset import Dataset
 from identify.errors import FileError, InvalidInputError, NotYetSupportedError
 from identify.freedom import nu_pair_alternative, off_span_alternative, stationarity
 from identify.hermite import HermiteData
-from identify.multipliers import fit_multipliers
 from identify.network import TwoLayerNetwork
-from identify.pairs import Pair, Progress, search_sets
+from identify.pairs import Pair, search_sets
 from identify.results import FloatArray, TrainingSet
 from identify.samples import resolve_scale
 from identify.validity import DIFFERENT, largest_difference
 
 if TYPE_CHECKING:
-    from identify.assess import Assumptions
+    from identify.measure import Assumptions
 
 FITS = 1e-2
 """Largest relative residual at which given data count as an explanation of the weights."""
@@ -88,7 +88,7 @@ def find_alternative(
         >>> [found.count for found in find_alternative(net, "weight-decay")]
         [2, 3]
     """
-    from identify.assess import Assumptions, measure
+    from identify.measure import Assumptions, measure
 
     if distance is not None or keep:
         raise NotYetSupportedError(
@@ -147,6 +147,8 @@ def _from_start(
     data: HermiteData, start: Dataset, noise_level: float, given: Assumptions, seed: int
 ) -> tuple[TrainingSet, ...]:
     """The given data with their multipliers, and the same data changed where nothing sees it."""
+    from identify.multipliers import fit_multipliers
+
     if start.samples.shape[1] != data.network.dimension:
         raise InvalidInputError(
             "start", f"samples of dimension {data.network.dimension}", start.samples.shape[1]

@@ -25,6 +25,7 @@ _BUDGET, _ALL_BUDGET = 4e9, 1e10
 _HASTE, _PATIENCE = (12, 0.5), (25, 0.9)
 _HASTY_SHARE = 0.2
 _FADING = 1e-2
+_ROUNDS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +115,7 @@ class SetSource:
         size = min(_STARTS, batch_size(equations, count + 1))
         terms, signs, norms = self._solve(equations, count + 1, size, _PATIENCE, rng)
         solved = norms < 1e-9
-        if np.any(solved):
+        for _ in range(_ROUNDS if np.any(solved) else 0):
             ends = eliminate(
                 equations, terms[solved], signs[solved], limit=size, rng=rng,
                 deadline=self.deadline,

@@ -16,6 +16,7 @@ from identify.tensors import MomentTensor
 
 _ITERATIVE = 600
 _NORMAL_LIMIT = 3000
+_EXACT = 1e-13
 _DENSE_NUMBERS = 2_000_000
 
 
@@ -279,8 +280,13 @@ def refine(
                 trial_residual = equations.residual(trial)
                 trial_norm = float(np.linalg.norm(trial_residual)) / equations.size
                 improved = trial_norm < norm
-                if improved or relative_change(step, terms) < 1e-13:
+                if improved or norm < _EXACT or relative_change(step, terms) < 1e-13:
                     break
+            if not stepper.factored and terms.size <= _NORMAL_LIMIT:
+                # An iterative step did not help: factor before damping more.
+                stepper.factored = True
+                stepper.prepare(terms, residual)
+                continue
             damping = max(10.0 * damping, 1e-14)
         if not improved or step is None:
             stalled = True
@@ -340,10 +346,8 @@ class _Stepper:
             return self._solve_triangle(self.side, damping)
         operator = scaled_operator(self.equations.operator(self.terms), self.scale)
         found = scipy.sparse.linalg.lsmr(
-            operator, -self.residual, damp=np.sqrt(damping), atol=1e-6, btol=1e-6, maxiter=200
+            operator, -self.residual, damp=np.sqrt(damping), atol=1e-5, btol=1e-5, maxiter=200
         )
-        # Out of iterations: the next linearisation is factored where that fits.
-        self.factored = self.factored or found[1] == 7
         return np.asarray(found[0] / self.scale).reshape(shape)
 
     def _solve_triangle(self, side: FloatArray, damping: float) -> FloatArray:

@@ -226,7 +226,7 @@ def _describe_network(network: TwoLayerNetwork) -> dict[str, Any]:
 
 def _describe_sources(network: TwoLayerNetwork, seed: int) -> dict[str, Any]:
     """Fields `sources`, `sizes` and `cost` of a network that the verifier covers."""
-    from identify.assess import BALANCE_LIMIT, NOISE_FLOOR
+    from identify.measure import BALANCE_LIMIT, NOISE_FLOOR
     from identify.reduction import reduce_data
 
     level = max(network.rounding, NOISE_FLOOR)

@@ -132,13 +132,13 @@ class _Recorder(scipy.sparse.linalg.LinearOperator):
             rest = rest - self.beside[-1] * self._last
         self.diagonal.append(along)
         self.beside.append(float(np.linalg.norm(rest)))
-        self._last = np.array(vector, dtype=np.float64)
+        self._last = vector.copy()
         return np.asarray(product, dtype=np.float64)
 
     def ritz_values(self) -> FloatArray:
         """Eigenvalues of the Lanczos matrix so far."""
-        values: FloatArray = scipy.linalg.eigvalsh_tridiagonal(self.diagonal, self.beside[:-1])
-        return values
+        values = scipy.linalg.eigvalsh_tridiagonal(self.diagonal, self.beside[:-1])
+        return np.asarray(values, dtype=np.float64)
 
 
 class _StopSolve(Exception):
@@ -324,6 +324,30 @@ def interpolate(
     return result
 
 
+def minimum_norm(data: ReducedData, noise_level: float) -> Interpolation:
+    """T without any statement about rank: dense at small size, else ready for `solve_tensor`."""
+    required = symmetric_dimension(data.degree, data.dimension)
+    if data.equations * required <= DENSE_LIMIT and required <= _DENSE_COLUMNS:
+        return interpolate(data, noise_level, method="dense")
+    weights, values, noise = row_weights(data, noise_level)
+    return Interpolation(
+        required=required,
+        rank=min(data.equations, required),
+        decision=None,
+        determined=None,
+        method="not decided",
+        tensor=None,
+        residual=None,
+        redundant=max(0, data.equations - required),
+        condition_number=None,
+        condition_method=None,
+        flat=(symmetric_dimension(data.degree - 1, data.dimension), None),
+        value=(required, None),
+        gram=GramOperator(data.degree, data.points, weights, data.value_points, values),
+        row_noise=noise,
+    )
+
+
 def stacked_target(data: ReducedData, weights: FloatArray, values: FloatArray) -> FloatArray:
     """The weighted right-hand side, stacked (m r + l,)."""
     rows = (data.targets * weights[:, None]).ravel()
@@ -457,7 +481,7 @@ def _spread(points: FloatArray, order: int) -> int | None:
     count, dimension = points.shape
     needed = symmetric_dimension(order, dimension)
     if count < needed:
-        return count
+        return int(count)
     if count * needed > DENSE_LIMIT // 4 or needed > 1500:
         return None
     sigma: FloatArray = scipy.linalg.svdvals(monomials(points, order), check_finite=False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib import metadata
 
 from identify import wording
-from identify.assess import Assumptions, Findings, conditions, residuals
 from identify.hermite import HermiteData
+from identify.judge import conditions, residuals
+from identify.measure import Assumptions, Findings
 from identify.results import IdentifiabilityReport, Verdict
 from identify.samples import resolve_scale
 

@@ -42,12 +42,15 @@ def resolve_scale(data: HermiteData, scale: str) -> str:
 class Samples:
     """Samples (n, d) and coefficients (n,) of terms, in one scale convention.
 
-    `derivatives` (n, d, r) is dx_i/dz_i; `finite` is False where a term has no finite sample.
+    `derivatives` (n, r, r) has the norms of dx_i/dz_i: R with R^T R = D^T D, D of shape (d, r).
+    `stretch` (n,) is the factor by which a part of z_i outside V reaches x_i; `finite` is False
+    where a term has no finite sample.
     """
 
     samples: FloatArray
     coefficients: FloatArray
     derivatives: FloatArray
+    stretch: FloatArray
     finite: bool
 
 
@@ -74,10 +77,11 @@ def to_samples(
         safe = np.where(np.abs(last) > 1e-9 * sizes, last, 1e-9 * np.where(sizes > 0, sizes, 1.0))
         samples = full[:, :-1] / safe[:, None]
         heights = signs * reduced.tensor_scale * safe**alpha
-        slopes = (basis[None, :-1, :] - samples[:, :, None] * basis[None, -1:, :]) / safe[
-            :, None, None
-        ]
-        return Samples(samples, heights, slopes, finite)
+        inner, last_row = basis[:-1], basis[-1]
+        stretch = np.sqrt(1.0 + np.sum(samples**2, axis=1)) / np.abs(safe)
+        return Samples(
+            samples, heights, _bias_slopes(inner, last_row, samples, safe), stretch, finite
+        )
     safe = np.where(sizes > 0, sizes, 1.0)
     unit = full / safe[:, None]
     if non_negative:
@@ -92,10 +96,26 @@ def to_samples(
         outputs = np.abs(data.network.value(unit))
         lengths = np.where(outputs > 0, outputs, 1.0) ** (-1.0 / alpha)
         lengths = lengths / float(lengths.max())
-    slopes = basis[None] - unit[:, :, None] * (unit @ basis)[:, None, :]
-    slopes = slopes * (flip * lengths / safe)[:, None, None]
+    inside = unit @ basis
+    stretch = lengths / safe
+    slopes = np.eye(basis.shape[1]) - inside[:, :, None] * inside[:, None, :]
+    slopes = slopes * stretch[:, None, None]
     samples = unit * lengths[:, None]
-    return Samples(samples, heights / lengths**alpha, slopes, bool(np.all(sizes > 0)))
+    return Samples(samples, heights / lengths**alpha, slopes, stretch, bool(np.all(sizes > 0)))
+
+
+def _bias_slopes(
+    inner: FloatArray, last: FloatArray, samples: FloatArray, heights: FloatArray
+) -> FloatArray:
+    """R_i with R^T R = D^T D for D = (Q_inner - x q^T) / height, Q = (Q_inner; q)."""
+    plain = inner.T @ inner
+    result = np.empty((len(samples), inner.shape[1], inner.shape[1]))
+    for i, (x, height) in enumerate(zip(samples, heights, strict=True)):
+        mixed = np.outer(inner.T @ x, last)
+        gram = (plain - mixed - mixed.T + float(x @ x) * np.outer(last, last)) / height**2
+        values, axes = np.linalg.eigh(gram)
+        result[i] = np.sqrt(np.maximum(values, 0.0))[:, None] * axes.T
+    return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,9 +188,7 @@ def bound_errors(
             half = vectors / np.sqrt(values)
         half = (half / scale[:, None]).reshape(count, r, unknowns)
         whole = np.array([_norms(block) for block in half])
-        mapped = np.array(
-            [_norms(np.linalg.qr(found.derivatives[i], mode="r") @ half[i]) for i in range(count)]
-        )
+        mapped = np.array([_norms(found.derivatives[i] @ half[i]) for i in range(count)])
         method = "dense Jacobian"
     else:
         operator = scaled_operator(system.operator(terms), scale)
@@ -202,8 +220,7 @@ def bound_errors(
         inside = sigma_noise * (mapped[:, 1] + 4.0 * mapped[:, 0])
         all_of_it = sigma_noise * (whole[:, 1] + 4.0 * whole[:, 0])
     outside = _off_span_errors(reduced, terms, signs)
-    slopes = np.linalg.norm(found.derivatives, axis=(1, 2)) / np.sqrt(r)
-    relative = np.hypot(inside, outside * slopes) / norms
+    relative = np.hypot(inside, outside * found.stretch) / norms
     # Second order: the bound holds for the linearised map only while it is small.
     relative = relative * (1.0 + 2.0 * np.minimum(relative, 10.0))
     return ErrorBounds(relative, np.hypot(all_of_it, outside) / sizes, smallest, method)

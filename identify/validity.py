@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from identify.errors import InvalidInputError
 from identify.freedom import stationarity
@@ -33,6 +32,8 @@ def largest_difference(first: FloatArray, second: FloatArray, *, directions: boo
         >>> largest_difference(np.eye(2), -2.0 * np.eye(2)[::-1])
         0.0
     """
+    from scipy.optimize import linear_sum_assignment
+
     if len(first) != len(second):
         return float("inf")
     if directions:

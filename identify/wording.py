@@ -10,7 +10,12 @@ from identify.reduction import ReducedData
 from identify.results import TrainingSet, Verdict
 
 if TYPE_CHECKING:
-    from identify.assess import Findings
+    from identify.measure import Findings
+
+
+def plural(count: int) -> str:
+    """'1 sample', '2 samples'."""
+    return f"{count} sample{'' if count == 1 else 's'}"
 
 
 def not_stationary(balance: float) -> str:
