@@ -438,10 +438,11 @@ def probe_rank(
     """Decide rank H = N by recovering a random tensor from H T_0.
 
     A kernel leaves |T - T_0|/|T_0| near sqrt(dim ker/N); a missing part below 1e-3/sqrt(N) says
-    full rank (a one-dimensional kernel hides from one probe with probability below 1e-3, from
-    both below 1e-6). The extreme Ritz values of the run estimate the conditioning.
+    full rank; a one-dimensional kernel hides from the probe with probability about 1e-3. The
+    missing part is a difference of squares and resolves no better than 1e-8. The extreme Ritz
+    values of the run estimate the conditioning.
 
-    Cost: two solves with K.
+    Cost: one solve with K.
     """
     rng = np.random.default_rng([seed, 0x9E37])
     count = max(gram.points.shape[0] // 2, 4 * gram.dimension)
@@ -469,7 +470,7 @@ def probe_rank(
         base,
         rank=base.required,
         determined=True if full else None,
-        method=f"random tensor recovered to {missing:.1e}",
+        method=f"random tensor recovered to {max(missing, 1e-8):.1e}",
         condition_number=1.0 / sigma,
         condition_method="extreme Ritz values of the Gram operator (an estimate)",
         gram=gram,

@@ -132,9 +132,9 @@ class _Search:
         return pair
 
     def pair_off_span(self, count: int) -> Pair | None:
-        """A set with a part off V, and its reflection there (KKT and weight decay)."""
+        """A set with a part that no point sees, and its reflection there."""
         r, neurons = self.reduced.dimension, self.reduced.neurons
-        if count <= r or not self.data.homogeneous or self.rules.non_negative:
+        if count <= r or self.rules.non_negative:
             return None
         # n samples on k neurons leave n - k parts off V free; more of them are hard to meet.
         wanted = max(1, min(count - r, count - neurons))

@@ -130,7 +130,7 @@ def polish(
         sizes = np.linalg.norm(terms, axis=1).repeat(terms.shape[1])
         jacobian = equations.jacobian(terms[None], signs[None])[0] * sizes
         residual = equations.residual(terms[None], signs[None])[0]
-        if not np.all(np.isfinite(jacobian)):
+        if not (np.all(np.isfinite(jacobian)) and np.all(np.isfinite(residual))):
             break
         top = float(np.linalg.norm(jacobian)) + _TINY
         move = scipy.linalg.lstsq(jacobian, residual, cond=cut / top, check_finite=False)[0]

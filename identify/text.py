@@ -153,7 +153,7 @@ def _evidence(conditions: Sequence[Condition]) -> str:
     }
     counts = {kind: sum(c.evidence.value == kind for c in conditions) for kind in kinds}
     parts = [
-        f"{words} ({count} of {len(conditions)} conditions)"
+        f"{words} ({count} condition{'' if count == 1 else 's'} checked)"
         for (kind, words), count in zip(kinds.items(), counts.values(), strict=True)
         if count
     ]

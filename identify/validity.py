@@ -15,8 +15,8 @@ from identify.set_equations import tie_kind
 DIFFERENT = 0.1
 """Two sets are different if some sample differs by this share of its norm."""
 _SMALLEST = 1e-6
-_PARALLEL = 1e-8
-_VISIBLE = 1e-8
+_VISIBLE = 2e-8
+"""Smaller size times sin^2 of an angle; parallel means a cosine above 1 - 1e-8."""
 
 
 def largest_difference(first: FloatArray, second: FloatArray, *, directions: bool = True) -> float:
@@ -91,7 +91,7 @@ class SetRules:
         units = terms / lengths[:, None]
         pairs = np.triu_indices(len(units), 1)
         cosines = np.abs(units @ units.T)[pairs]
-        if heights.min() < _SMALLEST or np.any(cosines > 1.0 - _PARALLEL):
+        if heights.min() < _SMALLEST:
             return None
         # A weak sample beside a strong one changes T by about this much more than one of them.
         seen = np.minimum.outer(heights, heights)[pairs] * (1.0 - cosines**2)

@@ -198,6 +198,13 @@ class TestGradients:
         sets = find_alternative(network, "gradient", samples=5, gradient=gradient)
         check_pair(sets, network, gradient, source="gradient", counts=(5, 5))
 
+    def test_directions_that_no_neuron_sees(self):
+        network, _, _, gradient = batch_gradient(1, 3, 4, 4)
+        sets = find_alternative(network, "gradient", gradient=gradient)
+        check_pair(sets, network, gradient, source="gradient", counts=(1, 2))
+        sets = find_alternative(network, "gradient", samples=2, gradient=gradient)
+        check_pair(sets, network, gradient, source="gradient", counts=(2, 2))
+
     def test_neurons_without_a_vector(self):
         network, x, b, _ = batch_gradient(9, 3, 6, 3)
         output = network.output_weight.copy()

@@ -16,7 +16,7 @@ Identifiability report
 verdict       GLOBALLY identifiable: the training samples are determined
 scope         among all training sets of at most 2 samples
 reason        the moment tensor is determined on 2 dimensions
-evidence      numerical (4 of 4 conditions)
+evidence      numerical (4 conditions checked)
 data          source kkt, degree 3, 7 neurons (5 distinct), 4 inputs, span of dimension 2, not the
               whole input space
 recovered     2 samples, largest error bound 4.0e-12 of a sample's norm
@@ -135,7 +135,7 @@ def test_kinds_of_evidence_are_counted():
             )
         )
     )
-    words = "proved in exact arithmetic (1 of 3 conditions), numerical (2 of 3 conditions)"
+    words = "proved in exact arithmetic (1 condition checked), numerical (2 conditions checked)"
     assert line(text, "evidence") == words
 
 

@@ -8,6 +8,8 @@ import pytest
 from identify.assess import Assumptions, measure
 from identify.hermite import HermiteData
 from identify.network import TwoLayerNetwork
+from identify.search import polish
+from identify.set_equations import SetEquations
 from identify.validity import SetRules, largest_difference
 from tests.identify.training_sets import orthonormal_kkt, plain_difference, searched
 
@@ -49,17 +51,38 @@ class TestRules:
         "change",
         [
             lambda z: 1.001 * z,  # not stationary
-            lambda z: np.vstack([z, 1e-3 * np.ones(3)]),  # a sample that vanishes
             lambda z: np.vstack([0.5 ** (1 / 3) * z[:1], 0.5 ** (1 / 3) * z[:1], z[1:]]),
             lambda z: np.vstack([z[:1], np.full((1, 3), np.nan), z[2:]]),
         ],
-        ids=["stationarity", "vanishing", "parallel", "nan"],
+        ids=["stationarity", "parallel", "nan"],
     )
     def test_broken_sets(self, case, change):
         data, reduced, terms = case
         terms = change(terms)
         rules = SetRules(data, 1e-13, "free", False)
         assert rules.accept(reduced, terms, np.ones(len(terms))) is None
+
+    def test_a_sample_that_vanishes(self, case):
+        data, reduced, terms = case
+        equations = SetEquations(data, reduced, "free")
+        for size, accepted in ((1e-5, True), (1e-7, False)):
+            small = np.cbrt(size) * np.linalg.norm(terms[0]) * np.full((1, 3), 3**-0.5)
+            if equations.outputs(small)[0] < 0.0:
+                small = -small
+            more, norm = polish(equations, np.vstack([terms, small]), np.ones(4))
+            assert norm < 1e-13
+            found = SetRules(data, 1e-13, "free", False).accept(reduced, more, np.ones(4))
+            assert (found is not None) == accepted
+
+    def test_unequal_margins(self, case):
+        data, reduced, terms = case
+        small = 0.5 * np.linalg.norm(terms[0]) * np.array([[0.6, 0.8, 0.0]])
+        equations = SetEquations(data, reduced, "free")
+        if equations.outputs(small)[0] < 0.0:
+            small = -small
+        more, _ = polish(equations, np.vstack([terms, small]), np.ones(4))
+        assert SetRules(data, 1e-13, "free", False).accept(reduced, more, np.ones(4)) is not None
+        assert SetRules(data, 1e-13, "unit", False).accept(reduced, more, np.ones(4)) is None
 
     def test_a_weak_sample_beside_a_strong_one(self, case):
         data, reduced, terms = case
