@@ -10,6 +10,7 @@ import numpy.typing as npt
 import scipy.linalg
 import scipy.sparse.linalg
 
+from identify.equations import HermiteEquations, TangentSolver, column_scale
 from identify.reduction import ReducedData
 from identify.results import FloatArray
 from identify.tensors import MomentTensor
@@ -17,6 +18,7 @@ from identify.tensors import MomentTensor
 _ITERATIVE = 600
 _NORMAL_LIMIT = 3000
 _EXACT = 1e-13
+_DENSE_UNKNOWNS = 200
 _DENSE_NUMBERS = 2_000_000
 
 
@@ -38,102 +40,6 @@ class Decomposition:
     def count(self) -> int:
         """Number of terms n."""
         return int(self.terms.shape[0])
-
-
-class HermiteEquations:
-    """w_j (sum_i s_i (u_j.z_i)^(alpha-1) z_i - g_j) as a function of z, with its derivative.
-
-    Residuals are stacked (m r + l,), unknowns are z flattened (n r,). A product with the Jacobian
-    costs 6 m n r flops.
-    """
-
-    def __init__(self, data: ReducedData, signs: FloatArray) -> None:
-        self.data = data
-        self.signs = signs
-        self.power = data.degree - 1
-        self.size = data.size
-
-    def residual(self, terms: FloatArray) -> FloatArray:
-        """Weighted residual, stacked."""
-        data = self.data
-        s = data.points @ terms.T
-        rows = (s**self.power * self.signs) @ terms - data.targets
-        values = (data.value_points @ terms.T) ** data.degree @ self.signs - data.value_targets
-        return np.concatenate([(rows * data.weights[:, None]).ravel(), values * data.value_weights])
-
-    def relative(self, terms: FloatArray) -> float:
-        """Norm of the residual over the norm of the weighted data."""
-        return float(np.linalg.norm(self.residual(terms))) / self.size
-
-    def jacobian(self, terms: FloatArray) -> FloatArray:
-        """Dense Jacobian (m r + l, n r)."""
-        data, power = self.data, self.power
-        count, r = terms.shape
-        s = data.points @ terms.T
-        high = s**power * self.signs * data.weights[:, None]
-        low = power * s ** (power - 1) * self.signs * data.weights[:, None]
-        block = np.einsum("ji,ia,jb->jaib", low, terms, data.points, optimize=True)
-        diagonal = np.arange(r)
-        block[:, diagonal, :, diagonal] += high[None]
-        values = data.degree * (data.value_points @ terms.T) ** power * self.signs
-        values = np.einsum("li,lb->lib", values * data.value_weights[:, None], data.value_points)
-        return np.vstack([block.reshape(-1, count * r), values.reshape(-1, count * r)])
-
-    def operator(self, terms: FloatArray) -> scipy.sparse.linalg.LinearOperator:
-        """The Jacobian as an operator."""
-        data, power = self.data, self.power
-        u, v = data.points, data.value_points
-        s = u @ terms.T
-        high = s**power * self.signs * data.weights[:, None]
-        low = power * s ** (power - 1) * self.signs * data.weights[:, None]
-        values = data.degree * (v @ terms.T) ** power * self.signs * data.value_weights[:, None]
-        cut = u.size
-
-        def forward(x: FloatArray) -> FloatArray:
-            step = x.reshape(terms.shape)
-            rows = high @ step + (low * (u @ step.T)) @ terms
-            return np.concatenate([rows.ravel(), np.sum(values * (v @ step.T), axis=1)])
-
-        def backward(y: FloatArray) -> FloatArray:
-            y = y.ravel()
-            rows = y[:cut].reshape(u.shape)
-            step = high.T @ rows + (low * (rows @ terms.T)).T @ u
-            step += (values * y[cut:, None]).T @ v
-            return step.ravel()
-
-        return scipy.sparse.linalg.LinearOperator(
-            (cut + len(v), terms.size), matvec=forward, rmatvec=backward, dtype=np.float64
-        )
-
-    def normal_matrix(self, terms: FloatArray) -> FloatArray:
-        """J^T J, shape (n r, n r), assembled from moments. Cost: n^2 m r^2 flops."""
-        data, power = self.data, self.power
-        u, v = data.points, data.value_points
-        count, r = terms.shape
-        s = u @ terms.T
-        high = s**power * self.signs * data.weights[:, None]
-        low = power * s ** (power - 1) * self.signs * data.weights[:, None]
-        heads = high.T @ high
-        inner = terms @ terms.T
-        matrix = np.empty((count, r, count, r))
-        identity = np.eye(r)
-        for i in range(count):
-            for k in range(i, count):
-                pair = low[:, i] * low[:, k]
-                cell = inner[i, k] * ((u * pair[:, None]).T @ u) + heads[i, k] * identity
-                # <d/dz_i, d/dz_k>: mixed terms (u h_i l_k) z_k^T and z_i (u l_i h_k)^T
-                cell += np.outer(terms[k], (high[:, i] * low[:, k]) @ u)
-                cell += np.outer((low[:, i] * high[:, k]) @ u, terms[i])
-                matrix[i, :, k, :] = cell
-                if k != i:
-                    matrix[k, :, i, :] = cell.T
-        flat = matrix.reshape(count * r, count * r)
-        if len(v):
-            values = data.degree * (v @ terms.T) ** power * self.signs
-            rows = np.einsum("li,lb->lib", values * data.value_weights[:, None], v)
-            rows = rows.reshape(len(v), -1)
-            flat += rows.T @ rows
-        return flat
 
 
 def pencil_directions(
@@ -246,7 +152,7 @@ def refine(
     """Levenberg-Marquardt on the Hermite equations in z, the answer of the recovery.
 
     Minimises |w_j (sum_i s_i (u_j.z_i)^(alpha-1) z_i - g_j)|. Steps are dense at small size, by
-    normal equations up to 3,000 unknowns, and by LSMR beyond.
+    normal equations up to 600 unknowns, and by preconditioned conjugate gradients beyond.
 
     Args:
         data: reduced data.
@@ -322,13 +228,15 @@ class _Stepper:
         self.normal: FloatArray | None = None
         self.scale = column_scale(self.equations, terms)
         self.scale = np.maximum(self.scale, 1e-12 * float(self.scale.max(initial=1.0)))
-        if residual.size * unknowns <= _DENSE_NUMBERS:
+        if unknowns <= _DENSE_UNKNOWNS and residual.size * unknowns <= _DENSE_NUMBERS:
             matrix = self.equations.jacobian(terms) / self.scale
             self.ortho, self.triangle = np.linalg.qr(matrix)
             self.side = -(self.ortho.T @ residual)
         elif unknowns <= _ITERATIVE or (self.factored and unknowns <= _NORMAL_LIMIT):
             self.normal = self.equations.normal_matrix(terms)
             self.slope = self.equations.operator(terms).rmatvec(residual)
+        else:
+            self.tangent = TangentSolver(self.equations, terms)
 
     def step(self, damping: float) -> FloatArray | None:
         """-(J^T J + damping D^2)^-1 J^T residual, or None where that is not defined."""
@@ -344,11 +252,7 @@ class _Stepper:
             return np.asarray(solution / self.scale).reshape(shape)
         if self.triangle is not None:
             return self._solve_triangle(self.side, damping)
-        operator = scaled_operator(self.equations.operator(self.terms), self.scale)
-        found = scipy.sparse.linalg.lsmr(
-            operator, -self.residual, damp=np.sqrt(damping), atol=1e-5, btol=1e-5, maxiter=200
-        )
-        return np.asarray(found[0] / self.scale).reshape(shape)
+        return self.tangent.step(self.residual, damping)
 
     def _solve_triangle(self, side: FloatArray, damping: float) -> FloatArray:
         """Damped least squares with the QR factor, which does not square the condition of J."""
@@ -357,7 +261,9 @@ class _Stepper:
         if damping > 0.0:
             scaled = np.vstack([scaled, np.sqrt(damping) * np.eye(scaled.shape[1])])
             side = np.concatenate([side, np.zeros(scaled.shape[1])])
-        solution = scipy.linalg.lstsq(scaled, side, cond=1e-15, check_finite=False)[0]
+        solution = scipy.linalg.lstsq(
+            scaled, side, cond=1e-15, check_finite=False, lapack_driver="gelsy"
+        )[0]
         return np.asarray(solution / self.scale).reshape(self.terms.shape)
 
     def acceleration(self, step: FloatArray, damping: float) -> FloatArray:
@@ -377,36 +283,6 @@ class _Stepper:
         limit = 0.4 * float(np.linalg.norm(step * self.scale.reshape(step.shape)))
         size = float(np.linalg.norm(correction * self.scale.reshape(step.shape)))
         return correction if size <= limit else nothing
-
-
-def scaled_operator(
-    operator: scipy.sparse.linalg.LinearOperator, scale: FloatArray
-) -> scipy.sparse.linalg.LinearOperator:
-    """The operator in unknowns multiplied by `scale`: J D^-1."""
-    return scipy.sparse.linalg.LinearOperator(
-        operator.shape,
-        matvec=lambda x: operator.matvec(x.ravel() / scale),
-        rmatvec=lambda y: operator.rmatvec(y.ravel()) / scale,
-        dtype=np.float64,
-    )
-
-
-def column_scale(equations: HermiteEquations, terms: FloatArray) -> FloatArray:
-    """Norms of the columns of J, averaged over each term, shape (n r,)."""
-    return np.repeat(_column_norms(equations, terms), terms.shape[1])
-
-
-def _column_norms(equations: HermiteEquations, terms: FloatArray) -> FloatArray:
-    """Root mean square norm of the columns of J that belong to each term, shape (n,)."""
-    data, power = equations.data, equations.power
-    s = data.points @ terms.T
-    high = s**power * data.weights[:, None]
-    low = power * s ** (power - 1) * data.weights[:, None]
-    r = terms.shape[1]
-    squares = np.sum(terms**2, axis=1)
-    total = r * np.sum(high**2, axis=0) + squares * np.sum(low**2, axis=0)
-    total += 2.0 * np.sum(high * low * s, axis=0)
-    return np.asarray(np.sqrt(np.maximum(total, 0.0) / r))
 
 
 def decompose_tensor(

@@ -9,7 +9,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 import scipy.special
 
-from identify.decompose import HermiteEquations, column_scale, scaled_operator
+from identify.equations import HermiteEquations, TangentSolver, column_scale
 from identify.errors import InvalidInputError
 from identify.hermite import HermiteData
 from identify.reduction import ReducedData
@@ -191,23 +191,12 @@ def bound_errors(
         mapped = np.array([_norms(found.derivatives[i] @ half[i]) for i in range(count)])
         method = "dense Jacobian"
     else:
-        operator = scaled_operator(system.operator(terms), scale)
-        gram = scipy.sparse.linalg.LinearOperator(
-            (unknowns, unknowns),
-            matvec=lambda x: operator.rmatvec(operator.matvec(x)),
-            dtype=np.float64,
-        )
-        start = np.random.default_rng(0).standard_normal(unknowns)
-        value = float(
-            scipy.sparse.linalg.eigsh(
-                gram, k=1, which="SA", tol=1e-2, v0=start, maxiter=3000, return_eigenvectors=False
-            )[0]
-        )
-        if value <= 1e-12:
+        solver = TangentSolver(system, terms)
+        # Inverse iteration approaches the smallest value from above, to a few per cent here.
+        smallest = 0.8 * solver.smallest_singular_value()
+        if smallest <= 1e-6 * float(np.abs(system.data.weights).max()):
             return ErrorBounds(nothing, nothing, 0.0, "none: singular Jacobian")
-        # Lanczos approaches the smallest value from above, by a per cent here.
-        smallest = 0.95 * float(np.sqrt(value))
-        each = 1.0 / (smallest * scale.reshape(count, r)[:, 0])
+        each = 1.0 / (smallest * np.abs(solver.scale.reshape(count, r)[:, 0]))
         slopes = np.array([np.linalg.norm(block, 2) for block in found.derivatives])
         root = np.sqrt(r)
         whole = np.stack([each, each * root], axis=1)

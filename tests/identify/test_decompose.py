@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from identify.decompose import (
-    HermiteEquations,
     decompose_tensor,
     fit_coefficients,
     pencil_starts,
     refine,
     start_terms,
 )
+from identify.equations import HermiteEquations
 from identify.interpolation import interpolate
 from identify.reduction import ReducedData, reduce_data
 from tests.identify.families import Case, gradient_case, unit_rows
