@@ -15,6 +15,8 @@ help:
 demo: $(VENV)/demo.stamp
 	$(BIN)/kktcert demo --out $(DEMO_OUT) --force
 
+# Threads of the linear algebra cost more than they gain on the small matrices of the tests.
+test: export OMP_NUM_THREADS := 1
 test: $(VENV)/all.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

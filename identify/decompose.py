@@ -77,7 +77,7 @@ def pencil_directions(
 
 
 def pencil_starts(
-    data: ReducedData, tensor: MomentTensor, *, seed: int = 0, draws: int = 12, rounds: int = 8
+    data: ReducedData, tensor: MomentTensor, *, seed: int = 0, rounds: int = 10
 ) -> list[tuple[float, FloatArray, FloatArray]]:
     """Residual, terms and signs of several pencils, best first.
 
@@ -86,6 +86,7 @@ def pencil_starts(
     the frame of each further round. The Hermite residual after fitting the coefficients ranks.
     """
     rng = np.random.default_rng([seed, 0x51])
+    draws = 30 if data.dimension <= 30 else 9
     weighted = data.targets * data.weights[:, None]
     _, values, axes = np.linalg.svd(weighted, full_matrices=False)
     values = np.maximum(values / values[0], 1e-12)
@@ -292,7 +293,7 @@ def decompose_tensor(
     accept: float,
     seed: int = 0,
     deadline: float | None = None,
-    attempts: int = 3,
+    attempts: int = 6,
 ) -> Decomposition | None:
     """Decompose T into r independent terms and refine them on the Hermite data.
 

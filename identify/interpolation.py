@@ -163,6 +163,7 @@ def solve_gram(
     target: FloatArray,
     *,
     tolerance: float = 1e-12,
+    enough: float = 0.0,
     max_products: int = 2000,
     deadline: float | None = None,
     progress: Callable[[str, float], None] | None = None,
@@ -176,6 +177,7 @@ def solve_gram(
         gram: the operator.
         target: stacked right-hand side (m r + l,).
         tolerance: on |r|/|G| and on |K r|/(|K| |r|).
+        enough: relative residual, such as the noise, below which no second pass is made.
         max_products: limit on products with K.
         deadline: `time.monotonic()` value at which the iterate so far is returned.
         progress: called with a stage name and the share of `max_products` used.
@@ -198,14 +200,17 @@ def solve_gram(
     solution = np.zeros(gram.size)
     remainder, residual = target / size, 1.0
     ritz = np.zeros(0)
-    # MINRES loses accuracy to |K| |Z|; solving again for what is left restores it.
-    for _ in range(4):
+    # MINRES loses accuracy to |K| |Z|; solving again for what is left restores it. Where the
+    # system is inconsistent, a tolerance that cannot be reached lets the iterate run away in the
+    # kernel of K: then the step is refused and taken again with a looser one.
+    floor = 1e-15
+    for _ in range(8):
         operator = _Recorder(gram)
         try:
             step, _ = scipy.sparse.linalg.minres(
                 operator,
                 remainder / residual,
-                rtol=max(tolerance / residual, 1e-15),
+                rtol=max(tolerance / residual, floor),
                 maxiter=max_products,
                 callback=watch,
             )
@@ -218,7 +223,11 @@ def solve_gram(
         before, after = residual, float(np.linalg.norm(left))
         if after < residual:
             solution, remainder, residual = trial, left, after
-        if late or residual <= tolerance or residual > 0.1 * before:
+        if late or residual <= max(tolerance, enough) or floor > 1e-5:
+            break
+        if after > before:
+            floor *= 1e3
+        elif residual > 0.1 * before:
             break
     normal = float(np.linalg.norm(gram.apply(remainder))) / float(np.abs(ritz).max())
     return GramSolution(solution * size, residual, normal, gram.products, ritz)
@@ -359,6 +368,7 @@ def solve_tensor(
     linear: Interpolation,
     *,
     tolerance: float,
+    enough: float = 0.0,
     deadline: float | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Interpolation:
@@ -367,7 +377,9 @@ def solve_tensor(
     if gram is None:
         return linear
     target = stacked_target(data, gram.weights, gram.value_weights)
-    found = solve_gram(gram, target, tolerance=tolerance, deadline=deadline, progress=progress)
+    found = solve_gram(
+        gram, target, tolerance=tolerance, enough=enough, deadline=deadline, progress=progress
+    )
     remainder = target - gram.apply(found.vector)
     rows, values = gram.split(remainder)
     # The residual in the units of the noise: weights w, not the softened ones.

@@ -182,11 +182,16 @@ def _measure_large(
     weakest = reduced.span.smallest
     for tolerance in (1e-15,) if cheap else (1e-5 * weakest, 1e-9 * weakest):
         linear = solve_tensor(
-            reduced, linear, tolerance=max(tolerance, 1e-15), deadline=deadline, progress=progress
+            reduced,
+            linear,
+            tolerance=max(tolerance, 1e-3 * rho, 1e-15),
+            enough=10.0 * linear.row_noise,
+            deadline=deadline,
+            progress=progress,
         )
         assert linear.tensor is not None
         decomposition = decompose_tensor(
-            reduced, linear.tensor, accept=10.0 * rho, seed=seed, deadline=deadline, attempts=2
+            reduced, linear.tensor, accept=10.0 * rho, seed=seed, deadline=deadline, attempts=2 if reduced.dimension > 30 else 6
         )
         late = deadline is not None and time.monotonic() > deadline
         if late or (decomposition is not None and decomposition.residual <= 10.0 * rho):

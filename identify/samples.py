@@ -158,6 +158,14 @@ def bound_errors(
     count, r = terms.shape
     equations, unknowns = reduced.equations, terms.size
     nothing = np.full(count, np.nan)
+    if r == 1:
+        # A line has no direction to get wrong within itself: only V may be off.
+        outside = _off_span_errors(reduced, terms, signs)
+        relative = outside * found.stretch / np.linalg.norm(found.samples, axis=1)
+        level = np.full(count, max(noise_level, _ROUNDOFF))
+        return ErrorBounds(
+            np.maximum(relative, 8.0 * _ROUNDOFF), level, 1.0, "distance of the rows to V"
+        )
     if equations <= unknowns:
         return ErrorBounds(nothing, nothing, 0.0, "none: as many unknowns as equations")
     system = HermiteEquations(reduced, signs)
