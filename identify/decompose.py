@@ -293,7 +293,7 @@ def decompose_tensor(
     accept: float,
     seed: int = 0,
     deadline: float | None = None,
-    attempts: int = 6,
+    attempts: int | None = None,
 ) -> Decomposition | None:
     """Decompose T into r independent terms and refine them on the Hermite data.
 
@@ -306,8 +306,10 @@ def decompose_tensor(
         accept: relative residual below which the first refinement is the answer.
         seed: of the pencils.
         deadline: as in `refine`.
-        attempts: number of starts that are refined.
+        attempts: number of starts that are refined; by default 6, or 2 above 30 dimensions.
     """
+    if attempts is None:
+        attempts = 6 if data.dimension <= 30 else 2
     best: Decomposition | None = None
     for _, terms, signs in pencil_starts(data, tensor, seed=seed)[:attempts]:
         found = refine(data, terms, signs, deadline=deadline)

@@ -191,7 +191,7 @@ def _measure_large(
         )
         assert linear.tensor is not None
         decomposition = decompose_tensor(
-            reduced, linear.tensor, accept=10.0 * rho, seed=seed, deadline=deadline, attempts=2 if reduced.dimension > 30 else 6
+            reduced, linear.tensor, accept=10.0 * rho, seed=seed, deadline=deadline
         )
         late = deadline is not None and time.monotonic() > deadline
         if late or (decomposition is not None and decomposition.residual <= 10.0 * rho):
