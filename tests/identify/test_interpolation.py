@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from identify import HermiteData, TwoLayerNetwork
+from identify.gram import GramOperator, solve_gram
 from identify.interpolation import (
-    GramOperator,
     interpolate,
     minimum_norm,
-    solve_gram,
     solve_tensor,
     stacked_target,
 )
