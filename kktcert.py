@@ -96,6 +96,7 @@ def clash(owners: list[str]) -> str | None:
 
 def _usage(error: Exception) -> str:
     text = str(error.format_message())  # type: ignore[attr-defined]
+    text = text.replace("Value error, ", "")
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", "kktcert")
     return f"{text.rstrip('.')}; see {path} --help"

@@ -1,6 +1,6 @@
 """Noise on one gradient: error, printed bound, verdict.
 
-    KKTCERT_DATA=... python tests/benchmarks/noise.py [--seeds 5]
+    KKTCERT_DATA=... python -m tests.benchmarks.noise [--seeds 5]
 
 n = 20 CIFAR-10 images, m = 120, degree 3, coefficients of modulus one half to one; Gaussian noise
 of relative size eps, its part outside the samples' span projected out.

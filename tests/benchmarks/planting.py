@@ -2,7 +2,7 @@
 
 Run from the root, for one degree at a time:
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/planting.py --degrees 3 --sizes 6 8 10
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.planting --degrees 3 --sizes 6 8 10
 
 Choice s of n digits (scikit-learn, mean of all digits removed) is drawn with seed s, and planted
 with seed s. A network counts if the rank of its Hermite equations is N with redundant equations.

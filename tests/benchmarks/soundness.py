@@ -1,6 +1,6 @@
 """Soundness over networks that are not determined, completeness over networks that are.
 
-    python tests/benchmarks/soundness.py [--undetermined 2100] [--determined 500]
+    python -m tests.benchmarks.soundness [--undetermined 2100] [--determined 500]
 
 Prints one row per family; every wrong `globally` and every missing one with its reason.
 """
