@@ -29,6 +29,7 @@ from identify.results import (
     TrainingSet,
     Verdict,
 )
+from identify.symbolic import KKTSystem, kkt_system
 
 __all__ = [
     "AuditReport",
@@ -41,6 +42,7 @@ __all__ = [
     "HermiteData",
     "IdentifiabilityReport",
     "InvalidInputError",
+    "KKTSystem",
     "KktCertError",
     "Matching",
     "NotDeterminedError",
@@ -60,6 +62,7 @@ __all__ = [
     "compare_recovery",
     "find_alternative",
     "from_torch",
+    "kkt_system",
     "load_gradient",
     "load_network",
     "load_samples",

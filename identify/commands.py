@@ -43,6 +43,7 @@ from identify.cli_run import (
     write_alternatives,
 )
 from identify.dataset import load_samples
+from identify.derive_command import derive
 from identify.errors import InvalidInputError, NotYetSupportedError
 from identify.pictures import FloatArray
 from identify.results import Verdict
@@ -61,7 +62,7 @@ DataArgument = Annotated[
 
 def mount(app: typer.Typer) -> None:
     """Add the commands of this package to the application."""
-    for command in (demo, inspect, verify, recover, audit, alternatives, plant):
+    for command in (demo, inspect, verify, recover, audit, alternatives, plant, derive):
         app.command()(flat(command))
 
 

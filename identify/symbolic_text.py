@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from identify.errors import InvalidInputError
-from identify.symbolic import KKTSystem
+from identify.symbolic_system import KKTSystem
 
 if TYPE_CHECKING:
     import sympy
@@ -78,9 +78,7 @@ def to_json(system: KKTSystem) -> dict[str, Any]:
     found["network"] = [str(expression) for expression in system.network]
     found["lagrangian"] = str(system.lagrangian)
     for part in _conditions(system):
-        found[part.key] = [
-            {"name": line.name, "expression": str(line.left)} for line in part.lines
-        ]
+        found[part.key] = [{"name": line.name, "expression": str(line.left)} for line in part.lines]
     found["coefficients"] = [[str(b) for b in row] for row in system.coefficients.tolist()]
     found["moment_tensors"] = [
         {"order": order, "output": output, "entries": _entries(system, order, output)}
