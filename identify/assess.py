@@ -92,7 +92,9 @@ def assess_identifiability(
         and deadline is not None
         and time.monotonic() > deadline
     ):
-        reason = f"time limit of {time_limit:g} s reached; {outcome.reason}"
+        reason = f"time limit of {time_limit:g} s reached"
+        if not findings.timed_out:
+            reason += f"; {outcome.reason}"
         outcome = Outcome(Verdict.UNDECIDED, reason, None)
         sets = ()
     return _report(data, given, findings, outcome, sets, seed, time.monotonic() - started)

@@ -122,10 +122,13 @@ def _judge_set(
             "itself is open",
             searchable=True,
         )
-    worst = float(np.max(bounds.samples)) if np.all(np.isfinite(bounds.samples)) else np.inf
+    # The size of a term counts too: where it is open, near-parallel terms trade places.
+    both = np.concatenate([bounds.samples, bounds.terms])
+    worst = float(np.max(both)) if np.all(np.isfinite(both)) else np.inf
     if not worst < BOUND_LIMIT:
         return _undecided(
-            f"the largest error bound of a sample is {worst:.1e} of its norm, above {BOUND_LIMIT}"
+            f"the largest error bound of a sample or its coefficient is {worst:.1e}, relative, "
+            f"above {BOUND_LIMIT}"
             if np.isfinite(worst)
             else f"a sample has no error bound ({bounds.method})"
         )
@@ -219,7 +222,7 @@ def conditions(data: HermiteData, given: Assumptions, findings: Findings) -> tup
         tie = findings.tie
         rows.append(Condition("tie", tie.holds, tie.tolerance, tie.spread, source=tie.name))
     if findings.bounds is not None:
-        worst = float(np.max(findings.bounds.samples))
+        worst = float(np.max([findings.bounds.samples, findings.bounds.terms]))
         rows.append(
             Condition(
                 "error bounds",

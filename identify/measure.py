@@ -216,9 +216,14 @@ def _finish(data: HermiteData, given: Assumptions, findings: Findings) -> Findin
         return findings
     terms, signs, _ = order_by_size(found.terms, found.signs, data.degree)
     samples = to_samples(data, reduced, terms, signs, given.scale, given.non_negative)
-    bounds = bound_errors(
-        reduced, terms, signs, samples, found.residual, given.noise, findings.noise_level
+    level = max(
+        data.consistency or 0.0,
+        data.rounding,
+        given.noise or 0.0,
+        findings.linear_residual or 0.0,
+        reduced.merge_residual,
     )
+    bounds = bound_errors(reduced, terms, signs, samples, found.residual, given.noise, level)
     tie = check_ties(data, samples, bounds, given.scale, findings.noise_level)
     return replace(findings, samples=samples, bounds=bounds, tie=tie)
 

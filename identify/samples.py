@@ -135,14 +135,15 @@ def bound_errors(
     found: Samples,
     residual: float,
     noise: float | None,
-    noise_level: float,
+    data_level: float,
 ) -> ErrorBounds:
     """First-order error bounds of the recovered samples.
 
     |dz_i| <= |J_i^+|_2 e over all directions the data error of norm e can take. The residual
     shows only the part of e outside the range of J, k = equations - unknowns dimensions of it:
     e = |g| residual sqrt(equations/q), q the 1e-4 quantile of chi-squared with k degrees of
-    freedom (about k for large k), but no more than four noise levels where k is small. With
+    freedom (about k for large k), but no more than four data levels where k is small, and no
+    less than one. With
     stated Gaussian noise of relative size `noise` the 4-sigma bound
     sigma (|J_i^+|_F + 4 |J_i^+|_2). The part of x_i outside the computed V adds |M_i^+| times
     twice the off-span norm of the rows. At large size |J_i^+| is bounded through the smallest
@@ -151,7 +152,8 @@ def bound_errors(
     Args:
         residual: relative Hermite residual of the refined terms.
         noise: relative size of stated Gaussian noise, or None.
-        noise_level: rho of the assessment.
+        data_level: largest of consistency, rounding, linear residual and stated noise: the data
+            error is not believed to be below it, whatever the residual says.
 
     Cost: O((n r)^3) up to 600 unknowns, a Lanczos run of Jacobian products beyond.
     """
@@ -160,9 +162,9 @@ def bound_errors(
     nothing = np.full(count, np.nan)
     if r == 1:
         # A line has no direction to get wrong within itself: only V may be off.
-        outside = _off_span_errors(reduced, terms, signs)
+        outside = _off_span_errors(reduced, terms, data_level)
         relative = outside * found.stretch / np.linalg.norm(found.samples, axis=1)
-        level = np.full(count, max(noise_level, _ROUNDOFF))
+        level = np.full(count, max(data_level, _ROUNDOFF))
         return ErrorBounds(
             np.maximum(relative, 8.0 * _ROUNDOFF), level, 1.0, "distance of the rows to V"
         )
@@ -173,7 +175,8 @@ def bound_errors(
     spare = equations - unknowns
     plain = residual * float(np.sqrt(equations / spare))
     careful = residual * float(np.sqrt(equations / _chi_squared_quantile(spare)))
-    relative_error = max(min(careful, max(plain, 4.0 * noise_level)), _ROUNDOFF)
+    capped = min(careful, max(plain, 4.0 * data_level))
+    relative_error = max(capped, data_level, _ROUNDOFF)
     error = relative_error * reduced.size
     sizes = np.linalg.norm(terms, axis=1)
     norms = np.linalg.norm(found.samples, axis=1)
@@ -216,11 +219,13 @@ def bound_errors(
         sigma_noise = max(noise, plain, _ROUNDOFF) * reduced.size / np.sqrt(equations)
         inside = sigma_noise * (mapped[:, 1] + 4.0 * mapped[:, 0])
         all_of_it = sigma_noise * (whole[:, 1] + 4.0 * whole[:, 0])
-    outside = _off_span_errors(reduced, terms, signs)
+    outside = _off_span_errors(reduced, terms, data_level)
     relative = np.hypot(inside, outside * found.stretch) / norms
-    # Second order: the bound holds for the linearised map only while it is small.
-    relative = relative * (1.0 + 2.0 * np.minimum(relative, 10.0))
-    return ErrorBounds(relative, np.hypot(all_of_it, outside) / sizes, smallest, method)
+    whole_terms = np.hypot(all_of_it, outside) / sizes
+    # Second order: the linearised map holds while all terms, and not only this one, move little.
+    worst = float(np.max(whole_terms))
+    relative = relative * (1.0 + 2.0 * np.minimum(relative, 10.0) + 10.0 * min(worst, 10.0))
+    return ErrorBounds(relative, whole_terms, smallest, method)
 
 
 def _chi_squared_quantile(freedom: int, level: float = 1e-4) -> float:
@@ -231,10 +236,18 @@ def _norms(block: FloatArray) -> tuple[float, float]:
     return float(np.linalg.norm(block, 2)), float(np.linalg.norm(block))
 
 
-def _off_span_errors(reduced: ReducedData, terms: FloatArray, signs: FloatArray) -> FloatArray:
-    """Bounds for the part of z_i outside the computed V, from the rows' part outside it."""
-    if reduced.off_span_weighted == 0.0:
+def _off_span_errors(reduced: ReducedData, terms: FloatArray, data_level: float) -> FloatArray:
+    """Bounds for the part of z_i outside the computed V, from the rows' part outside it.
+
+    V is fitted to the same rows, so that the part that is seen can be small by luck where few
+    rows are left over: the data level is its floor, four times where they are fewer than 30.
+    """
+    ambient, r = reduced.basis.shape
+    if ambient == r:
         return np.zeros(len(terms))
+    spare = (reduced.neurons + reduced.merged - r) * (ambient - r)
+    share = 4.0 if spare < 30 else 1.0
+    level = max(reduced.off_span_weighted, share * data_level * reduced.size)
     system = (reduced.points @ terms.T) ** (reduced.degree - 1) * reduced.weights[:, None]
     sizes = np.linalg.norm(system, axis=0)
     if np.any(sizes == 0.0) or system.shape[0] < system.shape[1]:
@@ -244,7 +257,7 @@ def _off_span_errors(reduced: ReducedData, terms: FloatArray, signs: FloatArray)
         return np.full(len(terms), np.nan)
     inverse = scipy.linalg.solve_triangular(triangle, np.eye(len(terms)), check_finite=False)
     rows = np.linalg.norm(inverse, axis=1) / sizes
-    return np.asarray(2.0 * rows * reduced.off_span_weighted)
+    return np.asarray(2.0 * rows * level)
 
 
 @dataclass(frozen=True)
