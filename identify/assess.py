@@ -10,12 +10,17 @@ import numpy as np
 import scipy
 
 from identify import wording
+from identify.certificate import build_certificate, proof_data
+from identify.decompose import order_by_size
 from identify.errors import InvalidInputError, NotDeterminedError
 from identify.hermite import HermiteData
 from identify.judge import Outcome, conditions, judge, residuals
 from identify.measure import Assumptions, Findings, Progress, measure
 from identify.pairs import search_sets
+from identify.prove import LEVELS, Proofs, prove
 from identify.results import (
+    Evidence,
+    FloatArray,
     IdentifiabilityReport,
     Recovery,
     Scope,
@@ -34,6 +39,7 @@ def assess_identifiability(
     time_limit: float | None = None,
     progress: Progress | None = None,
     seed: int = 0,
+    evidence: str = "auto",
 ) -> IdentifiabilityReport:
     """Decide whether the data determine the training samples, and recover them.
 
@@ -50,6 +56,10 @@ def assess_identifiability(
         time_limit: seconds; when reached the verdict is `undecided`.
         progress: called with a stage name and a share in [0, 1].
         seed: of every random choice; recorded.
+        evidence: "exact" (rank modulo a prime, samples in ball arithmetic), "interval" (both in
+            rigorous floating-point and ball arithmetic), "numerical", or "auto": what is proved in
+            `time_limit`, or without one in a few seconds a proof. A level that was asked for and
+            not reached makes the verdict `undecided`.
 
     Returns:
         An `IdentifiabilityReport`; a negative verdict is never an exception.
@@ -58,7 +68,7 @@ def assess_identifiability(
         InvalidInputError: an argument out of range.
 
     Cost: dense, O(m r N^2), up to 700 unknowns of T; beyond, a few hundred products of 6 m^2 r
-        flops.
+        flops. Proofs: see `prove`.
     Source: uniqueness of a decomposition into independent terms (Kruskal 1977); interpolation by
         values and gradients of forms (Alexander & Hirschowitz 1995).
 
@@ -74,6 +84,8 @@ def assess_identifiability(
     """
     started = time.monotonic()
     given = _check_arguments(data, samples, scale, non_negative, noise, time_limit)
+    if evidence not in LEVELS:
+        raise InvalidInputError("evidence", f"one of {', '.join(LEVELS)}", repr(evidence))
     deadline = None if time_limit is None else started + time_limit
     findings = measure(data, given, seed=seed, deadline=deadline, progress=progress)
     outcome = judge(data, given, findings)
@@ -87,6 +99,10 @@ def assess_identifiability(
                 wording.two_sets(outcome.reason, sets, data),
                 Scope("shown", (sets[0].count, sets[1].count)),
             )
+    proofs: Proofs | None = None
+    if outcome.verdict is Verdict.GLOBALLY and evidence != "numerical" and not findings.timed_out:
+        proofs = _prove(data, findings, evidence, seed, deadline, progress)
+        outcome = _weigh(outcome, proofs, evidence)
     if findings.timed_out or (
         outcome.verdict is Verdict.UNDECIDED
         and deadline is not None
@@ -97,7 +113,8 @@ def assess_identifiability(
             reason += f"; {outcome.reason}"
         outcome = Outcome(Verdict.UNDECIDED, reason, None)
         sets = ()
-    return _report(data, given, findings, outcome, sets, seed, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return _report(data, given, findings, outcome, sets, proofs, seed, seconds)
 
 
 def recover_samples(
@@ -109,14 +126,17 @@ def recover_samples(
     time_limit: float | None = None,
     progress: Progress | None = None,
     seed: int = 0,
+    evidence: str = "numerical",
 ) -> Recovery:
     """The samples that `assess_identifiability` recovers, if its verdict is `globally`.
+
+    The arguments are the same; proofs are tried only if `evidence` asks for them.
 
     Raises:
         NotDeterminedError: any other verdict; `.report` holds it, with a recovery if there is one.
     """
     report = assess_identifiability(
-        data, samples, scale, non_negative, noise, time_limit, progress, seed
+        data, samples, scale, non_negative, noise, time_limit, progress, seed, evidence
     )
     if report.verdict is not Verdict.GLOBALLY or report.recovery is None:
         raise NotDeterminedError(f"{report.verdict.value}: {report.reason}", report=report)
@@ -165,12 +185,56 @@ def _search(
     )
 
 
+def _prove(
+    data: HermiteData,
+    findings: Findings,
+    evidence: str,
+    seed: int,
+    deadline: float | None,
+    progress: Progress | None,
+) -> Proofs:
+    assert findings.reduced is not None
+    assert findings.decomposition is not None
+    assert findings.bounds is not None
+    return prove(
+        data,
+        findings.reduced,
+        findings.decomposition,
+        findings.bounds,
+        findings.noise_level,
+        level=evidence,
+        seed=seed,
+        deadline=deadline,
+        progress=progress,
+    )
+
+
+def _weigh(outcome: Outcome, proofs: Proofs, evidence: str) -> Outcome:
+    """The outcome in the light of the proofs: a conflict, or a level that was not reached."""
+    if proofs.conflict is not None:
+        reason = f"numerical evidence and proof disagree: {proofs.conflict}"
+        return Outcome(Verdict.UNDECIDED, reason, None)
+    wanted = {
+        "exact": (Evidence.PROVED_EXACT,),
+        "interval": (Evidence.PROVED_EXACT, Evidence.PROVED_INTERVAL),
+    }
+    if evidence in wanted and proofs.level not in wanted[evidence]:
+        missing = "; ".join(proofs.strengthen) or "a condition is numerical"
+        reason = (
+            f"--evidence {evidence} is not reached: {missing}. By numerical evidence alone it "
+            f"would be {outcome.verdict.value}: {outcome.reason}"
+        )
+        return Outcome(Verdict.UNDECIDED, reason, None)
+    return outcome
+
+
 def _report(
     data: HermiteData,
     given: Assumptions,
     findings: Findings,
     outcome: Outcome,
     sets: tuple[TrainingSet, ...],
+    proofs: Proofs | None,
     seed: int,
     seconds: float,
 ) -> IdentifiabilityReport:
@@ -195,7 +259,9 @@ def _report(
         spans_input_space=None if reduced is None else r == data.points.shape[1],
         symmetries=wording.symmetries(data.degree, given.scale, given.non_negative),
         sample_count=r if settled else None,
-        conditions=conditions(data, given, findings),
+        evidence=proofs.level if proofs is not None and settled else Evidence.NUMERICAL,
+        strengthen=_strengthen(outcome, proofs, settled),
+        conditions=conditions(data, given, findings, proofs),
         residuals=residuals(data, findings),
         redundant_equations=findings.redundancy,
         condition_number=None if linear is None else linear.condition_number,
@@ -221,9 +287,48 @@ def _report(
         seed=seed,
         versions=_versions(),
         seconds=seconds,
+        certificate=_certificate(data, given, findings, proofs, sets),
         recovery=recovery,
         alternatives=sets,
     )
+
+
+def _strengthen(outcome: Outcome, proofs: Proofs | None, settled: bool) -> tuple[str, ...]:
+    if not settled:
+        return ()
+    if proofs is None:
+        return ("--evidence auto, interval or exact: proofs instead of float64 decisions",)
+    return proofs.strengthen
+
+
+def _certificate(
+    data: HermiteData,
+    given: Assumptions,
+    findings: Findings,
+    proofs: Proofs | None,
+    sets: tuple[TrainingSet, ...],
+) -> dict[str, object]:
+    """The certificate of the proofs, or without any of what was recovered."""
+    if proofs is not None:
+        return build_certificate(
+            data,
+            given,
+            proofs.data,
+            rank=proofs.rank,
+            singular=proofs.singular,
+            terms=(proofs.terms, proofs.signs),
+            enclosure=proofs.enclosure,
+            sets=sets,
+        )
+    reduced, found = findings.reduced, findings.decomposition
+    if reduced is None or reduced.neurons == 0 or reduced.dimension == 0:
+        return build_certificate(data, given, None, sets=sets)
+    proof = proof_data(data, reduced)
+    terms: tuple[FloatArray, FloatArray] | None = None
+    if found is not None and findings.decomposes:
+        ordered, signs, _ = order_by_size(found.terms, found.signs, data.degree)
+        terms = proof.convert_terms(reduced, ordered), signs
+    return build_certificate(data, given, proof, terms=terms, sets=sets)
 
 
 def _versions() -> dict[str, str]:

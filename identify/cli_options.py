@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from identify.errors import InvalidInputError, NotYetSupportedError
+from identify.errors import InvalidInputError
 from identify.results import Verdict
 
 _SOURCE, _ASSUME, _COMMON = "Source of the data", "Assumptions", "Common options"
@@ -56,6 +56,7 @@ class Format(StrEnum):
 class EvidenceName(StrEnum):
     """How the conditions are to be established."""
 
+    AUTO = "auto"
     EXACT = "exact"
     INTERVAL = "interval"
     NUMERICAL = "numerical"
@@ -328,14 +329,6 @@ def parse_fail_on(text: str | None) -> frozenset[Verdict]:
         if word not in known:
             raise InvalidInputError("--fail-on", f"words among {', '.join(known)}", repr(word))
     return frozenset(Verdict(word) for word in words)
-
-
-def check_evidence(evidence: EvidenceName) -> None:
-    """Refuse the kinds of evidence that this version does not give."""
-    if evidence is not EvidenceName.NUMERICAL:
-        raise NotYetSupportedError(
-            f"--evidence {evidence.value} is not yet supported", "use --evidence numerical"
-        )
 
 
 def flat(command: Callable[..., int]) -> Callable[..., int]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from identify.cli_inputs import open_mean
-from identify.cli_options import AssumeOptions, Format, ImageOptions, RunOptions
+from identify.cli_options import AssumeOptions, EvidenceName, Format, ImageOptions, RunOptions
 from identify.cli_output import Log, OutputFolder
 from identify.errors import InvalidInputError
 from identify.hermite import HermiteData
@@ -32,7 +32,11 @@ from identify.text import number, sheet_title, table
 
 
 def assess(
-    data: HermiteData, assume: AssumeOptions, run: RunOptions, log: Log
+    data: HermiteData,
+    assume: AssumeOptions,
+    run: RunOptions,
+    log: Log,
+    evidence: EvidenceName = EvidenceName.AUTO,
 ) -> tuple[IdentifiabilityReport, bool]:
     """The report, and whether Ctrl-C cut it short."""
     from identify.assess import assess_identifiability
@@ -49,6 +53,7 @@ def assess(
                 time_limit=run.time_limit,
                 progress=show,
                 seed=run.seed,
+                evidence=evidence.value,
             )
     except KeyboardInterrupt:
         from identify.interrupted import interrupted_report

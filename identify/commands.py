@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from identify.cli_check import check
 from identify.cli_inputs import check_dimension, open_data, search_arguments
 from identify.cli_options import (
     AssumeOptions,
@@ -21,7 +22,6 @@ from identify.cli_options import (
     RequiredOutput,
     RunOptions,
     SourceOptions,
-    check_evidence,
     flat,
     parse_fail_on,
 )
@@ -62,7 +62,17 @@ DataArgument = Annotated[
 
 def mount(app: typer.Typer) -> None:
     """Add the commands of this package to the application."""
-    for command in (demo, inspect, verify, recover, audit, alternatives, plant, derive):
+    for command in (
+        demo,
+        inspect,
+        verify,
+        recover,
+        audit,
+        alternatives,
+        check,
+        plant,
+        derive,
+    ):
         app.command()(flat(command))
 
 
@@ -118,8 +128,8 @@ def verify(
     layout: ModelOptions,
     assume: AssumeOptions,
     evidence: Annotated[
-        EvidenceName, typer.Option(help="How the conditions are established.")
-    ] = EvidenceName.NUMERICAL,
+        EvidenceName, typer.Option(help="How the conditions are to be established.")
+    ] = EvidenceName.AUTO,
     fail_on: Annotated[
         str | None,
         typer.Option(metavar="VERDICT,...", help="Verdicts that end with exit code 3."),
@@ -129,11 +139,10 @@ def verify(
     log: LogOptions,
 ) -> int:
     """Decide whether the data determine the training samples."""
-    check_evidence(evidence)
     failing = parse_fail_on(fail_on)
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
         data = open_data(model, source, layout)
-        report, interrupted = assess(data, assume, run, _log(log))
+        report, interrupted = assess(data, assume, run, _log(log), evidence)
         if folder:
             write_alternatives(folder, report.alternatives)
             folder.write_text("report.json", report.to_json())
@@ -253,7 +262,7 @@ def alternatives(
             check_dimension(truth.samples, data.network.dimension, start)
         sheet = Sheet.from_options(ImageOptions(), data.network.dimension)
         told = _log(log)
-        report, interrupted = assess(data, assume, run, told)
+        report, interrupted = assess(data, assume, run, told, EvidenceName.NUMERICAL)
         sets = report.alternatives
         if not interrupted and (truth is not None or not sets):
             try:

@@ -9,7 +9,8 @@ import numpy as np
 from identify import wording
 from identify.hermite import HermiteData
 from identify.measure import BALANCE_LIMIT, NOISE_LIMIT, Assumptions, Findings
-from identify.results import Condition, Residual, Scope, Verdict
+from identify.prove import Proofs
+from identify.results import Condition, Evidence, Residual, Scope, Verdict
 from identify.samples import Samples
 
 BOUND_LIMIT = 0.1
@@ -145,8 +146,11 @@ def _undecided(reason: str, searchable: bool = False) -> Outcome:
     return Outcome(Verdict.UNDECIDED, reason, None, searchable)
 
 
-def conditions(data: HermiteData, given: Assumptions, findings: Findings) -> tuple[Condition, ...]:
-    """Every condition that was looked at, with what was required and found."""
+def conditions(
+    data: HermiteData, given: Assumptions, findings: Findings, proofs: Proofs | None = None
+) -> tuple[Condition, ...]:
+    """Every condition that was looked at, with what was required and found, and the evidence."""
+    by_rank, by_box = _evidence(proofs)
     rows: list[Condition] = []
     rho, reduced, linear = findings.noise_level, findings.reduced, findings.linear
     if data.homogeneous:
@@ -187,6 +191,7 @@ def conditions(data: HermiteData, given: Assumptions, findings: Findings) -> tup
             linear.determined,
             linear.required,
             linear.rank,
+            by_rank,
             source="rank of the Hermite matrix, " + linear.method,
         )
     )
@@ -203,6 +208,7 @@ def conditions(data: HermiteData, given: Assumptions, findings: Findings) -> tup
             findings.decomposes if found is not None else None,
             10.0 * rho,
             None if found is None else found.residual,
+            by_box,
             source=f"residual of {reduced.dimension} refined terms; independent terms "
             "are unique (Kruskal 1977)",
         )
@@ -215,6 +221,7 @@ def conditions(data: HermiteData, given: Assumptions, findings: Findings) -> tup
                 redundancy >= 1 or given.samples == reduced.dimension,
                 1,
                 redundancy,
+                by_rank if findings.tie is None else Evidence.NUMERICAL,
                 source="rank H - r^2 + ties, or the number of samples given",
             )
         )
@@ -232,7 +239,62 @@ def conditions(data: HermiteData, given: Assumptions, findings: Findings) -> tup
                 source=findings.bounds.method,
             )
         )
-    return tuple(rows)
+    return tuple(rows + _proved(proofs))
+
+
+def _evidence(proofs: Proofs | None) -> tuple[Evidence, Evidence]:
+    """Evidence for the rank and for the decomposition."""
+    if proofs is None:
+        return Evidence.NUMERICAL, Evidence.NUMERICAL
+    box = Evidence.PROVED_INTERVAL if proofs.enclosed else Evidence.NUMERICAL
+    return proofs.rank_evidence, box
+
+
+def _proved(proofs: Proofs | None) -> list[Condition]:
+    """Conditions that only proofs look at."""
+    rows: list[Condition] = []
+    if proofs is None:
+        return rows
+    smallest, box = proofs.singular, proofs.enclosure
+    if smallest is not None:
+        rows.append(
+            Condition(
+                "stable rank",
+                proofs.stable or None,
+                proofs.tolerance,
+                smallest.radius,
+                Evidence.PROVED_INTERVAL if proofs.stable else Evidence.NUMERICAL,
+                "distance that every unit point may move without loss of rank, from the proved "
+                f"sigma_min(H) >= {smallest.bound:.3g}",
+            )
+        )
+    if proofs.movement is not None:
+        worst = float(np.max(proofs.movement))
+        rows.append(
+            Condition(
+                "first-order bounds",
+                bool(worst < BOUND_LIMIT) if np.isfinite(worst) else None,
+                BOUND_LIMIT,
+                worst if np.isfinite(worst) else None,
+                source="largest movement of a term, from the proved sigma_min(H) and the "
+                "conditioning of the decomposition in float64",
+            )
+        )
+    if box is not None:
+        rows.append(
+            Condition(
+                "enclosure",
+                True if proofs.enclosed else None,
+                BOUND_LIMIT,
+                float(np.max(box.relative)) if proofs.enclosed else None,
+                Evidence.PROVED_INTERVAL if proofs.enclosed else Evidence.NUMERICAL,
+                "relative size of the box with exactly one solution for all data within "
+                f"{box.radius:.1e}"
+                if proofs.enclosed
+                else box.reason,
+            )
+        )
+    return rows
 
 
 def residuals(data: HermiteData, findings: Findings) -> dict[str, Residual]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import scipy.linalg
 
 from identify.hermite import HermiteData
@@ -37,7 +38,8 @@ class ReducedData:
     `value_weights` (l,) for rows without a vector; `basis` (D, r). The tensor of these units
     times `tensor_scale` is T. `off_span` is the part of the rows outside V, relative, and
     `off_span_weighted` its spectral norm in the units of weights * targets; `merge_residual` is
-    what merging parallel neurons averaged away.
+    what merging parallel neurons averaged away. `neurons` (k,) names for each point a neuron of
+    the data: the heaviest of those that were merged.
     """
 
     degree: int
@@ -55,6 +57,7 @@ class ReducedData:
     merge_residual: float
     dropped: int
     merged: int
+    representatives: npt.NDArray[np.intp]
 
     @property
     def dimension(self) -> int:
@@ -164,20 +167,20 @@ def reduce_data(data: HermiteData, noise_level: float, *, seed: int = 0) -> Redu
     projected, lengths, inside = projected[keep], lengths[keep], inside[keep]
     scales = data.scales[live][keep] / height
     weights = np.abs(scales) * lengths ** (alpha - 1)
-    points, targets, weights, lost = _merge(
+    points, targets, merged, lost, leaders = _merge(
         projected / lengths[:, None],
         np.sign(scales)[:, None] * inside / weights[:, None],
         weights,
         alpha - 1,
         max(10.0 * noise_level, 1e-8),
     )
-    top = float(weights.max(initial=0.0)) or 1.0
+    top = float(merged.max(initial=0.0)) or 1.0
     value_points, value_targets, value_weights = _value_rows(data, basis, length)
     return ReducedData(
         degree=alpha,
         points=points,
         targets=targets,
-        weights=weights / top,
+        weights=merged / top,
         value_points=value_points,
         value_targets=value_targets * height / (length * unit),
         value_weights=value_weights * length / (height * top),
@@ -189,6 +192,7 @@ def reduce_data(data: HermiteData, noise_level: float, *, seed: int = 0) -> Redu
         merge_residual=lost / total,
         dropped=int(np.count_nonzero(~live & (data.scales != 0.0))),
         merged=int(np.count_nonzero(keep)) - int(points.shape[0]),
+        representatives=np.flatnonzero(live)[keep][leaders],
     )
 
 
@@ -223,8 +227,11 @@ def _value_rows(
 
 def _merge(
     points: FloatArray, targets: FloatArray, weights: FloatArray, power: int, tolerance: float
-) -> tuple[FloatArray, FloatArray, FloatArray, float]:
-    """Average unit points that are parallel up to sign, by weight squared; and what that lost."""
+) -> tuple[FloatArray, FloatArray, FloatArray, float, npt.NDArray[np.intp]]:
+    """Average unit points that are parallel up to sign, by weight squared; and what that lost.
+
+    The last result names the heaviest point of each group.
+    """
     count = points.shape[0]
     group = np.arange(count)
     flip = np.ones(count)
@@ -239,7 +246,7 @@ def _merge(
                 group[second], flip[second] = first, sign
     heads = np.flatnonzero(group == np.arange(count))
     if heads.size == count:
-        return points, targets, weights, 0.0
+        return points, targets, weights, 0.0, heads
     slot = np.zeros(count, dtype=np.intp)
     slot[heads] = np.arange(heads.size)
     member = slot[group]
@@ -249,7 +256,10 @@ def _merge(
     mass = np.bincount(member, squared, heads.size)
     mean = sums / mass[:, None]
     lost = weights[:, None] * (targets - (flip**power)[:, None] * mean[member])
-    return points[heads], mean, np.sqrt(mass), float(np.linalg.norm(lost))
+    order = np.argsort(-weights, kind="stable")
+    leaders = np.zeros(heads.size, dtype=np.intp)
+    leaders[member[order[::-1]]] = order[::-1]
+    return points[heads], mean, np.sqrt(mass), float(np.linalg.norm(lost)), leaders
 
 
 def _spectral_norm(matrix: FloatArray, seed: int, steps: int = 12) -> float:

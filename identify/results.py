@@ -153,12 +153,22 @@ class IdentifiabilityReport:
     seed: int
     versions: Mapping[str, str]
     seconds: float
+    evidence: Evidence = Evidence.NUMERICAL
+    strengthen: tuple[str, ...] = ()
     certificate: Mapping[str, Any] | None = None
     recovery: Recovery | None = field(default=None)
     alternatives: tuple[TrainingSet, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, in the fixed order of report.json."""
+        from identify.certificate import digest
+
+        report = self._content()
+        if report["certificate"] is not None:
+            report["certificate"]["digest"] = digest(report)
+        return report
+
+    def _content(self) -> dict[str, Any]:
         return {
             "schema_version": SCHEMA_VERSION,
             "verdict": self.verdict.value,
@@ -167,6 +177,8 @@ class IdentifiabilityReport:
             "spans_input_space": self.spans_input_space,
             "symmetries": list(self.symmetries),
             "sample_count": self.sample_count,
+            "evidence": self.evidence.value,
+            "strengthen": list(self.strengthen),
             "conditions": [
                 {
                     "name": c.name,
@@ -201,7 +213,18 @@ class IdentifiabilityReport:
 
     def to_json(self) -> str:
         """report.json as text; NaN and infinity never occur in it."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+        report = self.to_dict()
+        certificate = report["certificate"]
+        if certificate is None:
+            return json.dumps(report, indent=2, allow_nan=False) + "\n"
+        # Thousands of numbers, one line for each part of the certificate.
+        parts = (
+            f"    {json.dumps(name)}: {json.dumps(value, allow_nan=False)}"
+            for name, value in certificate.items()
+        )
+        block = "{\n" + ",\n".join(parts) + "\n  }"
+        text = json.dumps(report | {"certificate": None}, indent=2, allow_nan=False)
+        return text.replace('\n  "certificate": null', f'\n  "certificate": {block}', 1) + "\n"
 
     def __str__(self) -> str:
         from identify.text import format_report

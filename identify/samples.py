@@ -120,12 +120,16 @@ def _bias_slopes(
 
 @dataclass(frozen=True, eq=False)
 class ErrorBounds:
-    """Relative bounds: `samples` (n,) for x_i, `terms` (n,) for z_i; NaN where there is none."""
+    """Relative bounds: `samples` (n,) for x_i, `terms` (n,) for z_i; NaN where there is none.
+
+    `data_error` is the error of the data that they allow for, relative to the norm of the data.
+    """
 
     samples: FloatArray
     terms: FloatArray
     smallest_singular_value: float
     method: str
+    data_error: float = 0.0
 
 
 def bound_errors(
@@ -166,7 +170,11 @@ def bound_errors(
         relative = outside * found.stretch / np.linalg.norm(found.samples, axis=1)
         level = np.full(count, max(data_level, _ROUNDOFF))
         return ErrorBounds(
-            np.maximum(relative, 8.0 * _ROUNDOFF), level, 1.0, "distance of the rows to V"
+            np.maximum(relative, 8.0 * _ROUNDOFF),
+            level,
+            1.0,
+            "distance of the rows to V",
+            max(data_level, _ROUNDOFF),
         )
     if equations <= unknowns:
         return ErrorBounds(nothing, nothing, 0.0, "none: as many unknowns as equations")
@@ -225,7 +233,7 @@ def bound_errors(
     # Second order: the linearised map holds while all terms, and not only this one, move little.
     worst = float(np.max(whole_terms))
     relative = relative * (1.0 + 2.0 * np.minimum(relative, 10.0) + 10.0 * min(worst, 10.0))
-    return ErrorBounds(relative, whole_terms, smallest, method)
+    return ErrorBounds(relative, whole_terms, smallest, method, relative_error)
 
 
 def _chi_squared_quantile(freedom: int, level: float = 1e-4) -> float:

@@ -41,7 +41,8 @@ def format_report(report: IdentifiabilityReport) -> str:
     lines += _labelled("verdict", report.verdict.sentence)
     lines += _labelled("scope", scope_sentence(report))
     lines += _labelled("reason", report.reason)
-    lines += _labelled("evidence", _evidence(report.conditions))
+    lines += _labelled("evidence", _evidence(report))
+    lines += _labelled("stronger by", "; ".join(report.strengthen))
     lines += _labelled("data", _problem(report.problem, report.spans_input_space))
     lines += _labelled("recovered", _recovered(report))
     lines += _labelled("rank", _rank(report.problem))
@@ -145,19 +146,18 @@ def _bullets(items: Iterable[str]) -> list[str]:
     return [line for item in items for line in _wrapped(item, "    ", "  - ")]
 
 
-def _evidence(conditions: Sequence[Condition]) -> str:
+def _evidence(report: IdentifiabilityReport) -> str:
     kinds = {
         "proved_exact": "proved in exact arithmetic",
         "proved_interval": "proved in interval arithmetic",
         "numerical": "numerical",
     }
-    counts = {kind: sum(c.evidence.value == kind for c in conditions) for kind in kinds}
-    parts = [
-        f"{words} ({count} condition{'' if count == 1 else 's'} checked)"
-        for (kind, words), count in zip(kinds.items(), counts.values(), strict=True)
-        if count
-    ]
-    return ", ".join(parts) or "none: no condition was checked"
+    parts = []
+    for kind, words in kinds.items():
+        names = [c.name for c in report.conditions if c.evidence.value == kind]
+        if names:
+            parts.append(f"{words}: {', '.join(names)}")
+    return "; ".join(parts) or "none: no condition was checked"
 
 
 def _problem(problem: Mapping[str, object], spans: bool | None) -> str:

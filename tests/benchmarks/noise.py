@@ -46,7 +46,7 @@ def main() -> None:
         errors, ratios, verdicts, missing, below = [], [], [], 0, 0
         for seed in range(options.seeds):
             data, samples = noisy(seed, 10.0**power)
-            report = assess_identifiability(data)
+            report = assess_identifiability(data, evidence="numerical")
             verdicts.append(report.verdict.value)
             if report.recovery is None:
                 missing += len(samples)

@@ -31,8 +31,6 @@ def test_options_out_of_range(tmp_path, command, option, value):
         (("--fail-on", "maybe"), "globally, locally, nonidentifiable, undecided"),
         (("--fail-on", "undecided,"), "--fail-on"),
         (("--fail-on", ""), "--fail-on"),
-        (("--evidence", "exact"), "not yet supported"),
-        (("--evidence", "interval"), "not yet supported"),
         (("--evidence", "faith"), "--evidence"),
         (("-v", "-q"), "-q"),
         (("extra",), "extra"),
