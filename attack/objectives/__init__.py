@@ -1,0 +1,45 @@
+"""Reconstruction objectives: what candidates must satisfy to explain a network's parameters."""
+
+from attack.objectives.base import (
+    Candidates,
+    Evaluation,
+    MultiplierSystem,
+    Objective,
+    Products,
+    doubled_products,
+)
+from attack.objectives.bilevel import BilevelObjective, bilevel_objective
+from attack.objectives.buzaglo import buzaglo_objective
+from attack.objectives.gradient_matching import (
+    gradient_matching_objective,
+    gradient_norm_objective,
+)
+from attack.objectives.haim import haim_objective
+from attack.objectives.loo import loo_objective, pixel_box
+from attack.objectives.residual import Kernel, ResidualObjective
+from attack.objectives.settings import StartRange, TemperatureSchedule
+
+#: The names by which the command and run folders know the objectives.
+OBJECTIVES = ("haim", "buzaglo", "loo", "gradient_matching", "gradient_norm", "bilevel")
+
+__all__ = [
+    "OBJECTIVES",
+    "BilevelObjective",
+    "Candidates",
+    "Evaluation",
+    "Kernel",
+    "MultiplierSystem",
+    "Objective",
+    "Products",
+    "ResidualObjective",
+    "StartRange",
+    "TemperatureSchedule",
+    "bilevel_objective",
+    "buzaglo_objective",
+    "doubled_products",
+    "gradient_matching_objective",
+    "gradient_norm_objective",
+    "haim_objective",
+    "loo_objective",
+    "pixel_box",
+]

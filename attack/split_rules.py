@@ -1,0 +1,299 @@
+"""The parts of a splitting round: who is split, into what, and how far apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attack.eigenpairs import Eigenpairs, Product
+from attack.objectives.base import Candidates, Objective
+
+PAPER_STEPS = (1e-5, 0.02)
+PAPER_THRESHOLD = -0.1
+PAPER_LIMIT = 150
+_STEP_ACCURACY = 5e-5
+_SEARCH = 6
+_PASSES = 14
+_FIRST_SHARE = 0.05
+_LARGEST_FACTOR = 8.0
+
+
+@dataclass(frozen=True, eq=False)
+class SplitPlan:
+    """Which candidates are split, and along what.
+
+    `chosen` (k,) indices; `directions` (k, D) unit; `curvatures` (k,) the negative numbers mu with
+    a second-order change eps^2/2 mu; `opposite` (k,) whether the offspring take opposite signs.
+    """
+
+    chosen: Tensor
+    directions: Tensor
+    curvatures: Tensor
+    opposite: Tensor
+
+    def subset(self, mask: Tensor) -> SplitPlan:
+        """Return the plan of some of the candidates, mask (k,)."""
+        return SplitPlan(
+            self.chosen[mask], self.directions[mask], self.curvatures[mask], self.opposite[mask]
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FittedSteps:
+    """The splits that remain: `plan`, `steps` (k,) eps, the loss after them, and what was undone.
+
+    `gains` (k,) are lower bounds, for a convex l, of what undoing one split alone would cost;
+    `undone` are indices of candidates; `rising` says that the whole round had to be given up.
+    """
+
+    plan: SplitPlan
+    steps: Tensor
+    loss: float
+    gains: Tensor
+    undone: tuple[int, ...]
+    rising: bool
+    evaluations: int
+
+    @staticmethod
+    def nothing(
+        plan: SplitPlan, before: float, undone: tuple[int, ...], rising: bool, evaluations: int
+    ) -> FittedSteps:
+        """Return the outcome without any split."""
+        empty = plan.subset(torch.zeros_like(plan.opposite))
+        none = empty.curvatures
+        return FittedSteps(empty, none, before, none, undone, rising, evaluations)
+
+
+def offspring(candidates: Candidates, plan: SplitPlan, steps: Tensor) -> tuple[Candidates, Tensor]:
+    """Replace each chosen (x, lam) by its offspring and say where every candidate comes from.
+
+    Halves: (x + eps v, lam/2), (x - eps v, lam/2). With opposite signs: (x, 2 lam),
+    (x + eps v, -lam/2), (x - eps v, -lam/2). The first of them keeps the place of its parent, the
+    others are appended. Both keep sum_i lam_i phi(x_i) up to eps^2 and are even in eps.
+
+    Args:
+        candidates: m candidates.
+        plan: k distinct indices with unit directions.
+        steps: eps >= 0, shape (k,).
+
+    Returns:
+        The new candidates, and `origin` (m',) int64: new index -> old index.
+
+    Source: Wu, Wang & Liu (2019), "Splitting steepest descent for growing neural architectures",
+    section 3, with candidates in place of neurons; opposite signs after Wu, Ye, Lei, Lee & Liu
+    (2020), "Steepest descent neural architecture optimization: escaping local optimum with signed
+    neural splitting".
+
+    Example:
+        >>> plan = SplitPlan(torch.tensor([1]), torch.eye(2)[:1], torch.tensor([-1.0]),
+        ...                  torch.tensor([False]))
+        >>> new, origin = offspring(
+        ...     Candidates(torch.zeros(2, 2), torch.ones(2, 1)), plan, torch.tensor([0.5])
+        ... )
+        >>> new.x[:, 0].tolist(), new.lam[:, 0].tolist(), origin.tolist()
+        ([0.0, 0.5, -0.5], [1.0, 0.5, 0.5], [0, 1, 1])
+    """
+    chosen, opposite = plan.chosen, plan.opposite
+    shift = steps[:, None] * plan.directions
+    x, lam = candidates.x.detach(), candidates.lam.detach()
+    start, weight = x[chosen], lam[chosen]
+    first, first_lam = x.clone(), lam.clone()
+    first[chosen] = torch.where(opposite[:, None], start, start + shift)
+    first_lam[chosen] = torch.where(opposite[:, None], 2 * weight, weight / 2)
+    side = torch.where(opposite[:, None], -weight / 2, weight / 2)
+    origin = torch.cat([torch.arange(len(x), device=x.device), chosen, chosen[opposite]])
+    points = torch.cat([first, start - shift, (start + shift)[opposite]])
+    multipliers = torch.cat([first_lam, side, side[opposite]])
+    return candidates.select(origin).with_points(points, multipliers), origin
+
+
+def paper_choice(values: Tensor) -> Tensor:
+    """Choose candidates as the authors of sample splitting do.
+
+    With growth rate g = 0.3 below 1000 candidates and 0.1 from there on: if the share of negative
+    eigenvalues is below g, all of those; else of the lowest half those below -0.1, at most 150.
+
+    Args:
+        values: smallest eigenvalues (m,) of -2 D^2_x (lam_i y_i <grad f(x_i), r>), that is of
+            the splitting matrices without the 1/m of the residual.
+
+    Returns:
+        Indices (k,) int64, lowest eigenvalue first.
+
+    Source: Shen, Wang, Qian & Lei (2026), "Data reconstruction: identifiability and optimization
+    with sample splitting", algorithm 1 as their program runs it.
+
+    Example:
+        >>> paper_choice(torch.tensor([-0.05, 1.0, -2.0, -0.3])).tolist()
+        [2, 3]
+        >>> paper_choice(torch.tensor([-0.05, 1.0, 2.0, 3.0])).tolist()
+        [0]
+    """
+    count = len(values)
+    growth = 0.3 if count < 1000 else 0.1
+    order = torch.argsort(values, stable=True)
+    negative = int((values < 0).sum())
+    if negative < growth * count:
+        return order[:negative]
+    lowest = order[: count // 2]
+    return lowest[values[lowest] < PAPER_THRESHOLD][:PAPER_LIMIT]
+
+
+def common_step(
+    objective: Objective, candidates: Candidates, plan: SplitPlan
+) -> tuple[float, float, int]:
+    """Search one step for all splits in (1e-5, 0.02) by the loss after them, as the authors do.
+
+    Returns the step, the loss there and the number of evaluations.
+
+    Source: as `paper_choice`; bounded scalar search, Brent (1973), "Algorithms for minimization
+    without derivatives", chapter 5.
+    """
+    from scipy.optimize import minimize_scalar
+
+    def after(step: float) -> float:
+        steps = torch.full_like(plan.curvatures, step)
+        split, _ = offspring(candidates, plan, steps)
+        value = float(objective.value_and_gradients(split).loss)
+        return value if np.isfinite(value) else np.finfo(np.float64).max
+
+    found = minimize_scalar(
+        after, bounds=PAPER_STEPS, method="bounded", options={"xatol": _STEP_ACCURACY}
+    )
+    return float(found.x), float(found.fun), int(found.nfev)
+
+
+def auto_plan(
+    objective: Objective,
+    candidates: Candidates,
+    low: Eigenpairs,
+    high: Eigenpairs | None,
+    curvature: Product,
+    data_loss: float,
+    limit: int,
+) -> SplitPlan:
+    """Choose every candidate whose split can pay, the most negative curvature first.
+
+    Halves change the loss by a jump of the penalties plus eps^2/2 v.(S_i + 2 D^2 h)v; offspring of
+    opposite signs, where `high` allows them, by another jump plus eps^2/2 v.(-S_i + 2 D^2 h)v,
+    and must be twice as good, since they cost two candidates. A split whose jump exceeds the whole
+    data loss cannot pay. `curvature` is v -> D^2 h(x_i) v_i.
+    """
+    eps = torch.finfo(low.values.dtype).eps
+    values, directions = low.values, low.vectors
+    opposite = torch.zeros_like(values, dtype=torch.bool)
+    if high is not None:
+        bend = (high.vectors * curvature(high.vectors)).sum(1)
+        turned = 4 * bend - high.values
+        opposite = turned < 2 * values.clamp_max(0)
+        values = torch.where(opposite, turned, values)
+        directions = torch.where(opposite[:, None], high.vectors, directions)
+    everyone = torch.arange(candidates.count, device=values.device)
+    whole = SplitPlan(everyone, directions, values, opposite)
+    jumps = _rises(objective, candidates, whole, torch.zeros_like(values))
+    useful = (values < -32 * eps * low.scales) & (jumps < data_loss)
+    order = torch.argsort(values, stable=True)
+    order = order[useful[order]][:limit]
+    return whole.subset(order)
+
+
+def fit_steps(
+    objective: Objective,
+    candidates: Candidates,
+    plan: SplitPlan,
+    before: float,
+    data_loss: float,
+    least: float,
+    noise: float,
+) -> FittedSteps:
+    """Find a step for every split, all at once, and undo the splits that do not pay.
+
+    With c_i the change of the loss that undoing split i alone would bring, to first order in
+    sum_i lam_i phi(x_i) - a lower bound of it where l is convex -, the steps are scaled until c_i
+    is half of the second-order prediction eps_i^2/2 |mu_i| (jumps of the penalties aside), which
+    is where c_i is largest. A split with c_i below `least` is undone; a round that does not lower
+    the loss by more than `noise` is tried with shorter steps, then given up.
+
+    Cost: at most 14 gradients at m + 2 k (3 k for opposite signs) candidates; usually 6.
+    """
+    steps2 = torch.full_like(plan.curvatures, 1.0)
+    steps2 *= 2 * _FIRST_SHARE * data_loss / float(plan.curvatures.abs().sum())
+    undone: list[int] = []
+    for attempt in range(_PASSES):
+        jumps = _rises(objective, candidates, plan, torch.zeros_like(steps2))
+        loss, gains, rises, rounding = _undoing(objective, candidates, plan, steps2.sqrt())
+        totals = gains - rises
+        enough = totals >= torch.clamp_min(rounding, least)
+        lower = loss < before - noise
+        good = lower and bool(enough.all())
+        ratio = (totals + jumps) / (0.5 * plan.curvatures.abs() * steps2)
+        ratio = torch.nan_to_num(ratio, nan=-1e9, posinf=-1e9, neginf=-1e9)
+        settled = bool(((ratio > 0.25) & (ratio < 0.75)).all())
+        if good and (settled or attempt >= _SEARCH - 1):
+            return FittedSteps(plan, steps2.sqrt(), loss, totals, tuple(undone), False, attempt + 1)
+        if attempt < _SEARCH - 1:
+            factor = 0.5 / (1 - ratio).clamp_min(0.5 / _LARGEST_FACTOR)
+            steps2 = steps2 * factor.clamp_min(1 / _LARGEST_FACTOR)
+        elif not bool(enough.all()):
+            undone += plan.chosen[~enough].tolist()
+            plan, steps2 = plan.subset(enough), steps2[enough]
+            if len(steps2) == 0:
+                return FittedSteps.nothing(plan, before, tuple(undone), False, attempt + 1)
+        else:
+            steps2 = steps2 / 4
+    undone += plan.chosen.tolist()
+    return FittedSteps.nothing(plan, before, tuple(undone), True, _PASSES)
+
+
+def _rises(objective: Objective, candidates: Candidates, plan: SplitPlan, steps: Tensor) -> Tensor:
+    """How much the penalties of each chosen candidate grow by its split, shape (k,)."""
+    if not objective.penalties:
+        return torch.zeros_like(steps)
+    with torch.no_grad():
+        split, origin = offspring(candidates, plan, steps)
+        now = torch.zeros_like(candidates.x[:, 0])
+        now.index_add_(0, origin, objective.penalty_values(split))
+        return (now - objective.penalty_values(candidates.detach()))[plan.chosen]
+
+
+def _undoing(
+    objective: Objective, candidates: Candidates, plan: SplitPlan, steps: Tensor
+) -> tuple[float, Tensor, Tensor, Tensor]:
+    """The loss after the splits; what undoing each would add to the data loss and take from h.
+
+    The derivative of the data loss in the multiplier of a candidate is <grad l, phi(x)>. Parents
+    are added with multiplier 0, which changes nothing, so that one gradient gives
+    <grad l, lam phi(x) - sum over offspring lam_k phi(x_k)> for all. The last item is its rounding.
+    """
+    split, origin = offspring(candidates, plan, steps)
+    chosen = plan.chosen
+    parents = candidates.select(chosen).detach()
+    pool = joined(split, replace(parents, lam=torch.zeros_like(parents.lam)))
+    data, _, slopes = objective.data_value_and_gradients(pool)
+    count = split.count
+    shares = (split.lam * slopes[:count]).sum(1)
+    old = (parents.lam * slopes[count:]).sum(1)
+    total = torch.zeros_like(candidates.x[:, 0])
+    gains = old - total.index_add(0, origin, shares)[chosen]
+    sizes = old.abs() + total.index_add(0, origin, shares.abs())[chosen]
+    rises = _rises(objective, candidates, plan, steps)
+    with torch.no_grad():
+        loss = float(data + objective.penalty_values(split).sum())
+    return loss, gains, rises, 16 * torch.finfo(sizes.dtype).eps * sizes
+
+
+def joined(first: Candidates, second: Candidates) -> Candidates:
+    """Put two sets of candidates into one.
+
+    Example:
+        >>> one = Candidates(torch.zeros(1, 2), torch.ones(1, 1))
+        >>> joined(one, one).count
+        2
+    """
+    labels = None
+    if first.labels is not None and second.labels is not None:
+        labels = torch.cat([first.labels, second.labels])
+    return Candidates(torch.cat([first.x, second.x]), torch.cat([first.lam, second.lam]), labels)
