@@ -10,10 +10,12 @@ from typing import NoReturn
 
 import typer
 
+from attack import commands as attack_commands
 from identify import commands
 from identify.cli_options import VersionOption
 from identify.cli_output import say_error
 from identify.errors import FileError, InvalidInputError, KktCertError, UnsupportedModelError
+from proofs_check import commands as proofs_commands
 
 app = typer.Typer(
     name="kktcert",
@@ -23,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 commands.mount(app)
+attack_commands.mount(app)
+proofs_commands.mount(app)
 
 # typer carries its own copy of click and shows only this class of its usage errors.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]

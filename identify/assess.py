@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from dataclasses import replace
 from importlib import metadata
 
 import numpy as np
@@ -101,7 +102,7 @@ def assess_identifiability(
             )
     proofs: Proofs | None = None
     if outcome.verdict is Verdict.GLOBALLY and evidence != "numerical" and not findings.timed_out:
-        proofs = _prove(data, findings, evidence, seed, deadline, progress)
+        proofs = _prove(data, given, findings, evidence, seed, deadline, progress)
         outcome = _weigh(outcome, proofs, evidence)
     if findings.timed_out or (
         outcome.verdict is Verdict.UNDECIDED
@@ -187,6 +188,7 @@ def _search(
 
 def _prove(
     data: HermiteData,
+    given: Assumptions,
     findings: Findings,
     evidence: str,
     seed: int,
@@ -196,7 +198,7 @@ def _prove(
     assert findings.reduced is not None
     assert findings.decomposition is not None
     assert findings.bounds is not None
-    return prove(
+    proofs = prove(
         data,
         findings.reduced,
         findings.decomposition,
@@ -207,6 +209,14 @@ def _prove(
         deadline=deadline,
         progress=progress,
     )
+    r = findings.reduced.dimension
+    ties = findings.tie.equations if findings.tie is not None else 0
+    alone = (findings.redundancy or 0) - ties < 1
+    tied = ties > 0 and alone and given.samples != r and not (r == 1 and not data.homogeneous)
+    if tied:
+        missing = "a redundant equation of the rank, or --samples: only a tie speaks for the number"
+        return replace(proofs, tied=True, strengthen=(*proofs.strengthen, missing))
+    return proofs
 
 
 def _weigh(outcome: Outcome, proofs: Proofs, evidence: str) -> Outcome:

@@ -27,7 +27,7 @@ if not __package__:
     _package.__path__ = [str(_here)]
     sys.modules["identify"] = _package
 
-from identify import check_bounds, check_linear, check_sets, check_terms
+from identify import check_bounds, check_leftover, check_linear, check_sets, check_terms, check_tie
 from identify import check_claims as claims_of
 from identify.check_base import (
     CONFIRMED,
@@ -99,7 +99,7 @@ def check_report(
     case: Case | None = None
     if usable:
         decay = None if content.certificate is None else content.certificate.assumed.decay
-        case = Case(content, build_data(content.source, files, decay))
+        case = Case(content, build_data(content.source, files, decay), deadline)
     checks = _checks(content, found)
     for number, (name, how, check) in enumerate(checks):
         if progress is not None:
@@ -172,6 +172,8 @@ def _checks(report: Report, found: Mapping[str, Claim]) -> list[tuple[str, str, 
     ]
     if globally or (certificate is not None and certificate.terms is not None):
         checks.append(("terms", FLOAT, check_terms.check_terms))
+    if globally:
+        checks.append(("leftover", FLOAT, check_leftover.check_leftover))
     checks += [(name, how, check) for name, how, check, part in proofs if globally or part]
     if not globally:
         checks.append(("sets", FLOAT, check_sets.check_sets))
@@ -180,7 +182,7 @@ def _checks(report: Report, found: Mapping[str, Claim]) -> list[tuple[str, str, 
     if globally and report.source == "kkt":
         checks.append(("margins", BALLS, check_margins))
     if report.row("tie") is not None:
-        checks.append(("tie", FLOAT, check_terms.check_tie))
+        checks.append(("tie", FLOAT, check_tie.check_tie))
     checks.append(("conditions", FLOAT, lambda case: check_conditions(case, found)))
     checks.append(("evidence", "exact", _evidence))
     return checks

@@ -11,12 +11,25 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 Progress = Callable[[str, float], None]
 
 CONFIRMED, REFUTED, OPEN = "confirmed", "refuted", "not checkable"
 FLOAT = "recomputed in float64"
 TINY = 1e-12
 """Relative residuals below this are rounding errors, which nobody reproduces exactly."""
+
+
+def printable(value: object, length: int = 400) -> str:
+    """One line of printable ASCII: a hostile name may hold line breaks, escapes, surrogates.
+
+    Example:
+        >>> printable("one\\ntwo \\x1b[1m")
+        'one two [1m'
+    """
+    text = "".join(c if c.isascii() and c.isprintable() else " " for c in str(value))
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 class CheckInputError(ValueError):
@@ -31,21 +44,24 @@ class CheckInputError(ValueError):
 
     def __init__(self, name: object, expected: str, got: object, hint: str = "") -> None:
         text = f"{name}: expected {expected}, got {got}" + (f"; {hint}" if hint else "")
-        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        super().__init__(text if len(text) <= 400 else text[:397] + "...")
+        super().__init__(printable(text))
 
 
 @dataclass(frozen=True)
 class Claim:
     """One claim of a report: `outcome` is confirmed, refuted or not checkable.
 
-    `how` says by which arithmetic, `detail` is one sentence.
+    `how` says by which arithmetic, `detail` is one sentence; all are kept as printable ASCII.
     """
 
     name: str
     outcome: str
     how: str
     detail: str
+
+    def __post_init__(self) -> None:
+        for part in ("name", "outcome", "how", "detail"):
+            object.__setattr__(self, part, printable(getattr(self, part)))
 
     @property
     def holds(self) -> bool:
@@ -132,7 +148,9 @@ def decide(name: str, how: str, check: Callable[[], str | tuple[str, str]]) -> C
         return Claim(name, REFUTED, how, str(error))
     except NotCheckableError as error:
         return Claim(name, OPEN, how, str(error))
-    except (ArithmeticError, ValueError, MemoryError, np.linalg.LinAlgError) as error:
+    except (
+        ArithmeticError, ValueError, MemoryError, RecursionError, np.linalg.LinAlgError
+    ) as error:  # fmt: skip
         if isinstance(error, CheckInputError):
             raise
         reason = " ".join(str(error).split())[:120] or type(error).__name__

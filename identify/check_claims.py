@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import flint
@@ -27,9 +28,17 @@ from identify.check_data import Case
 from identify.check_files import Network
 from identify.check_linear import NOISE_LIMIT
 from identify.check_read import Report
-from identify.check_terms import check_non_negative, spectral_norm, tie_expected
+from identify.check_terms import check_non_negative, spectral_norm
+from identify.check_tie import tie_equations, tie_expected
 
 BALANCE_LIMIT = 1e-2
+SOURCE_WORDS = {
+    "kkt": "the weights are a KKT point",
+    "weight-decay": "the weights are stationary",
+    "gradient": "the gradient is that of the loss",
+    "fine-tuning": "plain, mini-batch or momentum descent from the initial weights",
+}
+"""How the assumption about the source begins, which no test of the numbers can replace."""
 _SINGULAR_COLUMNS = 2500
 
 
@@ -90,8 +99,13 @@ def check_assumptions(case: Case) -> tuple[str, str]:
         + " a hidden bias",
     )
     text = "\n".join(report.assumptions)
+    source = SOURCE_WORDS[case.data.source]
+    require(
+        any(line.startswith(source) for line in report.assumptions),
+        f'the assumptions do not name the source: "{source}..."',
+    )
     given = {
-        "(--samples)": None if assumed.samples is None else f"exactly {assumed.samples} ",
+        "(--samples)": None if assumed.samples is None else f"exactly {assumed.samples}",
         "(--scale unit)": "" if assumed.scale == "unit" else None,
         "(--scale margin)": "" if assumed.scale == "margin" else None,
         "(--non-negative)": "" if assumed.non_negative else None,
@@ -101,7 +115,7 @@ def check_assumptions(case: Case) -> tuple[str, str]:
     for option, value in given.items():
         lines = [line for line in text.split("\n") if option in line]
         require(
-            bool(lines) == (value is not None) and all((value or "") in line for line in lines),
+            bool(lines) == (value is not None) and all(_says(line, value or "") for line in lines),
             f"the certificate assumes otherwise than the report says about {option}",
         )
     require(
@@ -121,6 +135,11 @@ def check_assumptions(case: Case) -> tuple[str, str]:
         if assumed.non_negative:
             check_non_negative(case)
     return FLOAT, "the assumptions are those that the report prints"
+
+
+def _says(line: str, value: str) -> bool:
+    """Whether the line holds the word or number, and not as a part of a longer one."""
+    return bool(re.search(rf"(?<![\w.+-]){re.escape(value)}(?![\w+-]|\.\d)", line))
 
 
 def check_basis(case: Case) -> str:
@@ -171,7 +190,7 @@ def check_points(case: Case) -> str:
     allowed = min(1.0, 0.5 + 4e-16 * np.sqrt(len(case.basis)) * 2.0**case.shift) * 2.0**-case.shift
     require(away <= allowed, f"a point differs by {away:.1e} from that of its neuron")
     require(
-        float(case.reach[case.neurons].min()) > 5.0 * case.noise,
+        bool(np.all(case.standing(5.0)[case.neurons])),
         "a listed neuron does not stand out of the noise",
     )
     nearest = _closest_pair(case.listed.points)
@@ -272,10 +291,16 @@ def check_balance(case: Case) -> str:
     check_possible(stated is not None, "the report states no residual")
     assert stated is not None
     require(agrees(stated, own, 0.01, TINY), f"it is {own:.2e}, not {stated:.2e}")
-    if case.report.verdict == "globally":
-        limit = BALANCE_LIMIT if case.data.homogeneous else NOISE_LIMIT
-        require(own <= limit, f"it is {own:.2e}, above {limit}")
+    limit = BALANCE_LIMIT if case.data.homogeneous else NOISE_LIMIT
+    require(own <= limit, f"it is {own:.2e}, above {limit}")
     return f"relative residual {own:.1e}"
+
+
+def lone_sample(case: Case) -> bool:
+    """Whether rows of rank 1 over two or more directions speak for a single sample."""
+    if case.data.homogeneous or case.r != 1:
+        return False
+    return case.directions >= 2 and case.data.samples_dimension >= 2
 
 
 def check_redundancy(case: Case) -> tuple[str, str]:
@@ -286,18 +311,13 @@ def check_redundancy(case: Case) -> tuple[str, str]:
     assert rank is not None
     assert stated is not None
     tie = report.row("tie") is not None
-    count = rank - r * r + (r - 1 if tie else 0)
+    count = rank - r * r + tie_equations(case)
     require(stated == count, f"there are {count}, not {stated}")
     if report.verdict != "globally":
         return "exact", f"{count} by counting"
     require(tie == tie_expected(case), "the report counts ties that the assumptions do not make")
     require(rank == dimension(case.degree, r), f"rank {rank} does not determine the tensor")
-    lone = (
-        not case.data.homogeneous
-        and r == 1
-        and case.directions >= 2
-        and case.data.samples_dimension >= 2
-    )
+    lone = lone_sample(case)
     given = case.certificate.assumed.samples == r
     require(count >= 1 or given or lone, "nothing speaks for the number of samples")
     if count >= 1:

@@ -1,112 +1,28 @@
-"""The data that a report speaks about, rebuilt from the files and the certificate's basis."""
+"""What a report speaks about, rebuilt from the files and the certificate's basis."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from identify.check_base import FloatArray, IntArray, NotCheckableError, RefutedError, require
-from identify.check_files import Network
+from identify.check_base import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    NotCheckableError,
+    RefutedError,
+    require,
+)
 from identify.check_read import Certificate, Report
+from identify.check_source import Data as Data
+from identify.check_source import build_data as build_data
+from identify.check_source import lengths_of
 
 NOISE_FLOOR = 1e-13
-
-
-@dataclass(frozen=True, eq=False)
-class Data:
-    """scales_j T(u_j^(alpha-1), .) = rows_j and T(u_j^alpha) = values_j, as the source gives them.
-
-    `output_rows` (m,) is what the network's gradients by the output weights should sum to.
-    """
-
-    source: str
-    degree: int
-    points: FloatArray
-    rows: FloatArray
-    scales: FloatArray
-    values: FloatArray | None
-    output_rows: FloatArray
-    rounding: float
-    biased: bool
-    offset: float
-
-    @property
-    def homogeneous(self) -> bool:
-        """Whether the rows are the points, as for KKT and weight decay."""
-        return self.source in ("kkt", "weight-decay")
-
-    @property
-    def samples_dimension(self) -> int:
-        """d, the dimension of a sample without the bias coordinate."""
-        return int(self.points.shape[1]) - self.biased
-
-    @cached_property
-    def consistency(self) -> float:
-        """Balance of the layers, or Euler's identity |s_j v_j - u_j . g_j|, relative, in [0, 1]."""
-        if self.homogeneous:
-            norms = np.sum(self.points**2, axis=1)
-            # scales = alpha a, so that alpha a^2 = scales^2 / alpha.
-            heights = self.degree * (self.scales / self.degree) ** 2
-            return float(np.abs(norms - heights).sum() / (norms + heights).sum())
-        assert self.values is not None
-        left, right = self.scales * self.values, np.sum(self.points * self.rows, axis=1)
-        total = float(np.linalg.norm(np.abs(left) + np.abs(right)))
-        return float(np.linalg.norm(left - right)) / total if total > 0 else 0.0
-
-    def lift(self, samples: FloatArray) -> FloatArray:
-        """Append the coordinate 1 where there is a hidden bias."""
-        return np.column_stack([samples, np.ones(len(samples))]) if self.biased else samples
-
-    def outputs(self, samples: FloatArray) -> FloatArray:
-        """f(x_i) without the output bias, shape (n,)."""
-        inner = self.lift(samples) @ self.points.T
-        return np.asarray(inner**self.degree @ (self.scales / self.degree))
-
-
-def build_data(source: str, files: Mapping[str, Network], decay: float | None) -> Data:
-    """The data of one source; `files` by role: model, gradient, initial."""
-    model = files["model"]
-    degree, offset = model.degree, 0.0
-    points, output = model.points, model.output
-    rounding = model.rounding
-    if model.output_bias is not None:
-        offset = float(model.output_bias[0])
-    values: FloatArray | None = None
-    if source == "gradient":
-        gradient = files["gradient"]
-        rows, values = gradient.points, gradient.output
-        goal = values
-        rounding = max(rounding, gradient.rounding)
-    elif source == "fine-tuning":
-        initial = files["initial"]
-        rows, values = points - initial.points, output - initial.output
-        goal = values
-        size = max(float(np.abs(points).max()), float(np.abs(initial.points).max()))
-        points = initial.points + 0.5 * rows
-        output = initial.output + 0.5 * values
-        moved = float(np.linalg.norm(rows)) / float(np.sqrt(rows.size))
-        # The difference of two rounded weights carries their rounding, not its own.
-        unit = max(rounding, initial.rounding)
-        rounding = unit * max(1.0, size / moved) if moved > 0 else unit
-        offset = 0.0
-    else:
-        share = 1.0 if decay is None else decay
-        rows, goal = points * share, output * share
-    return Data(
-        source=source,
-        degree=degree,
-        points=points,
-        rows=rows,
-        scales=degree * output,
-        values=values,
-        output_rows=goal,
-        rounding=rounding,
-        biased=model.hidden_bias is not None,
-        offset=offset,
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,13 +84,22 @@ def predicted(points: FloatArray, terms: FloatArray, signs: FloatArray, degree: 
 
 
 class Case:
-    """A report with its data: everything that several claims are checked against."""
+    """A report with its data: everything that several claims are checked against.
 
-    def __init__(self, report: Report, data: Data) -> None:
+    `deadline` is of time.monotonic; `kept` holds results that several claims need.
+    """
+
+    def __init__(self, report: Report, data: Data, deadline: float | None = None) -> None:
         self.report = report
         self.data = data
         self.degree = data.degree
-        self.least: float | None = None
+        self.deadline = deadline
+        self.kept: dict[str, Any] = {}
+
+    def in_time(self, needed: float = 0.0) -> None:
+        """Raise NotCheckableError if the time limit is past, or `needed` seconds would pass it."""
+        if self.deadline is not None and time.monotonic() + needed > self.deadline:
+            raise NotCheckableError("the time limit is reached")
 
     @property
     def certificate(self) -> Certificate:
@@ -246,11 +171,13 @@ class Case:
     @cached_property
     def units(self) -> tuple[float, float, float]:
         """Units of length, of scales and of rows: the largest among the listed neurons."""
-        norms = np.linalg.norm(self.data.points[self.neurons], axis=1)
-        length, height = float(norms.max()), float(np.abs(self.data.scales[self.neurons]).max())
+        points = self.data.points[self.neurons]
+        top = float(np.abs(points).max())
+        length = float(lengths_of(points).max()) * top
+        height = float(np.abs(self.data.scales[self.neurons]).max())
         row = float(np.abs(self.data.rows[self.neurons]).max())
         require(
-            min(length, height, row) > 0.0 and np.isfinite(length * height * row),
+            min(length, height, row) > 0.0 and np.isfinite([length, height, row]).all(),
             "a listed neuron is dead",
         )
         return length, height, row
@@ -275,14 +202,23 @@ class Case:
     @cached_property
     def reach(self) -> FloatArray:
         """|u_j|^alpha |scales_j| relative to the largest: what a neuron contributes."""
-        norms = np.linalg.norm(self.data.points, axis=1)
-        reach = (norms / norms.max()) ** self.degree * np.abs(self.data.scales)
-        return np.asarray(reach / reach.max())
+        norms = lengths_of(self.data.points)
+        heights = np.abs(self.data.scales) / (float(np.abs(self.data.scales).max()) or 1.0)
+        reach = (norms / (float(norms.max()) or 1.0)) ** self.degree * heights
+        return np.asarray(reach / (float(reach.max()) or 1.0))
+
+    def standing(self, factor: float) -> BoolArray:
+        """Neurons that stand out of `factor` times the noise by what they contribute or by row."""
+        sizes = lengths_of(self.data.rows)
+        limit = factor * self.noise
+        # A small neuron may be the only one that sees a sample.
+        tall = (self.reach > limit) | (sizes > limit * float(sizes.max()))
+        return np.asarray(tall & (self.data.scales != 0.0))
 
     @cached_property
     def live(self) -> IntArray:
         """Neurons that stand out of the noise."""
-        return np.flatnonzero(self.reach > 10.0 * self.noise)
+        return np.flatnonzero(self.standing(10.0))
 
     @property
     def tolerance(self) -> float:
@@ -292,9 +228,9 @@ class Case:
     @cached_property
     def groups(self) -> tuple[IntArray, IntArray, FloatArray]:
         """Live neurons with a part in V, the listed neuron nearest to each, and how far it is."""
-        norms = np.linalg.norm(self.data.points[self.live], axis=1)
+        norms = np.linalg.norm(self.data.points[self.live] / self.units[0], axis=1)
         rows = self.rows(self.live)
-        inside = rows.lengths * self.units[0] > 1e-12 * norms
+        inside = rows.lengths > 1e-12 * norms
         chosen, points = self.live[inside], rows.points[inside]
         nearest = np.zeros(len(chosen), dtype=np.int64)
         gaps = np.zeros(len(chosen))
@@ -311,6 +247,8 @@ class Case:
     def directions(self) -> int:
         """Number of live neurons with distinct directions in the input space; r + 1 is enough."""
         points = self.data.points[self.live]
+        points = points[np.any(points != 0.0, axis=1)]
+        points = points / np.abs(points).max(axis=1, keepdims=True)
         units = points / np.linalg.norm(points, axis=1)[:, None]
         heads: list[FloatArray] = []
         for unit in units:
@@ -349,7 +287,7 @@ class Case:
         np.add.at(sums, nearest, (rows.weights * flip)[:, None] * rows.sides)
         targets = sums / mass[:, None]
         lost = rows.sides - (rows.weights * flip)[:, None] * targets[nearest]
-        total = float(np.linalg.norm(self.data.rows[self.live])) / self.units[2]
+        total = float(np.linalg.norm(self.data.rows[self.live] / self.units[2]))
         top = float(np.sqrt(mass.max()))
         points, aims, weights = self._values()
         return Merged(

@@ -11,6 +11,7 @@ interior of the box Z, every choice of data has exactly one solution in Z (Krawc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import flint
@@ -26,13 +27,20 @@ from identify.check_base import (
 )
 from identify.check_bounds import inverse_blocks
 from identify.check_data import Case
-from identify.check_read import Enclosure
+from identify.check_read import MAX_PRECISION, Enclosure
 from identify.check_terms import jacobian
 
 _UNKNOWNS = 1100
 _ENTRIES = 6_000_000
+_WORK = 3e11
+"""Most precision x r^6 that is begun, a minute or two."""
+_SECONDS = 4e-10
 BALLS = "ball arithmetic"
 Balls = list[flint.arb]
+
+
+def _always() -> None:
+    """There is time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +71,18 @@ def check_enclosure(case: Case) -> tuple[str, str]:
         f"{r * r} unknowns are more than the checker encloses",
     )
     failure = ""
-    for precision in dict.fromkeys((box.precision, max(256, 2 * box.precision))):
+    retry = min(MAX_PRECISION, max(256, 2 * box.precision))
+    for precision in sorted({box.precision, retry}):
+        check_possible(
+            precision * r**6 <= _WORK,
+            f"{r * r} unknowns at {precision} bits are more than the checker encloses",
+        )
+        case.in_time(_SECONDS * precision * r**6)
         with flint.ctx.workprec(precision):
             system = build_system(case, signs.astype(int).tolist())
-            failure = krawczyk(system, box)
+            failure = krawczyk(system, box, case.in_time)
             if not failure:
-                _check_others(system, box)
+                _check_others(system, box, case.in_time)
                 _check_independent(box)
                 break
     if failure:
@@ -216,7 +230,7 @@ def box_balls(box: Enclosure) -> list[list[flint.arb]]:
     ]
 
 
-def krawczyk(system: System, box: Enclosure) -> str:
+def krawczyk(system: System, box: Enclosure, in_time: Callable[[], None] = _always) -> str:
     """Empty if the test succeeds, else why not; RefutedError if some data have no solution in it.
 
     The inverse Y is that of the Jacobian at the centre; any Y would do.
@@ -227,17 +241,24 @@ def krawczyk(system: System, box: Enclosure) -> str:
     spread = (system.size * flint.arb(box.radius)).abs_upper()
     pivots = [divmod(pivot, r) for pivot in box.pivots.tolist()]
     wide = _pivot_jacobian(system, pivots, terms)
+    in_time()
+    centre = flint.arb_mat(_pivot_jacobian(system, pivots, middle).mid())
+    in_time()
     try:
-        inverse = flint.arb_mat(_pivot_jacobian(system, pivots, middle).mid()).inv().mid()
+        inverse = centre.inv().mid()
     except ZeroDivisionError:
         return "the Jacobian of the pivot equations is singular"
     values = {j: evaluate(system, j, middle) for j in {j for j, _ in pivots}}
     centred = flint.arb_mat([[values[j][a]] for j, a in pivots])
-    unit = flint.arb_mat(r * r, r * r, [int(i == j) for i in range(r * r) for j in range(r * r)])
     radii = [flint.arb(rad) for line in box.radii.tolist() for rad in line]
+    in_time()
     steps = inverse * centred
     # The part of K that depends on the place in the box, and the part that depends on the data.
-    rest = (unit - inverse * wide) * flint.arb_mat([[flint.arb(0, rad)] for rad in radii])
+    product = inverse * wide
+    in_time()
+    for i in range(r * r):
+        product[i, i] -= 1
+    rest = product * flint.arb_mat([[flint.arb(0, rad)] for rad in radii])
     ball = flint.arb(0, spread)
     noise = inverse * flint.arb_mat([[ball] for _ in radii])
     inside = True
@@ -279,7 +300,7 @@ def _pivot_jacobian(
     return flint.arb_mat(lines)
 
 
-def _check_others(system: System, box: Enclosure) -> None:
+def _check_others(system: System, box: Enclosure, in_time: Callable[[], None] = _always) -> None:
     """No equation that is no pivot excludes the box: its range over box and data contains 0."""
     r = len(box.centres)
     terms = box_balls(box)
@@ -290,6 +311,7 @@ def _check_others(system: System, box: Enclosure) -> None:
     for j in range(len(system.points)):
         if all(j * r + a in pivots for a in range(r)):
             continue
+        in_time()
         centred = evaluate(system, j, middle)
         shifts = [flint.arb(0)] * r
         for (high, low), term, move in zip(_slopes(system, j, terms), terms, moves, strict=True):

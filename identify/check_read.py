@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from identify.check_fields import (
 
 SOURCES = ("kkt", "weight-decay", "gradient", "fine-tuning")
 VERDICTS = ("globally", "locally", "nonidentifiable", "undecided")
+MAX_PRECISION = 848
 EVIDENCE = ("proved_exact", "proved_interval", "numerical")
 
 
@@ -180,6 +182,13 @@ def read_report(report: object) -> Report:
     )  # fmt: skip
 
 
+def _hash(value: object, where: str) -> str:
+    text = as_text(value, where)
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise CheckInputError(where, "64 hexadecimal digits", repr(text)[:80])
+    return text
+
+
 def _lines(value: object, where: str) -> tuple[str, ...]:
     return tuple(as_text(line, where) for line in as_list(value, where))
 
@@ -234,7 +243,7 @@ def _inputs(value: object) -> dict[str, str]:
         role = one_of(get_field(table, "role"), "inputs.role", ("model", "gradient", "initial"))
         if role in result:
             raise CheckInputError("inputs", "every role once", f"{role} twice")
-        result[role] = as_text(get_field(table, "sha256"), "inputs.sha256")
+        result[role] = _hash(get_field(table, "sha256"), "inputs.sha256")
     return result
 
 
@@ -278,7 +287,7 @@ def _certificate(table: dict[str, Any]) -> Certificate:
         enclosure=None if enclosure is None
         else _enclosure(as_table(enclosure, "certificate.enclosure"), r or 0),
         sets=None if not sets else tuple(_set(s) for s in as_list(sets, "certificate.sets", 2)),
-        digest=as_text(get_field(table, "digest"), "certificate.digest"),
+        digest=_hash(get_field(table, "digest"), "certificate.digest"),
     )  # fmt: skip
 
 
@@ -319,7 +328,7 @@ def _singular(table: dict[str, Any]) -> tuple[float, int, float]:
 def _enclosure(table: dict[str, Any], r: int) -> Enclosure:
     where = "certificate.enclosure"
     return Enclosure(
-        precision=as_whole(get_field(table, "precision"), f"{where}.precision", 53, 4096),
+        precision=as_whole(get_field(table, "precision"), f"{where}.precision", 53, MAX_PRECISION),
         radius=as_number(get_field(table, "radius"), f"{where}.radius"),
         pivots=as_integers(get_field(table, "pivots"), f"{where}.pivots", r * r),
         centres=as_matrix(get_field(table, "centres"), f"{where}.centres", r, r),

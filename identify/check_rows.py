@@ -16,21 +16,24 @@ from identify.check_base import (
     NotCheckableError,
     RefutedError,
     agrees,
+    check_possible,
     finite,
     require,
 )
 from identify.check_bounds import BOUND_LIMIT, first_order_bound
-from identify.check_claims import BALANCE_LIMIT, span_gap
+from identify.check_claims import BALANCE_LIMIT, lone_sample, span_gap
 from identify.check_data import Case
 from identify.check_enclosure import box_balls, power_of
+from identify.check_leftover import leftover, limit_of
 from identify.check_linear import NOISE_LIMIT
 from identify.check_read import Row
-from identify.check_terms import tie_expected
+from identify.check_tie import tie_equations, tie_expected
 
 EXACT, INTERVAL, NUMERICAL = "proved_exact", "proved_interval", "numerical"
 _KNOWN = (
     "balance", "consistency", "span", "I-hermite", "I-flat", "I-value", "decomposition",
-    "redundancy", "tie", "error bounds", "stable rank", "first-order bounds", "enclosure",
+    "leftover", "redundancy", "tie", "error bounds", "stable rank", "first-order bounds",
+    "enclosure",
 )  # fmt: skip
 
 
@@ -49,6 +52,7 @@ def check_conditions(case: Case, claims: Mapping[str, Claim]) -> tuple[str, str]
         needed += ["stable rank"] * (certificate.singular is not None)
         needed += ["enclosure"] * (certificate.enclosure is not None)
         needed += ["tie"] * tie_expected(case)
+        needed += ["leftover"] * (leftover(case) is not None)
         for name in needed:
             # What a proof adds may fail; and for one sample of a gradient the rank of the rows
             # takes the place of redundancy.
@@ -84,9 +88,18 @@ def rank_evidence(case: Case) -> str:
 
 def overall_evidence(case: Case) -> str:
     """The weakest evidence that the verdict rests on."""
-    if case.report.verdict != "globally" or not enclosed(case):
+    if case.report.verdict != "globally" or not enclosed(case) or tied(case):
         return NUMERICAL
     return rank_evidence(case)
+
+
+def tied(case: Case) -> bool:
+    """Whether nothing but a tie, a numerical finding, speaks for the number of samples."""
+    if case.report.rank is None or case.report.rank - case.r**2 >= 1:
+        return False
+    if case.certificate.assumed.samples == case.r or lone_sample(case):
+        return False
+    return tie_equations(case) > 0
 
 
 def enclosed(case: Case) -> bool:
@@ -160,6 +173,8 @@ def _check_numbers(case: Case, row: Row) -> None:
             require(not holds, f"{name}: there are no terms that fit")
             return
         require(agrees(row.found, case.fit, 0.1, case.blur), f"{name}: it is {case.fit:.2e}")
+    elif name == "leftover":
+        _check_leftover(case, row)
     elif name == "redundancy":
         stated_count = case.report.redundant
         if stated_count is None:
@@ -191,6 +206,20 @@ def _check_numbers(case: Case, row: Row) -> None:
             require(row.found is None, f"{name}: a number was found")
     elif name == "tie":
         require(row.holds is not None, "tie: it is not said whether it holds")
+
+
+def _check_leftover(case: Case, row: Row) -> None:
+    check_possible(case.certificate.terms is not None, "there are no terms")
+    found = leftover(case)
+    require(found is not None, "leftover: every neuron is in the equations")
+    assert found is not None
+    _expect_number(row, row.required, limit_of(case, found.count), 1e-6, "required")
+    require(
+        row.found is not None and agrees(row.found, found.residual, 0.1, case.blur),
+        f"leftover: it is {found.residual:.2e}, not {row.found}",
+    )
+    assert row.found is not None
+    require(row.holds is (row.found <= found.limit), "leftover: holds is wrong")
 
 
 def _expect(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
+
 import numpy as np
 
 from identify.check_algebra import dimension
@@ -12,13 +15,16 @@ from identify.check_base import (
     NotCheckableError,
     RefutedError,
     agrees,
+    check_possible,
     finite,
     require,
 )
 from identify.check_data import Case
+from identify.check_pencil import decomposes
 from identify.check_read import ShownSet
 
 DIFFERENT = 0.1
+MOST_SAMPLES = 4000
 _SMALLEST = 1e-6
 _VISIBLE = 1e-9
 
@@ -34,10 +40,13 @@ def check_sets(case: Case) -> tuple[str, str]:
         f"the sets have {counts[0]} and {counts[1]} samples, the scope says otherwise",
     )
     level = max(1e-10, 2.0 * case.noise)
+    check_possible(max(counts) <= MOST_SAMPLES, f"{max(counts)} samples are too many to compare")
     for number, shown in enumerate(sets, 1):
         _check_one(case, shown, number, level)
-    gap = difference(case, sets[0].samples, sets[1].samples)
-    require(gap >= DIFFERENT, f"every sample of one set is within {DIFFERENT} of one of the other")
+    require(
+        not same(case, sets[0].samples, sets[1].samples),
+        f"every sample of one set is within {DIFFERENT} of one of the other",
+    )
     _check_counts(case, counts, sets[0])
     worst = max(shown.residual for shown in sets)
     return FLOAT, f"{counts[0]} and {counts[1]} samples, residual at most {worst:.1e}, different"
@@ -66,6 +75,10 @@ def _check_one(case: Case, shown: ShownSet, number: int, level: float) -> None:
     lengths = np.linalg.norm(data.lift(x), axis=1)
     require(bool(np.all(lengths > 0.0) and np.all(b != 0.0)), f"{name}: a sample vanishes")
     own = residual_of(case, x, b)
+    check_possible(
+        bool(np.isfinite(lengths).all() and np.isfinite(own)),
+        f"{name}: numbers leave the range of float64",
+    )
     require(own <= level, f"{name}: the residual is {own:.2e}, above {level:.1e}")
     require(
         agrees(shown.residual, own, 0.5, TINY),
@@ -111,40 +124,61 @@ def _check_visible(case: Case, x: FloatArray, b: FloatArray, name: str) -> None:
     require(bool(np.all(1.0 - np.abs(cosines) > _VISIBLE)), f"{name}: two samples are parallel")
 
 
-def gaps_between(case: Case, first: FloatArray, second: FloatArray) -> FloatArray:
-    """Distances of samples relative to their norm, up to sign and scale without a bias."""
-    if case.data.biased:
-        norms = [np.linalg.norm(x, axis=1) for x in (first, second)]
-        sizes = np.maximum(norms[0][:, None], norms[1])
-        gaps = np.linalg.norm(first[:, None] - second, axis=2)
-        return np.asarray(gaps / np.where(sizes > 0.0, sizes, 1.0))
-    first = first / np.linalg.norm(first, axis=1, keepdims=True)
-    second = second / np.linalg.norm(second, axis=1, keepdims=True)
-    gaps = np.linalg.norm(first[:, None] - second, axis=2)
-    return np.asarray(np.minimum(gaps, np.linalg.norm(first[:, None] + second, axis=2)))
+def near_pairs(case: Case, first: FloatArray, second: FloatArray) -> list[list[int]]:
+    """For each sample of one set those of the other within the limit, relative to their norm.
 
-
-def difference(case: Case, first: FloatArray, second: FloatArray) -> float:
-    """Infinite if no matching brings all samples within the limit, else 0.
-
-    Sets of different sizes have no matching. Two sets are the same if and only if the graph of
-    pairs within the limit has a perfect matching (found by augmenting paths).
+    Up to sign and scale without a bias.
     """
-    if len(first) != len(second):
-        return float("inf")
-    near = gaps_between(case, first, second) < DIFFERENT
+    if not case.data.biased:
+        first = first / np.linalg.norm(first, axis=1, keepdims=True)
+        second = second / np.linalg.norm(second, axis=1, keepdims=True)
+    norms = [np.linalg.norm(x, axis=1) for x in (first, second)]
+    pairs: list[list[int]] = []
+    step = max(1, 4_000_000 // max(1, second.size))
+    for start in range(0, len(first), step):
+        case.in_time()
+        part = first[start : start + step, None]
+        gaps = np.linalg.norm(part - second, axis=2)
+        if case.data.biased:
+            sizes = np.maximum(norms[0][start : start + step, None], norms[1])
+            gaps = gaps / np.where(sizes > 0.0, sizes, 1.0)
+        else:
+            gaps = np.minimum(gaps, np.linalg.norm(part + second, axis=2))
+        pairs += [np.flatnonzero(line < DIFFERENT).tolist() for line in finite(gaps)]
+    return pairs
+
+
+def matched(case: Case, pairs: Sequence[Sequence[int]]) -> bool:
+    """Whether every row finds a partner of its own, by augmenting paths without recursion."""
     partner: dict[int, int] = {}
+    for row in range(len(pairs)):
+        if row % 64 == 0:
+            case.in_time()
+        # Breadth first: `came` holds for each column the row that reached it.
+        came: dict[int, int] = {}
+        queue, end = deque([row]), -1
+        while queue and end < 0:
+            i = queue.popleft()
+            for j in pairs[i]:
+                if j not in came:
+                    came[j] = i
+                    if j not in partner:
+                        end = j
+                        break
+                    queue.append(partner[j])
+        if end < 0:
+            return False
+        taken = {i: j for j, i in partner.items()}
+        while end >= 0:
+            i = came[end]
+            partner[end] = i
+            end = taken.get(i, -1) if i != row else -1
+    return True
 
-    def assign(i: int, tried: set[int]) -> bool:
-        for j in np.flatnonzero(near[i]).tolist():
-            if j not in tried:
-                tried.add(j)
-                if j not in partner or assign(partner[j], tried):
-                    partner[j] = i
-                    return True
-        return False
 
-    return 0.0 if all(assign(i, set()) for i in range(len(first))) else float("inf")
+def same(case: Case, first: FloatArray, second: FloatArray) -> bool:
+    """Whether a matching brings all samples within the limit; sets of two sizes have none."""
+    return len(first) == len(second) and matched(case, near_pairs(case, first, second))
 
 
 def _check_counts(case: Case, counts: tuple[int, ...], shown: ShownSet) -> None:
@@ -167,33 +201,5 @@ def _check_counts(case: Case, counts: tuple[int, ...], shown: ShownSet) -> None:
         return
     require(counts[0] == counts[1], f"{counts[0]} and {counts[1]} samples are not comparable")
     # Any set can be split into more; that proves something only where r are too few.
-    if case.report.rank == dimension(case.degree, r) and _decomposes(case, shown):
+    if case.report.rank == dimension(case.degree, r) and decomposes(case, shown):
         raise RefutedError(f"a set of {r} samples explains the data too")
-
-
-def _decomposes(case: Case, shown: ShownSet) -> bool:
-    """Whether the tensor of a set is a sum of r terms on V, by a pencil of two contractions."""
-    lifted = case.data.lift(shown.samples) @ case.basis
-    norms = np.linalg.norm(lifted, axis=1)
-    weights = shown.coefficients * (norms / norms.max()) ** case.degree
-    units = lifted / norms[:, None]
-    rng = np.random.default_rng(0)
-    v = rng.standard_normal((2, case.r))
-    first, second = (
-        (units.T * (weights * (units @ direction) ** (case.degree - 2))) @ units for direction in v
-    )
-    try:
-        values, vectors = np.linalg.eig(finite(np.linalg.solve(second.T, first.T).T))
-    except np.linalg.LinAlgError:
-        return False
-    if np.abs(vectors.imag).max() > 1e-6 or np.abs(values.imag).max() > 1e-6 * np.abs(values).max():
-        return False
-    axes = vectors.real / np.linalg.norm(vectors.real, axis=0)
-    # <T, y^alpha> for many y: do r powers of the axes reproduce it?
-    probes = rng.standard_normal((8 * case.r + 40, case.r))
-    probes /= np.linalg.norm(probes, axis=1, keepdims=True)
-    wanted = (probes @ units.T) ** case.degree @ weights
-    basis = (probes @ axes) ** case.degree
-    rest = wanted - basis @ np.linalg.lstsq(finite(basis), wanted, rcond=None)[0]
-    accept = max(100.0 * case.noise, 1e-8)
-    return float(np.linalg.norm(rest)) <= accept * float(np.linalg.norm(wanted))

@@ -9,14 +9,13 @@ import numpy as np
 from identify.check_base import (
     FLOAT,
     FloatArray,
-    NotCheckableError,
     RefutedError,
     agrees,
     check_possible,
     finite,
     require,
 )
-from identify.check_data import NOISE_FLOOR, Case, predicted
+from identify.check_data import Case, predicted
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,70 +119,6 @@ def check_terms(case: Case) -> tuple[str, str]:
     smallest = float(np.linalg.svd(finite(units), compute_uv=False)[-1])
     require(smallest > 1e-11, f"the terms are dependent: singular value {smallest:.1e}")
     return FLOAT, f"residual {merged:.1e} over {case.merged.equations} equations, independent"
-
-
-def tie_expected(case: Case) -> bool:
-    """Whether the assumptions make the recovered samples obey a tie."""
-    assumed = case.certificate.assumed
-    if assumed.scale not in ("unit", "bias") or case.r < 2:
-        return False
-    if case.data.source == "kkt":
-        return True
-    return case.data.source in ("gradient", "weight-decay") and assumed.loss in (
-        "logistic",
-        "cross-entropy",
-    )
-
-
-def check_tie(case: Case) -> tuple[str, str]:
-    """The tie between the samples holds within the propagated error bounds."""
-    row = case.report.row("tie")
-    require(row is not None, "the assumptions make a tie that the report does not list")
-    assert row is not None
-    check_possible(
-        row.found is not None and row.required is not None, "the report has no numbers for it"
-    )
-    assert row.found is not None
-    assert row.required is not None
-    bounds, worst = case.report.bounds, case.report.row("error bounds")
-    if bounds is None or None in bounds or worst is None or worst.found is None:
-        raise NotCheckableError("there are no error bounds to propagate")
-    found, data = samples_of(case), case.data
-    lifted = data.lift(found.samples)
-    inner = lifted @ data.points.T
-    heights = data.scales / data.degree
-    outputs = inner**data.degree @ heights
-    slopes = (data.scales * inner ** (data.degree - 1)) @ data.points
-    norms = np.linalg.norm(lifted, axis=1)
-    relative = np.array(bounds, dtype=np.float64)
-    bulk = np.abs(inner) ** data.degree @ np.abs(heights)
-    error = np.linalg.norm(slopes, axis=1) * norms * relative
-    error = error + 10.0 * (data.degree + 1) * case.noise * bulk
-    if data.source == "kkt":
-        values, widths = np.log(np.abs(outputs)), error / np.abs(outputs)
-    else:
-        labels = np.sign(found.coefficients) * (-1.0 if data.source == "gradient" else 1.0)
-        margins = labels * (outputs + data.offset)
-        values = np.log(np.abs(found.coefficients)) + np.logaddexp(0.0, margins)
-        widths = error + data.degree * worst.found
-        if case.certificate.assumed.scale == "bias":
-            widths = widths + data.degree * relative * norms
-    require(bool(np.isfinite(values).all() and np.isfinite(widths).all()), "the tie is not finite")
-    gap = float(np.max(values - widths) - np.min(values + widths))
-    spread, width = float(np.ptp(values)), float(widths.max())
-    require(
-        gap <= 0.0 or case.report.verdict != "globally",
-        f"the values differ by {spread:.1e}, the bounds allow {width:.1e}",
-    )
-    require(
-        agrees(row.found, spread, 0.05, max(10.0 * NOISE_FLOOR, 10.0 * case.noise)),
-        f"the values differ by {spread:.2e}, the report says {row.found:.2e}",
-    )
-    require(
-        row.required <= 1.05 * width and row.holds is (gap <= 0.0),
-        f"the bounds allow {width:.2e}, the report says {row.required:.2e}",
-    )
-    return FLOAT, f"the values differ by {spread:.1e}, the error bounds allow {width:.1e}"
 
 
 def check_non_negative(case: Case) -> None:

@@ -118,7 +118,9 @@ class HermiteData:
             )
         points, output, alpha = network.points, network.output_weight, network.degree
         # One power of two per layer pair keeps the sums of squares in range and loses no bit.
-        norms, heights = np.einsum("jk,jk->j", points, points), alpha * output**2
+        shift = -max(_exponent(points), _exponent(output))
+        near, low = np.ldexp(points, shift), np.ldexp(output, shift)
+        norms, heights = np.einsum("jk,jk->j", near, near), alpha * low**2
         total = float(norms.sum() + heights.sum())
         if total == 0.0 or not np.any(norms * heights):
             raise InvalidInputError(
@@ -242,7 +244,7 @@ class HermiteData:
             values=values,
             consistency=_euler_residual(points, rows, scales, values),
             # The difference of two rounded weights carries their rounding, not its own.
-            rounding=unit * max(1.0, size / moved) if moved > 0 else unit,
+            rounding=float(unit * max(1.0, size / moved)) if moved > 0 else unit,
             network=final,
             loss=check_loss(loss),
             initial=initial,
@@ -272,16 +274,34 @@ def _euler_residual(
     points: FloatArray, rows: FloatArray, scales: FloatArray, values: FloatArray
 ) -> float:
     """|left - right| / ||left| + |right|| over all neurons, for Euler's identity; in [0, 1]."""
-    left, right = scales * values, np.einsum("jk,jk->j", points, rows)
+    left, right = _euler_sides(points, rows, scales, values)
     total = float(np.linalg.norm(np.abs(left) + np.abs(right)))
     return float(np.linalg.norm(left - right)) / total if total > 0 else 0.0
+
+
+def _euler_sides(
+    points: FloatArray, rows: FloatArray, scales: FloatArray, values: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """scales_j values_j and u_j . rows_j over one power of two, so that neither overflows."""
+    tall = [_exponent(array) for array in (points, rows, scales, values)]
+    left = np.ldexp(scales, -tall[2]) * np.ldexp(values, -tall[3])
+    right = np.einsum("jk,jk->j", np.ldexp(points, -tall[0]), np.ldexp(rows, -tall[1]))
+    first, second = tall[2] + tall[3], tall[0] + tall[1]
+    top = max(first, second)
+    # Beyond 2^-1000 of the other side a side is nothing.
+    return np.ldexp(left, max(first - top, -1000)), np.ldexp(right, max(second - top, -1000))
+
+
+def _exponent(array: FloatArray) -> int:
+    """The power of two next above the largest modulus; 0 for zeros."""
+    return int(np.frexp(float(np.abs(array).max(initial=0.0)))[1])
 
 
 def _check_euler(
     network: TwoLayerNetwork, rows: FloatArray, scales: FloatArray, values: FloatArray
 ) -> None:
     """Refuse a gradient that Euler's identity shows to be of another network or degree."""
-    left, right = scales * values, np.einsum("jk,jk->j", network.points, rows)
+    left, right = _euler_sides(network.points, rows, scales, values)
     sizes = float(np.linalg.norm(left)) * float(np.linalg.norm(right))
     if sizes == 0.0:
         return

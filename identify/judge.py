@@ -93,6 +93,14 @@ def _judge_set(
     lone = not data.homogeneous and r == 1 and findings.neurons >= 2 and data.network.dimension >= 2
     if not found.finite:
         return _undecided("a recovered sample is infinite under the assumed scale")
+    left = findings.leftover
+    if left is not None and not left.holds:
+        plural = "neuron" if left.neurons == 1 else "neurons"
+        return _undecided(
+            f"{left.neurons} {plural} that the equations leave out, too small or without a part in "
+            f"the span, have rows that the recovered samples do not explain ({left.residual:.1e} "
+            f"of all rows, more than {left.limit:.1e})"
+        )
     if tie is not None and not tie.holds:
         return _undecided(
             f"the assumption fails: {tie.name} differ by {tie.spread:.1e} (logarithm) where the "
@@ -213,6 +221,18 @@ def conditions(
             "are unique (Kruskal 1977)",
         )
     )
+    if findings.leftover is not None:
+        left = findings.leftover
+        rows.append(
+            Condition(
+                "leftover",
+                left.holds,
+                left.limit,
+                left.residual,
+                source=f"rows of {left.neurons} neurons that the equations leave out, as the "
+                "recovered samples explain them",
+            )
+        )
     redundancy = findings.redundancy
     if found is not None and redundancy is not None:
         rows.append(

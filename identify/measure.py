@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from identify.decompose import Decomposition, decompose_tensor, order_by_size
 from identify.hermite import HermiteData
 from identify.interpolation import (
@@ -15,7 +17,12 @@ from identify.interpolation import (
     row_weights,
     solve_tensor,
 )
-from identify.reduction import ReducedData, distinct_directions, reduce_data
+from identify.reduction import (
+    ReducedData,
+    distinct_directions,
+    leftover_residual,
+    reduce_data,
+)
 from identify.results import FloatArray
 from identify.samples import (
     ErrorBounds,
@@ -43,6 +50,20 @@ class Assumptions:
     noise: float | None
 
 
+@dataclass(frozen=True)
+class Leftover:
+    """Rows that the equations leave out: how many, and what the recovered terms leave of them."""
+
+    neurons: int
+    residual: float
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the recovered terms explain these rows to the noise."""
+        return self.residual <= self.limit
+
+
 @dataclass(frozen=True, eq=False)
 class Findings:
     """All measurements that the rules look at."""
@@ -55,6 +76,7 @@ class Findings:
     samples: Samples | None = None
     bounds: ErrorBounds | None = None
     tie: Tie | None = None
+    leftover: Leftover | None = None
     neurons: int = 0
     timed_out: bool = False
 
@@ -225,7 +247,13 @@ def _finish(data: HermiteData, given: Assumptions, findings: Findings) -> Findin
     )
     bounds = bound_errors(reduced, terms, signs, samples, found.residual, given.noise, level)
     tie = check_ties(data, samples, bounds, given.scale, findings.noise_level)
-    return replace(findings, samples=samples, bounds=bounds, tie=tie)
+    count, left = leftover_residual(data, reduced, terms, signs)
+    leftover: Leftover | None = None
+    if count:
+        # Noise spreads evenly over the entries of all rows, of which V holds r of D.
+        share = np.sqrt(count * data.rows.shape[1] / (len(data.rows) * reduced.dimension))
+        leftover = Leftover(count, left, float(10.0 * findings.noise_level * max(1.0, share)))
+    return replace(findings, samples=samples, bounds=bounds, tie=tie, leftover=leftover)
 
 
 def estimate_samples(data: HermiteData, *, seed: int = 0) -> FloatArray:

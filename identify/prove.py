@@ -34,7 +34,8 @@ class Proofs:
 
     `terms` (r, r) and `signs` (r,) in the units of `data`; `tolerance` is the distance that the
     points may be off; `movement` (r,) the proved first-order bound |dz_i|/|z_i| or None;
-    `strengthen` says what would strengthen the evidence.
+    `strengthen` says what would strengthen the evidence; `tied` that only a tie, a numerical
+    finding, speaks for the number of samples.
     """
 
     data: ProofData
@@ -46,6 +47,7 @@ class Proofs:
     enclosure: Enclosure | None
     movement: FloatArray | None
     strengthen: tuple[str, ...]
+    tied: bool = False
 
     @property
     def rank_evidence(self) -> Evidence:
@@ -71,7 +73,8 @@ class Proofs:
     @property
     def level(self) -> Evidence:
         """The weakest evidence among the conditions that uniqueness rests on."""
-        return self.rank_evidence if self.enclosed else Evidence.NUMERICAL
+        proved = self.enclosed and not self.tied
+        return self.rank_evidence if proved else Evidence.NUMERICAL
 
     @property
     def conflict(self) -> str | None:

@@ -38,8 +38,9 @@ class ReducedData:
     `value_weights` (l,) for rows without a vector; `basis` (D, r). The tensor of these units
     times `tensor_scale` is T. `off_span` is the part of the rows outside V, relative, and
     `off_span_weighted` its spectral norm in the units of weights * targets; `merge_residual` is
-    what merging parallel neurons averaged away. `neurons` (k,) names for each point a neuron of
-    the data: the heaviest of those that were merged.
+    what merging parallel neurons averaged away. `representatives` (k,) names one neuron of the
+    data for each point, the heaviest of those that were merged; `represented` (m,) marks the
+    neurons whose row is in the equations.
     """
 
     degree: int
@@ -58,6 +59,7 @@ class ReducedData:
     dropped: int
     merged: int
     representatives: npt.NDArray[np.intp]
+    represented: npt.NDArray[np.bool_]
 
     @property
     def dimension(self) -> int:
@@ -137,8 +139,8 @@ def row_space(rows: FloatArray, threshold: float, seed: int) -> tuple[FloatArray
 def reduce_data(data: HermiteData, noise_level: float, *, seed: int = 0) -> ReducedData:
     """Drop dead neurons, project to V = span of the rows, merge parallel points.
 
-    Neurons below 10 rho in |scale_j| |u_j|^alpha are dropped; directions closer than
-    max(10 rho, 1e-8), up to sign, count as one. V is the row space, of the numerical rank that
+    Neurons below 10 rho in both |scale_j| |u_j|^alpha and |row_j| are dropped; directions closer
+    than max(10 rho, 1e-8), up to sign, count as one. V is the row space, of the numerical rank that
     counts singular values above max(10 rho, 1e-12) of the largest.
 
     Args:
@@ -153,7 +155,10 @@ def reduce_data(data: HermiteData, noise_level: float, *, seed: int = 0) -> Redu
     norms = np.linalg.norm(data.points, axis=1)
     length, height = float(norms.max()), float(np.abs(data.scales).max())
     reach = (norms / length) ** alpha * np.abs(data.scales) / height
+    # A small neuron may be the only one that sees a sample: its row, if it is clear, has a say.
+    tall = _row_sizes(data.rows)
     live = reach > 10.0 * noise_level * float(reach.max())
+    live |= (data.scales != 0.0) & (tall > 10.0 * noise_level * float(tall.max()))
     unit = float(np.abs(data.rows[live]).max(initial=0.0)) or 1.0
     rows = data.rows[live] / unit
     basis, span = row_space(rows, max(10.0 * noise_level, 1e-12), seed)
@@ -193,6 +198,7 @@ def reduce_data(data: HermiteData, noise_level: float, *, seed: int = 0) -> Redu
         dropped=int(np.count_nonzero(~live & (data.scales != 0.0))),
         merged=int(np.count_nonzero(keep)) - int(points.shape[0]),
         representatives=np.flatnonzero(live)[keep][leaders],
+        represented=np.isin(np.arange(len(live)), np.flatnonzero(live)[keep]),
     )
 
 
@@ -204,10 +210,43 @@ def distinct_directions(data: HermiteData, noise_level: float) -> int:
     norms = np.linalg.norm(data.points, axis=1)
     reach = (norms / norms.max()) ** data.degree * np.abs(data.scales)
     live = reach > 10.0 * noise_level * float(reach.max())
+    tall = _row_sizes(data.rows)
+    live |= (data.scales != 0.0) & (tall > 10.0 * noise_level * float(tall.max())) & (norms > 0.0)
     points = data.points[live] / norms[live, None]
     dummy = np.zeros((len(points), 1))
     tolerance = max(10.0 * noise_level, 1e-8)
     return int(_merge(points, dummy, np.ones(len(points)), 1, tolerance)[0].shape[0])
+
+
+def leftover_residual(
+    data: HermiteData, reduced: ReducedData, terms: FloatArray, signs: FloatArray
+) -> tuple[int, float]:
+    """Rows that the equations leave out: their number, and what the terms leave of them.
+
+    sum_left |row_j - scale_j sum_i s_i (u_j . Q z_i)^(alpha-1) Q z_i|^2 over sum_all |row_j|^2, its
+    root. Rows count in the whole space; those of dead neurons and of neurons orthogonal to V must
+    vanish. Cost: O(k D n).
+    """
+    left = ~reduced.represented
+    count = int(np.count_nonzero(left))
+    if count == 0:
+        return 0, 0.0
+    norms = np.linalg.norm(data.points, axis=1)
+    length, height = float(norms.max()), float(np.abs(data.scales).max())
+    unit = float(np.abs(data.rows).max()) or 1.0
+    # The terms are in units of the reduced data: T = tensor_scale * sum of their powers.
+    share = reduced.tensor_scale * (height * length ** (data.degree - 1) / unit)
+    inner = ((data.points[left] / length) @ reduced.basis) @ terms.T
+    heads = (data.scales[left] / height)[:, None] * signs * inner ** (data.degree - 1)
+    missing = data.rows[left] / unit - share * (heads @ terms) @ reduced.basis.T
+    return count, float(np.linalg.norm(missing) / np.linalg.norm(data.rows / unit))
+
+
+def _row_sizes(rows: FloatArray) -> FloatArray:
+    """Norms of rows over the largest entry, so that no square overflows."""
+    top = float(np.abs(rows).max(initial=0.0)) or 1.0
+    sizes: FloatArray = np.linalg.norm(rows / top, axis=1)
+    return sizes
 
 
 def _value_rows(

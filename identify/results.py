@@ -182,7 +182,7 @@ class IdentifiabilityReport:
             "conditions": [
                 {
                     "name": c.name,
-                    "holds": c.holds,
+                    "holds": None if c.holds is None else bool(c.holds),
                     "required": _plain(c.required),
                     "found": _plain(c.found),
                     "evidence": c.evidence.value,

@@ -15,6 +15,8 @@ from identify.hermite import HermiteData
 from identify.reduction import ReducedData
 from identify.results import FloatArray
 
+TIE_TOLERANCE = 1e-3
+"""Largest tolerance, in the logarithm, at which a tie counts as redundant equations."""
 SCALES = ("auto", "unit", "margin", "bias")
 _DENSE_UNKNOWNS = 600
 _ROUNDOFF = 2.0**-53
@@ -327,10 +329,12 @@ def check_ties(
             widths = widths + data.degree * bounds.samples * norms
     known = np.all(np.isfinite(values)) and np.all(np.isfinite(widths))
     gap = float(np.max(values - widths) - np.min(values + widths)) if known else np.inf
+    tolerance = float(np.max(widths)) if known else np.inf
     return Tie(
         name=name,
-        equations=count - 1,
+        # A tie that would hold for almost any samples speaks for none of them.
+        equations=count - 1 if tolerance <= TIE_TOLERANCE else 0,
         holds=bool(gap <= 0.0),
         spread=float(np.ptp(values)) if known else np.inf,
-        tolerance=float(np.max(widths)) if known else np.inf,
+        tolerance=tolerance,
     )

@@ -1,3 +1,34 @@
-"""Every statement of the theory as an executable check."""
+"""Every statement of the theory as an executable check.
 
-__all__: list[str] = []
+`check` runs the statements, `check_network` asks which conditions of the theorems a network
+satisfies; `strategies` and `properties` are for test suites of one's own. Running statements and
+drawing instances need the extra `proofs`.
+"""
+
+from proofs_check import properties, strategies
+from proofs_check.own_network import NetworkCheck, NetworkCondition, check_network
+from proofs_check.registry import all_statements
+from proofs_check.results import Found, Necessity, Result, SelfTest, Table
+from proofs_check.runner import check, check_sabotages, run_statement
+from proofs_check.statement import Check, Hypothesis, Sabotage, Statement
+
+__all__ = [
+    "Check",
+    "Found",
+    "Hypothesis",
+    "Necessity",
+    "NetworkCheck",
+    "NetworkCondition",
+    "Result",
+    "Sabotage",
+    "SelfTest",
+    "Statement",
+    "Table",
+    "all_statements",
+    "check",
+    "check_network",
+    "check_sabotages",
+    "properties",
+    "run_statement",
+    "strategies",
+]

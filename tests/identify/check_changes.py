@@ -1,8 +1,13 @@
-"""Changes to the fields of a report, each of which makes it false."""
+"""Changes to the fields of a report, each of which makes it false, and its case."""
 
 from __future__ import annotations
 
 import copy
+
+from identify.check_data import Case
+from identify.check_files import read_network
+from identify.check_read import read_report
+from identify.check_source import build_data
 
 NOTES = {
     "schema_version", "reason", "symmetries", "strengthen", "condition_number",
@@ -58,3 +63,11 @@ def changes(path, value):
     if isinstance(value, str):
         return ["", "x", "kkt", "proved_interval", "numerical", "undecided", "bias"]
     return [value[:-1], [*value, *value[-1:]], [], None]
+
+
+def case_of(report, files, **options):
+    networks = {"model": read_network(files[0])}
+    if files[1] is not None:
+        networks["gradient"] = read_network(files[1])
+    content = read_report(report)
+    return Case(content, build_data(content.source, networks, None), **options)

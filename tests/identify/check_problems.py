@@ -64,6 +64,8 @@ class Problem:
 
     source = "gradient"
     scale = "free"
+    left = 0
+    given = None
 
     @classmethod
     def stationary(cls, coefficients, scale="free"):
@@ -98,6 +100,7 @@ class Problem:
         self.samples, self.coefficients = x, b
         if extra:  # one more sample in the span of the others
             x, b = np.vstack([x, rng.normal(size=r) @ x]), np.append(b, 1.0)
+        self.everything = x, b
         inner = w @ x.T
         rows = degree * a[:, None] * ((inner ** (degree - 1) * b) @ x)
         self.model = {"hidden.weight": w, "output.weight": a}
@@ -105,20 +108,23 @@ class Problem:
         self.rows, self.scales = rows, degree * a
 
     def certify(self):
-        degree, r, u, rows = self.degree, self.r, self.u, self.rows
+        degree, r = self.degree, self.r
+        # The last neurons may be outside the equations.
+        kept = slice(None, len(self.u) - self.left)
+        u, rows, scales = self.u[kept], self.rows[kept], self.scales[kept]
         count = math.comb(r + degree - 1, degree)
         _, sigma, right = np.linalg.svd(rows / np.abs(rows).max())
         basis = right[:r].T
-        order = np.argsort(-np.abs(self.scales) * np.linalg.norm(u @ basis, axis=1) ** (degree - 1))
+        order = np.argsort(-np.abs(scales) * np.linalg.norm(u @ basis, axis=1) ** (degree - 1))
         neurons = order[:1] if r == 1 else order
         length, height = (np.linalg.norm(u[neurons], axis=1).max(),
-                          np.abs(self.scales[neurons]).max())  # fmt: skip
+                          np.abs(scales[neurons]).max())  # fmt: skip
         unit = np.abs(rows[neurons]).max()
         v = u @ basis / length
         lengths = np.linalg.norm(v, axis=1)
-        w = np.abs(self.scales) / height * lengths ** (degree - 1)
+        w = np.abs(scales) / height * lengths ** (degree - 1)
         p = v / lengths[:, None]
-        sides = np.sign(self.scales)[:, None] * (rows @ basis) / unit
+        sides = np.sign(scales)[:, None] * (rows @ basis) / unit
         points = np.round(p[neurons] * 2.0**SHIFT).astype(np.int64)
         scale = unit / height / length ** (degree - 1)
         z = (self.samples @ basis) * (np.abs(self.coefficients) / scale)[:, None] ** (1 / degree)
@@ -127,7 +133,15 @@ class Problem:
         z, signs = z[largest], signs[largest]
 
         consistency = self._consistency()
-        rho = max(consistency, 1e-13)
+        full, ambient = len(self.u), basis.shape[0]
+        inner = self.u[full - self.left :] @ self.samples.T
+        told = self.scales[full - self.left :, None] * (
+            (inner ** (degree - 1) * self.coefficients) @ self.samples
+        )
+        missing = self.rows[full - self.left :] - told
+        missing = float(np.linalg.norm(missing) / np.linalg.norm(self.rows)) if self.left else 0.0
+        # Rows that show the noise, and no more.
+        rho = max(consistency, 1e-13, missing if missing < 1e-6 else 0.0)
         model = ((p @ z.T) ** (degree - 1) * signs) @ z * w[:, None] - sides
         residual = float(np.linalg.norm(model) / np.linalg.norm(sides))
         outside = (rows - rows @ basis @ basis.T) / unit
@@ -140,9 +154,9 @@ class Problem:
         radius = 0.5 * smallest / (math.sqrt(q) * (degree - 1) * 1.5 ** (degree - 2))
         bounds, worst = self._bounds(p, w, z, signs, sides, outside, residual, consistency)
         box = self._box(p[neurons], w[neurons], z, signs, sides[neurons], rho)
-        given = r if degree == 3 and r <= 2 else None
+        given = r if self.given is None and degree == 3 and r <= 2 else self.given or None
         spare = count - r * r
-        k, ambient = len(neurons), basis.shape[0]
+        k = len(neurons)
         equations = k * r
         gap = None if ambient == r else float(sigma[r - 1] / sigma[r])
         flat, whole = (self._spread(p[neurons], n) for n in (degree - 1, degree))
@@ -158,9 +172,18 @@ class Problem:
         if self.source == "gradient":
             inputs["gradient"] = self.gradient
             first = row("consistency", True, 0.03, consistency)
-        ties = [row("tie", True, 1e-14, 0.0)] if self.scale == "unit" else []
+        ties = [row("tie", True, self._tie_width(bounds, rho), 0.0)] if self.scale == "unit" else []
+        tied = ties and spare < 1 and given != r
         spare += (r - 1) * len(ties)
-        assumptions = [f"exactly {given} active samples (--samples)"] if given else []
+        share = max(1.0, math.sqrt(self.left * ambient / (full * r)))
+        limit = 10.0 * rho * share
+        outside_rows = [row("leftover", missing <= limit, limit, missing)] if self.left else []
+        words = {
+            "kkt": "the weights are a KKT point of the max-margin problem, up to scale",
+            "gradient": "the gradient is that of the loss of one batch at these weights",
+        }
+        assumptions = [words[self.source]]
+        assumptions += [f"exactly {given} active samples (--samples)"] if given else []
         assumptions += ["all samples have norm 1 (--scale unit)"] if ties else []
         report = {
             "schema_version": 1,
@@ -170,7 +193,7 @@ class Problem:
             "spans_input_space": ambient == r,
             "symmetries": [],
             "sample_count": r,
-            "evidence": exact,
+            "evidence": "numerical" if tied else exact,
             "strengthen": [],
             "conditions": [
                 first,
@@ -179,6 +202,7 @@ class Problem:
                 row("I-flat", flat[1] >= flat[0], *flat),
                 row("I-value", whole[1] >= whole[0], *whole),
                 row("decomposition", True, 10.0 * rho, residual, interval),
+                *outside_rows,
                 row(
                     "redundancy", spare >= 1 or given == r, 1, spare, "numerical" if ties else exact
                 ),
@@ -188,10 +212,10 @@ class Problem:
                 row("enclosure", True, 0.1, max(box["relative"]), interval),
             ],
             "residuals": {
-                "balance": {"value": consistency, "equations": len(u)},
+                "balance": {"value": consistency, "equations": full},
                 "off_span": {
                     "value": None if ambient == r else off_span,
-                    "equations": len(u) * (ambient - r),
+                    "equations": full * (ambient - r),
                 },
                 "linear": {
                     "value": linear if equations > count else None,
@@ -233,7 +257,7 @@ class Problem:
             "problem": {
                 "source": self.source,
                 "degree": degree,
-                "width": len(u),
+                "width": full,
                 "dimension": ambient,
                 "distinct_neurons": k,
                 "span_dimension": r,
@@ -257,8 +281,19 @@ class Problem:
             return float(np.sum(np.abs(norms - heights)) / np.sum(norms + heights))
         left = self.scales * self.gradient["output.weight"]
         right = np.sum(self.u * self.rows, axis=1)
+        top = np.abs(left).max()
+        left, right = left / top, right / top
         both = np.linalg.norm(np.abs(left) + np.abs(right))
         return float(np.linalg.norm(left - right) / both)
+
+    def _tie_width(self, bounds, rho):
+        """How far the logarithms of |f(x_i)| may be apart, by the error bounds."""
+        x = self.samples / np.linalg.norm(self.samples, axis=1)[:, None]
+        inner, heights, n = x @ self.u.T, self.scales / self.degree, self.degree
+        slopes = np.linalg.norm((self.scales * inner ** (n - 1)) @ self.u, axis=1)
+        bulk = np.abs(inner) ** n @ np.abs(heights)
+        width = slopes * np.array(bounds) + 10 * (n + 1) * rho * bulk
+        return float(np.max(width / np.abs(inner**n @ heights)))
 
     def _spread(self, points, order):
         needed = math.comb(self.r + order - 1, order)
