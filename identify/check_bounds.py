@@ -97,6 +97,7 @@ def expected_bounds(case: Case, blur: float = 1.0) -> tuple[tuple[FloatArray, Fl
     terms = np.hypot(total, outside) / found.sizes
     worst = min(float(terms.max()), 10.0)
     relative = relative * (1.0 + 2.0 * np.minimum(relative, 10.0) + 10.0 * worst)
+    relative = np.maximum(relative, 8.0 * _UNIT)
     return (relative, terms), kind
 
 

@@ -62,7 +62,7 @@ def judge(data: HermiteData, given: Assumptions, findings: Findings) -> Outcome:
     if given.samples is not None and given.samples > r:
         more = (
             "; for a stationary network with linearly independent samples there is no uniqueness"
-            if data.homogeneous
+            if data.homogeneous and r < data.points.shape[1] - int(data.has_bias)
             else ""
         )
         return _undecided(

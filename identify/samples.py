@@ -235,6 +235,7 @@ def bound_errors(
     # Second order: the linearised map holds while all terms, and not only this one, move little.
     worst = float(np.max(whole_terms))
     relative = relative * (1.0 + 2.0 * np.minimum(relative, 10.0) + 10.0 * min(worst, 10.0))
+    relative = np.maximum(relative, 8.0 * _ROUNDOFF)
     return ErrorBounds(relative, whole_terms, smallest, method, relative_error)
 
 
