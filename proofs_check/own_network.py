@@ -167,15 +167,7 @@ def check_network(
         (True, 10)
     """
     report = assess_identifiability(
-        data,
-        samples,
-        scale,
-        non_negative,
-        noise,
-        time_limit,
-        progress,
-        seed,
-        evidence="numerical",
+        data, samples, scale, non_negative, noise, time_limit, progress, seed, "numerical"
     )
     rows = [_degree(data), _balance(data, report), _stationary(data, report, noise)]
     if data.source == "kkt":

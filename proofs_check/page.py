@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from proofs_check.registry import TOPICS, all_statements, module_of
-from proofs_check.results import NEEDED, NO_INSTANCE, PROVED, Necessity, Result, Table
+from proofs_check.results import NEEDED, NO_INSTANCE, PROVED, STATUSES, Necessity, Result, Table
 from proofs_check.runner import Run
 from proofs_check.statement import EXAMPLES, Hypothesis, Statement
 from proofs_check.text import describe
@@ -168,10 +168,8 @@ def overview(statements: Sequence[Statement], table: Table) -> list[str]:
             f"| [{entry.name}](#{entry.name}) | {escape(entry.title)} | {result.status} "
             f"| {result.examples} | {share} |"
         )
-    counts = {status: 0 for status in dict.fromkeys(r.status for r in table.results)}
-    for found in table.results:
-        counts[found.status] += 1
-    words = ", ".join(f"{count} {status}" for status, count in counts.items())
+    every = [result.status for result in table.results]
+    words = ", ".join(f"{every.count(status)} {status}" for status in STATUSES if status in every)
     return [*rows, "", f"{len(statements)} statements: {words}."]
 
 

@@ -99,7 +99,7 @@ def _quiet_start() -> Iterator[None]:
     try:
         yield
     finally:
-        if ours:
+        if handler is not None:
             signal.signal(signal.SIGINT, handler)
         for name, value in before.items():
             if value is None:

@@ -11,7 +11,7 @@ Each raises AssertionError with the numbers if the property fails. Together with
         data = HermiteData.from_weight_decay(point.network)
         properties.assert_explains(data, point.data.samples, point.data.coefficients)
 
-`tolerance` is relative, and is added to what rounding of the stored numbers can do.
+`tolerance` is relative and comes on top of what rounding of the stored numbers can do.
 """
 
 from __future__ import annotations

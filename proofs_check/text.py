@@ -172,7 +172,7 @@ def format_self_test(found: SelfTest) -> str:
         ]
         for name, entries in found.results
     ]
-    header = ["statement", "found", "sabotages (instances until found)"]
+    header = ["statement", "found", "sabotages (instances until found; 0: none is left)"]
     lines = [*_title("Self-test"), *table(header, rows, indent=0)]
     lines += ["", *(f"MISSED {name}" for name in found.missed)] if found.missed else []
     total = sum(len(entries) for _, entries in found.results)

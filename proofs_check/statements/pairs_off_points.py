@@ -108,12 +108,20 @@ def _two_for_one(pair: Pair, share: float = 1.0, *, exactly: bool = False) -> Ch
         return Check.of(False, "no direction is free")
     after = found.samples, share * found.coefficients
     # (nu, 0) is orthogonal to the points up to their own rounding, the bias's included, and to
-    # a weak direction among them up to that of the strongest.
+    # a weak direction among them, or of the bias's axis off them, up to that of the strongest.
     points = np.linalg.norm(explained.data.points, axis=1)
     lengths = np.linalg.norm(explained.data.network.hidden_weight, axis=1)
     values = np.linalg.svd(explained.data.points, compute_uv=False)
     values = values[values > 1e-9 * values[0]]
     grown = float(np.max(points / lengths) * values[0] / values[-1])
+    # The rounding of w . nu is that of |w| |nu|, whatever the zeros of w.
+    hidden, sizes = explained.data.network.hidden_weight, np.linalg.norm(found.samples, axis=1)
+    inner = np.abs(hidden) @ np.abs(found.samples).T
+    grown *= float(np.max(np.outer(lengths, sizes) / np.maximum(inner, 1e-300)))
+    if explained.data.has_bias:
+        basis = np.linalg.svd(explained.data.points)[2][: len(values)]
+        outside = float(np.sqrt(max(0.0, 1.0 - np.sum(basis[:, -1] ** 2))))
+        grown /= max(outside, 1e-8) if outside > 1e-7 else 1.0
     return base.compare_sets(explained.data.network, before, after, grown, exactly=exactly)
 
 

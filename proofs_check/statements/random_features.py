@@ -119,7 +119,8 @@ def draw_features(
     side = max(count, dimension)
     samples = strategies.draw_samples(kind, count, side, seed)[:, :dimension]
     lengths = np.linalg.norm(samples, axis=1, keepdims=True)
-    samples = samples / lengths * rng.uniform(1.0, 2.0, size=(count, 1))
+    units = np.where(lengths > 0.0, samples / np.where(lengths > 0.0, lengths, 1.0), 0.5)
+    samples = units * rng.uniform(1.0, 2.0, size=(count, 1))
     b = draw_coefficients(count, seed)
     return Features(activation, rng.standard_normal((number, dimension)), samples, b, kind, seed)
 

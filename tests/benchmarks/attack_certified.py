@@ -41,7 +41,7 @@ from identify.network import TwoLayerNetwork
 from identify.plant import plant_network
 from identify.results import FloatArray
 from tests.benchmarks.planting import digits
-from tests.benchmarks.splitting_table import finished, keep
+from tests.benchmarks.splitting_table import finished, keep, markdown
 
 ACCURACY = 1e-6
 STARTS = 5
@@ -234,29 +234,25 @@ def table(rows: list[dict[str, Any]]) -> str:
     head = (
         "source", "n", "problems", "one start, off", "one start, splitting",
         "one start, splitting and reduction", "up to five starts", "most starts",
-        "largest error", "seconds a start, off and all",
+        "largest error", "CPU s a start, off", "with splitting and reduction",
     )  # fmt: skip
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    kinds = sorted({(row["source"], row["n"]) for row in rows})
-    for source, n in [*kinds, ("all", "")]:
+    lines = []
+    for source, n in [*sorted({(row["source"], row["n"]) for row in rows}), ("all", "")]:
         part = [r for r in rows if source == "all" or (r["source"], r["n"]) == (source, n)]
-        if not part:
-            continue
-        worst = max(r["worst"] for r in part)
-        times = [np.mean([r["off"]["seconds"] for r in part])]
-        times.append(np.mean([s["seconds"] for r in part for s in r["starts"]]))
-        cells = (
-            source, n, len(part),
-            sum(r["off"]["solved"] for r in part),
-            sum(r["splitting"]["solved"] for r in part),
-            sum(r["starts"][0]["solved"] for r in part),
-            sum(r["solved"] for r in part),
-            max(len(r["starts"]) for r in part),
-            f"{worst:.0e}",
-            f"{times[0]:.1f}, {times[1]:.1f}",
+        lines.append(
+            (
+                source, n, len(part),
+                sum(r["off"]["solved"] for r in part),
+                sum(r["splitting"]["solved"] for r in part),
+                sum(r["starts"][0]["solved"] for r in part),
+                sum(r["solved"] for r in part),
+                max(len(r["starts"]) for r in part),
+                f"{max(r['worst'] for r in part):.0e}",
+                f"{np.mean([r['off']['seconds'] for r in part]):.1f}",
+                f"{np.mean([s['seconds'] for r in part for s in r['starts']]):.1f}",
+            )
         )  # fmt: skip
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+    return markdown(head, lines)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,22 +1,33 @@
-"""Finished runs of `attack_splitting` on file, and the table that compares them."""
+"""Finished runs of `attack_splitting` on file, and the tables that compare them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from identify.results import FloatArray
+
 Row = dict[str, Any]
-COLUMNS = (
-    "objective", "data", "mode", "at", "seeds", "loss, median", "ratio to off, median",
-    "lower than off", "p", "candidates", "SSIM > 0.4", "held-out, mean, random",
-    "more than off", "fewer", "p of counts", "top 10 SSIM", "top 10 DSSIM", "top 10 L2",
-    "top 10 PSNR", "CPU s",
+LOSSES = (
+    "objective", "data", "at equal", "mode", "runs", "loss, median", "over that of off, median",
+    "lower in", "p", "candidates", "CPU s",
 )  # fmt: skip
-_KIND = {"haim": "matched_ncc", "buzaglo": "matched_ncc", "loo": "matched_l2"}
+COUNTS = {
+    "SSIM > 0.4, NCC": ("matched_ncc", "ssim > 0.4"),
+    "SSIM > 0.4, L2": ("matched_l2", "ssim > 0.4"),
+    "L2 < 3.16": ("matched_l2", "l2 < 3.16228"),
+}
+METRICS = {
+    "SSIM": ("matched_l2", "top 10 ssim"),
+    "DSSIM, NCC": ("matched_ncc", "top 10 dssim"),
+    "L2": ("matched_l2", "top 10 l2"),
+    "PSNR": ("matched_l2", "top 10 psnr"),
+}
+NULLS = ("held_out", "mean_image", "random")
 
 
 def finished(path: Path, *keys: str) -> dict[Any, Row]:
@@ -41,96 +52,100 @@ def keep(path: Path, row: Row) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Markdown: modes at equal steps and at equal time, and all cells of an objective together.
+def markdown(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """A table."""
+    text = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*text, *("| " + " | ".join(map(str, line)) + " |" for line in lines)])
 
-    Counts are one to one, by NCC with pixels stretched (haim, buzaglo) or by L2 with pixels clipped
-    (loo), each as published; beside them those of the nulls, means over seeds. Tests are paired by
-    seeds: the exact Wilcoxon signed-rank test on log loss, the sign test on counts; two-sided, so
-    that 5 seeds give p = 0.0625 at best. Rows "all" pool data sets and seeds.
+
+def tables(rows: Sequence[Row]) -> str:
+    """Losses, then counts and metrics, at equal steps and equal time.
+
+    Tests are paired with "off" by data set and seed: the exact Wilcoxon signed-rank test on the log
+    loss, the sign test on counts; two-sided, so that 5 seeds give p = 0.06 at best. Rows "both"
+    pool the data sets.
     """
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    failed = [r for r in rows if "failed" in r]
+    losses, counts, notes = [], [], []
     good = [r for r in rows if "curve" in r]
-    cells = list(dict.fromkeys((r["objective"], r["data"]) for r in good))
-    for objective in dict.fromkeys(o for o, _ in cells):
-        names = [d for o, d in cells if o == objective]
-        for data in [*names, *(["all"] if len(names) > 1 else [])]:
-            part = [r for r in good if r["objective"] == objective and data in (r["data"], "all")]
+    for objective in dict.fromkeys(r["objective"] for r in good):
+        names = list(dict.fromkeys(r["data"] for r in good if r["objective"] == objective))
+        for data in [*names, *(["both"] if len(names) > 1 else [])]:
+            chosen = names if data == "both" else [data]
+            part = [r for r in good if r["objective"] == objective and r["data"] in chosen]
             for at in ("steps", "time"):
-                lines += _modes(part, objective, data, at)
-    for row in failed:
-        lines.append(
-            f"\n{row['objective']} {row['data']} seed {row['seed']} {row['mode']}: {row['failed']}"
-        )
-    return "\n".join(lines)
+                ends = _ends(part, at)
+                for mode, found in ends.items():
+                    pairs = [(e, ends["off"][p]) for p, e in found.items() if p in _off(ends, mode)]
+                    head = [objective, data, at, mode, len(found)]
+                    losses.append([*head, *_losses(list(found.values()), pairs)])
+                    counts.append([*head, *_counts(list(found.values()), pairs)])
+    for r in rows:
+        if "failed" in r:
+            notes.append(f"{r['objective']} {r['data']} {r['seed']} {r['mode']}: {r['failed']}")
+    words = [f"{name} (held-out, mean image, random)" for name in COUNTS]
+    second = [*LOSSES[:5], *words, *(f"top 10 {name}" for name in METRICS)]
+    parts = [markdown(LOSSES, losses), markdown(second, counts), *notes]
+    return "\n\n".join(parts)
 
 
-def _modes(part: list[Row], objective: str, data: str, at: str) -> list[str]:
-    """One line for every mode."""
+def _off(ends: dict[str, dict[Any, Row]], mode: str) -> dict[Any, Row]:
+    return {} if mode == "off" else ends.get("off", {})
+
+
+def _ends(part: list[Row], at: str) -> dict[str, dict[tuple[str, int], Row]]:
+    """Where every run stood, by mode, data set and seed."""
+    shortest: dict[tuple[str, int], float] = {}
+    for row in part:
+        pair = (row["data"], row["seed"])
+        seconds = row["curve"][-1]["seconds"]
+        shortest[pair] = min(seconds, shortest.get(pair, seconds))
     ends: dict[str, dict[tuple[str, int], Row]] = {}
-    pairs = {(r["data"], r["seed"]) for r in part}
-    shortest = {
-        pair: min(r["curve"][-1]["seconds"] for r in part if (r["data"], r["seed"]) == pair)
-        for pair in pairs
-    }
     for row in part:
         pair = (row["data"], row["seed"])
         points = row["curve"]
         if at == "time":
             points = [p for p in points if p["seconds"] <= shortest[pair]] or points[:1]
-        point = {**points[-1], **points[-1][_KIND[objective]], "null": row["null"]}
-        ends.setdefault(row["mode"], {})[pair] = point
-    lines = []
-    for mode, found in ends.items():
-        off = {p: ends["off"][p] for p in found if p in ends.get("off", {})}
-        both = [] if mode == "off" else sorted(off)
-        cells = [objective, data, mode, f"equal {at}", str(len(found))]
-        cells += _losses([found[p] for p in found], [(found[p], off[p]) for p in both])
-        cells.append(_range([e["candidates"] for e in found.values()]))
-        cells += _counts(list(found.values()), [(found[p], off[p]) for p in both], objective)
-        for metric in ("ssim", "dssim", "l2", "psnr"):
-            values = [e[f"top 10 {metric}"] for e in found.values()]
-            known = [v for v in values if v is not None]
-            cells.append(f"{np.mean(known):.3g}" if known else "-")
-        cells.append(f"{np.mean([e['seconds'] for e in found.values()]):.0f}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        ends.setdefault(row["mode"], {})[pair] = {**points[-1], "null": row["null"]}
+    return ends
 
 
 def _losses(ends: list[Row], pairs: list[tuple[Row, Row]]) -> list[str]:
     cells = [f"{np.median([e['loss'] for e in ends]):.4g}"]
-    if not pairs:
-        return [*cells, "", "", ""]
-    logs = np.log([e["loss"] / max(o["loss"], 1e-300) for e, o in pairs])
-    lower = f"{int(np.count_nonzero(logs < 0))} of {len(logs)}"
-    return [*cells, f"{np.exp(np.median(logs)):.3f}", lower, _wilcoxon(logs)]
+    if pairs:
+        logs = np.log([e["loss"] / max(o["loss"], 1e-300) for e, o in pairs])
+        lower = int(np.count_nonzero(logs < 0))
+        cells += [f"{np.exp(np.median(logs)):.3f}", f"{lower} of {len(logs)}", _wilcoxon(logs)]
+    else:
+        cells += ["", "", ""]
+    seconds = np.mean([e["seconds"] for e in ends])
+    return [*cells, _range([e["candidates"] for e in ends]), f"{seconds:.0f}"]
 
 
-def _counts(ends: list[Row], pairs: list[tuple[Row, Row]], objective: str) -> list[str]:
-    name = "ssim > 0.4"
-    kind = _KIND[objective]
-    counts = [e[name] for e in ends]
-    nulls = [
-        np.mean([e["null"][null][kind][name] for e in ends])
-        for null in ("held_out", "mean_image", "random")
-    ]
-    cells = [f"{np.mean(counts):.1f} ({_range(counts)})", ", ".join(f"{v:.1f}" for v in nulls)]
-    if not pairs:
-        return [*cells, "", "", ""]
-    changes = np.array([e[name] - o[name] for e, o in pairs])
-    more, fewer = int(np.count_nonzero(changes > 0)), int(np.count_nonzero(changes < 0))
-    return [*cells, str(more), str(fewer), _sign(more, fewer)]
+def _counts(ends: list[Row], pairs: list[tuple[Row, Row]]) -> list[str]:
+    cells = []
+    for kind, name in COUNTS.values():
+        found = np.mean([e[kind][name] for e in ends])
+        null = [np.mean([e["null"][part][kind][name] for e in ends]) for part in NULLS]
+        cell = f"{found:.1f} ({', '.join(f'{v:.1f}' for v in null)})"
+        if pairs:
+            changes = np.array([e[kind][name] - o[kind][name] for e, o in pairs])
+            more, fewer = int(np.count_nonzero(changes > 0)), int(np.count_nonzero(changes < 0))
+            cell += f"; more {more}, fewer {fewer}, p {_sign(more, fewer)}"
+        cells.append(cell)
+    for kind, name in METRICS.values():
+        known = [e[kind][name] for e in ends if e[kind][name] is not None]
+        cells.append(f"{np.mean(known):.3g}" if known else "-")
+    return cells
 
 
-def _wilcoxon(differences: np.ndarray) -> str:
+def _wilcoxon(differences: FloatArray) -> str:
     from scipy.stats import wilcoxon
 
     moved = differences[differences != 0]
-    if not len(moved):
+    if len(moved) == 0:
         return "1"
-    method = "exact" if len(moved) == len(set(np.abs(moved).tolist())) else "approx"
-    return f"{wilcoxon(moved, method=method).pvalue:.2g}"
+    ties = len(np.unique(np.abs(moved))) < len(moved)
+    return f"{wilcoxon(moved, method='approx' if ties else 'exact').pvalue:.2g}"
 
 
 def _sign(more: int, fewer: int) -> str:
