@@ -109,6 +109,8 @@ def save_state(path: Path, state: LoopState, facts: Mapping[str, Any]) -> None:
     tensors = {"x": at.x, "lam": at.lam, "generator": state.generator}
     if at.labels is not None:
         tensors["labels"] = at.labels
+    if at.mass is not None:
+        tensors["mass"] = at.mass
     tensors |= {f"memory.{name}": t for name, t in state.memory.items()}
     rows = np.asarray(state.history, dtype=np.float64).reshape(-1, len(COLUMNS))
     tensors["history"] = torch.from_numpy(rows)
@@ -132,7 +134,7 @@ def load_state(path: Path, device: torch.device) -> tuple[LoopState, dict[str, A
     """
     tensors, facts = unpack(path)
     try:
-        labels = tensors.get("labels")
+        labels, mass = tensors.get("labels"), tensors.get("mass")
         history = tensors["history"]
         if history.ndim != 2 or history.shape[1] != len(COLUMNS):
             raise ValueError(f"history of shape {tuple(history.shape)}")
@@ -150,6 +152,7 @@ def load_state(path: Path, device: torch.device) -> tuple[LoopState, dict[str, A
                 tensors["x"].to(device),
                 tensors["lam"].to(device),
                 None if labels is None else labels.to(device),
+                None if mass is None else mass.to(device),
             ),
             memory=memory,
             generator=tensors["generator"],

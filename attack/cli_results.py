@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 IntArray = npt.NDArray[np.intp]
 SCORES, PICTURES = "evaluation.json", "evaluation.npz"
 # Settings that a run without splitting has no use for, and facts that decide nothing.
-_OF_SPLITTING = ("splitting", "interval", "window", "stall", "limit", "products", "log_every")
+_OF_SPLITTING = (
+    "splitting", "interval", "window", "stall", "limit", "penalties", "products", "log_every",
+)  # fmt: skip
 _FREE = ("versions", "threads", "solver")
 
 

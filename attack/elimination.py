@@ -77,7 +77,11 @@ def optimal_multipliers(
     else:
         start = candidates.lam.detach().double().flatten()
         weight, level = (0.0, 0.0) if floor is None else (floor.weight, floor.floor)
-        lam = non_negative(gram, linear, weight=weight, floor=level, start=start)
+        mass = torch.ones_like(linear)
+        if candidates.mass is not None:
+            mass = candidates.mass.to(linear).repeat_interleave(objective.columns)
+        # s w max(floor - lam / s, 0)^2 = w / s max(s floor - lam, 0)^2
+        lam = non_negative(gram, linear, weight=weight / mass, floor=level * mass, start=start)
     return lam.to(candidates.lam.dtype).reshape(candidates.lam.shape)
 
 
@@ -106,11 +110,11 @@ def non_negative(
     gram: Tensor,
     linear: Tensor,
     *,
-    weight: float = 0.0,
-    floor: float = 0.0,
+    weight: float | Tensor = 0.0,
+    floor: float | Tensor = 0.0,
     start: Tensor | None = None,
 ) -> Tensor:
-    """Minimise <z, G z> - 2 <c, z> + weight sum_i max(floor - z_i, 0)^2 over z >= 0.
+    """Minimise <z, G z> - 2 <c, z> + sum_i weight_i max(floor_i - z_i, 0)^2 over z >= 0.
 
     Block principal pivoting: all variables of the wrong sign change sides at once, one at a time if
     that does not shrink their number; a slack per floor makes the problem a linear
@@ -119,8 +123,8 @@ def non_negative(
     Args:
         gram: G (k, k) symmetric positive definite, float64.
         linear: c (k,).
-        weight: of the floor, 0 for none.
-        floor: level of the penalty.
+        weight: of the floors, (k,) or one number, 0 for none.
+        floor: their levels, (k,) or one number.
         start: guess (k,) of z, of which only the active set is used.
 
     Returns:
@@ -139,6 +143,7 @@ def non_negative(
         >>> non_negative(gram, torch.tensor([2.0, -1.0], dtype=torch.float64)).round(decimals=9)
         tensor([1., 0.], dtype=torch.float64)
     """
+    weight, floor = (torch.as_tensor(t).to(linear).expand_as(linear) for t in (weight, floor))
     guess = torch.zeros_like(linear) if start is None else start
     free, above = guess > 0, guess >= floor
     fewest, patience = 2 * len(linear) + 1, _PATIENCE
@@ -149,9 +154,9 @@ def non_negative(
         part = gram[index][:, index] + torch.diag_embed(pulled[index])
         z[index] = _solved(part, (linear + floor * pulled)[index])
         slope = gram @ z - linear - pulled * (floor - z)
-        tiny = 1e-12 * (linear.abs().max() + weight * floor)
+        tiny = 1e-12 * (linear.abs().max() + (weight * floor).max())
         wrong = torch.where(free, z < 0, slope < -tiny)
-        turned = torch.where(above, z < floor, z > floor) & bool(weight)
+        turned = torch.where(above, z < floor, z > floor) & (weight > 0)
         count = int(wrong.sum() + turned.sum())
         if count == 0:
             return z
@@ -168,16 +173,17 @@ def non_negative(
     return _active_set(gram, linear, weight, floor)
 
 
-def _active_set(gram: Tensor, linear: Tensor, weight: float, floor: float) -> Tensor:
+def _active_set(gram: Tensor, linear: Tensor, weight: Tensor, floor: Tensor) -> Tensor:
     from scipy.optimize import nnls
 
     factor = _cholesky(gram).cpu().numpy()
     right = np.linalg.solve(factor, linear.cpu().numpy())
     size = len(right)
-    if weight:
-        pull = math.sqrt(weight) * np.eye(size)
+    if bool((weight > 0).any()):
+        root = weight.sqrt()
+        pull = np.diag(root.cpu().numpy())
         rows = np.block([[factor.T, np.zeros((size, size))], [pull, -pull]])
-        right = np.concatenate([right, np.full(size, math.sqrt(weight) * floor)])
+        right = np.concatenate([right, (root * floor).cpu().numpy()])
     else:
         rows = factor.T
     found, _ = nnls(rows, right, maxiter=100 * size)

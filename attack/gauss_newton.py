@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +11,6 @@ from torch import Tensor
 from attack.mlp import Network
 from attack.objectives.base import Candidates, Objective, gradients
 from attack.objectives.closed_form import Backward, Forward, backward_pass, forward_pass
-from attack.objectives.penalties import Penalty
 from attack.objectives.residual import Kernel, ResidualObjective
 from attack.optimisers import Move, Problem, Solver, State
 from attack.spans import SpanObjective
@@ -177,7 +175,7 @@ def curvature(objective: Objective, candidates: Candidates) -> Tensor:
                 total = part if total is None else total + part
         assert total is not None
         total = 0.5 * (total + total.T)
-        _add_penalties(objective.penalties, candidates.detach(), total)
+        _add_penalties(objective, candidates.detach(), total)
     return total
 
 
@@ -276,9 +274,9 @@ def _inner(first: Tensor, second: Tensor) -> Tensor:
     return (first.flatten(0, 1) @ second.flatten(0, 1).T).reshape(m, q, n, r)
 
 
-def _add_penalties(penalties: Sequence[Penalty], at: Candidates, matrix: Tensor) -> None:
+def _add_penalties(objective: Objective, at: Candidates, matrix: Tensor) -> None:
     """Add half the Hessian of each penalty, one block per candidate, by autograd."""
-    if not penalties:
+    if not objective.penalties:
         return
     m, dimension = at.x.shape
     z = torch.cat([at.x, at.lam], 1).requires_grad_()
@@ -287,7 +285,7 @@ def _add_penalties(penalties: Sequence[Penalty], at: Candidates, matrix: Tensor)
     rows = torch.arange(m, device=z.device)
     with torch.enable_grad():
         x, lam = z[:, :dimension], z[:, dimension:]
-        total = torch.stack([p.values(x, lam).sum() for p in penalties]).sum()
+        total = objective.penalty_values(at.with_points(x, lam)).sum()
         (slope,) = gradients(total, [z], graph=True)
         # A penalty sees one candidate, so that one pass gives a column of every block.
         for column in range(q):

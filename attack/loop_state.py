@@ -101,6 +101,10 @@ class LoopState:
     def first(candidates: Candidates, settings: SolveSettings) -> LoopState:
         """Return the state before the first step."""
         generator = torch.Generator().manual_seed(settings.seed)
+        if settings.penalties == "whole":
+            candidates = Candidates(candidates.x, candidates.lam, candidates.labels)
+        elif candidates.mass is None:
+            candidates = candidates.with_mass()
         memory = settings.build().begin(candidates)
         return LoopState(
             0, candidates.detach(), memory, generator.get_state(), wait=settings.window or 1

@@ -315,7 +315,7 @@ def _start(
             raise InvalidInputError("count", f"{first.count}, as the start has", count)
         if labels is not None or share != 1:
             raise InvalidInputError("start", "images beside labels or a share", "candidates")
-        parts = [first.x, first.lam, *([] if first.labels is None else [first.labels])]
+        parts = [p for p in (first.x, first.lam, first.labels, first.mass) if p is not None]
         about: dict[str, Any] = {"kind": "candidates", "sha256": tensors_sha256(parts)}
     else:
         images = _images(start)
@@ -345,16 +345,17 @@ def _images(start: str | os.PathLike[str] | StartImages) -> StartImages | None:
 
 def _taken(start: Run | Candidates, objective: Objective) -> Candidates:
     if isinstance(start, Run):
-        parts = (start.candidates, start.multipliers, start.labels)
-        x, lam, labels = (None if p is None else torch.from_numpy(p.copy()) for p in parts)
+        parts = (start.candidates, start.multipliers, start.labels, start.masses)
+        x, lam, labels, mass = (None if p is None else torch.from_numpy(p.copy()) for p in parts)
         assert x is not None
         assert lam is not None
     else:
-        x, lam, labels = start.x.clone(), start.lam.clone(), start.labels
+        x, lam, labels, mass = start.x.clone(), start.lam.clone(), start.labels, start.mass
     device, dtype = objective.device, objective.dtype
     if labels is not None:
         labels = labels.to(device, dtype if labels.dtype.is_floating_point else labels.dtype)
-    first = Candidates(x.to(device, dtype), lam.to(device, dtype), labels)
+    mass = None if mass is None else mass.to(device, dtype)
+    first = Candidates(x.to(device, dtype), lam.to(device, dtype), labels, mass)
     objective.check(first)
     return first.detach()
 

@@ -134,6 +134,7 @@ class Recorder:
             seconds=self.earlier + time.monotonic() - self.began,
             image_shape=self.image_shape,
             path=path,
+            masses=None if at.mass is None else at.mass.cpu().numpy().copy(),
         )
         if self.folder is not None:
             self.folder.finish(run)

@@ -48,6 +48,8 @@ class Snapshot:
 class Run:
     """What an attack found: ``candidates`` (m, D), ``multipliers`` (m, K), ``labels`` (m,) or None.
 
+    ``masses`` (m,) are the parts of penalties they bear, None for a whole one each.
+
     They are in the dtype of the run and the coordinates of the samples, mean removed. ``loss`` and
     ``data_loss`` are those of the candidates; ``history`` has the columns `attack.solve.COLUMNS`;
     ``snapshots`` holds the start and the candidates after every round that changed them. ``check``
@@ -72,6 +74,7 @@ class Run:
     seconds: float
     image_shape: tuple[int, ...] | None = None
     path: Path | None = None
+    masses: Array | None = None
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.array(self.candidates, dtype=dtype, copy=copy)
@@ -211,6 +214,8 @@ class RunFolder:
         tensors = {"candidates": run.candidates, "multipliers": run.multipliers}
         if run.labels is not None:
             tensors["labels"] = run.labels
+        if run.masses is not None:
+            tensors["masses"] = run.masses
         shape = None if run.image_shape is None else list(run.image_shape)
         content = pack({k: torch.from_numpy(v) for k, v in tensors.items()}, {"image_shape": shape})
         write_whole(self.path / CANDIDATES, content)
@@ -266,6 +271,7 @@ def load_run(path: PathLike) -> Run:
             candidates=tensors["candidates"].numpy(),
             multipliers=tensors["multipliers"].numpy(),
             labels=None if "labels" not in tensors else tensors["labels"].numpy(),
+            masses=None if "masses" not in tensors else tensors["masses"].numpy(),
             loss=_number(report["loss"]),
             data_loss=_number(report["data_loss"]),
             steps=int(report["steps"]),

@@ -78,7 +78,7 @@ def check_second_order(
 
     def product(v: Tensor) -> Tensor:
         plain = operator(v)
-        return plain + 2 * objective.penalty_products(at, v) if objective.penalties else plain
+        return plain + objective.split_penalty_products(at, v) if objective.penalties else plain
 
     pairs = smallest_eigenpairs(
         product, at.count, objective.dimension, seed=seed, iterations=products,

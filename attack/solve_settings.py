@@ -16,6 +16,7 @@ from identify.errors import InvalidInputError
 
 SOLVERS = ("sgd", "adam", "lbfgs", "gauss-newton")
 SPLITTING = ("off", "paper", "auto")
+PENALTIES = ("shared", "whole")
 _RATES = {"sgd": (1e-2, 1e-4), "adam": (0.02, 0.02)}
 
 
@@ -25,9 +26,11 @@ class SolveSettings:
 
     ``rate_x``, ``rate_lam``, ``momentum`` are those of sgd and adam, ``memory`` the pairs of lbfgs.
     ``multipliers`` are "free", "fixed", or "eliminated" every ``eliminate_every`` steps with a
-    relative ``ridge``. ``splitting`` "paper" splits every ``interval`` steps, "auto" when the loss
-    falls by less than the share ``stall`` over ``window`` steps, and every ``interval`` steps at
-    the latest; ``limit`` is the largest number of candidates, ``products`` the effort per round.
+    relative ``ridge``. ``penalties`` are "shared" by the halves of a candidate, so that a split
+    changes none by itself, or "whole" for each, as "paper" has them. ``splitting`` "paper" splits
+    every ``interval`` steps, "auto" when the loss falls by less than the share ``stall`` over
+    ``window`` steps, and every ``interval`` steps at the latest; ``limit`` is the largest number of
+    candidates, ``products`` the effort per round.
     The loop ends after ``steps``, or at a loss of ``target_loss``; it logs every ``log_every``.
 
     Raises InvalidInputError for values out of range or that contradict one another.
@@ -51,6 +54,7 @@ class SolveSettings:
     window: int | None = None
     stall: float = 0.01
     limit: int | None = None
+    penalties: str | None = None
     products: int = 24
     target_loss: float = 0.0
     log_every: int = 10
@@ -60,6 +64,12 @@ class SolveSettings:
         _one_of("solver", self.solver, SOLVERS)
         _one_of("splitting", self.splitting, SPLITTING)
         _one_of("multipliers", self.multipliers, MULTIPLIERS)
+        if self.penalties is None:
+            shared = self.splitting == "auto"
+            object.__setattr__(self, "penalties", "shared" if shared else "whole")
+        _one_of("penalties", self.penalties, PENALTIES)
+        if self.penalties == "shared" and self.splitting == "paper":
+            raise InvalidInputError("penalties", "whole with splitting paper", "shared")
         for name, least in (
             ("steps", 0), ("products", 1), ("log_every", 1), ("seed", 0),
         ):  # fmt: skip
@@ -128,7 +138,7 @@ class SolveSettings:
         return dataclasses.asdict(self)
 
 
-def _one_of(name: str, value: str, words: tuple[str, ...]) -> None:
+def _one_of(name: str, value: object, words: tuple[str, ...]) -> None:
     if value not in words:
         raise InvalidInputError(name, f"one of {', '.join(words)}", value)
 

@@ -72,7 +72,8 @@ def offspring(candidates: Candidates, plan: SplitPlan, steps: Tensor) -> tuple[C
 
     Halves: (x + eps v, lam/2), (x - eps v, lam/2). With opposite signs: (x, 2 lam),
     (x + eps v, -lam/2), (x - eps v, -lam/2). The first of them keeps the place of its parent, the
-    others are appended. Both keep sum_i lam_i phi(x_i) up to eps^2 and are even in eps.
+    others are appended. Both keep sum_i lam_i phi(x_i) up to eps^2 and are even in eps. A mass is
+    halved; of opposite signs the first takes half of it, the others a quarter each.
 
     Args:
         candidates: m candidates.
@@ -107,7 +108,13 @@ def offspring(candidates: Candidates, plan: SplitPlan, steps: Tensor) -> tuple[C
     origin = torch.cat([torch.arange(len(x), device=x.device), chosen, chosen[opposite]])
     points = torch.cat([first, start - shift, (start + shift)[opposite]])
     multipliers = torch.cat([first_lam, side, side[opposite]])
-    return candidates.select(origin).with_points(points, multipliers), origin
+    new = candidates.select(origin).with_points(points, multipliers)
+    if new.mass is not None:
+        part = torch.where(opposite, 0.25, 0.5).to(x)
+        factor = torch.ones_like(x[:, 0])
+        factor[chosen] = 0.5
+        new = new.with_mass(new.mass * torch.cat([factor, part, part[opposite]]))
+    return new, origin
 
 
 def paper_choice(values: Tensor) -> Tensor:
@@ -179,15 +186,17 @@ def auto_plan(
 
     Halves change the loss by a jump of the penalties plus eps^2/2 v.(S_i + 2 D^2 h)v; offspring of
     opposite signs, where `high` allows them, by another jump plus eps^2/2 v.(-S_i + 2 D^2 h)v,
-    and must be twice as good, since they cost two candidates. A split whose jump exceeds the whole
-    data loss cannot pay. `curvature` is v -> D^2 h(x_i) v_i.
+    and must be twice as good, since they cost two candidates. Where penalties are shared by mass s,
+    nothing jumps and s D^2 h takes the place of 2 D^2 h, half of it for opposite signs. A split
+    whose jump exceeds the whole data loss cannot pay. `curvature` is v -> P_i v_i of
+    `split_penalty_products`.
     """
     eps = torch.finfo(low.values.dtype).eps
     values, directions = low.values, low.vectors
     opposite = torch.zeros_like(values, dtype=torch.bool)
     if high is not None:
         bend = (high.vectors * curvature(high.vectors)).sum(1)
-        turned = 4 * bend - high.values
+        turned = (2.0 if candidates.mass is None else 1.5) * bend - high.values
         opposite = turned < 2 * values.clamp_max(0)
         values = torch.where(opposite, turned, values)
         directions = torch.where(opposite[:, None], high.vectors, directions)
@@ -293,7 +302,10 @@ def joined(first: Candidates, second: Candidates) -> Candidates:
         >>> joined(one, one).count
         2
     """
-    labels = None
+    labels = mass = None
     if first.labels is not None and second.labels is not None:
         labels = torch.cat([first.labels, second.labels])
-    return Candidates(torch.cat([first.x, second.x]), torch.cat([first.lam, second.lam]), labels)
+    if first.mass is not None and second.mass is not None:
+        mass = torch.cat([first.mass, second.mass])
+    points, multipliers = torch.cat([first.x, second.x]), torch.cat([first.lam, second.lam])
+    return Candidates(points, multipliers, labels, mass)

@@ -38,6 +38,7 @@ class _Move:
     partner: int | None
     x: Tensor | None
     lam: Tensor | None
+    mass: Tensor | None
 
 
 def tidy(
@@ -143,7 +144,8 @@ def merged_points(candidates: Candidates, pairs: Tensor) -> Candidates:
     even = torch.full_like(weight, 0.5)
     weight = torch.where(total > 0, weight / total.clamp_min(torch.finfo(x.dtype).tiny), even)
     point = (weight[:, :, None] * x[pairs]).sum(1)
-    return candidates.select(pairs[:, 0]).with_points(point, lam[pairs].sum(1))
+    merged = candidates.select(pairs[:, 0]).with_points(point, lam[pairs].sum(1))
+    return merged if candidates.mass is None else merged.with_mass(candidates.mass[pairs].sum(1))
 
 
 def _moves_by_gram(
@@ -183,7 +185,7 @@ def _moves_by_gram(
         rise = (gradient[rows] * change).sum() + 0.5 * (step[rows] * change).sum()
         rise = rise + penalty[count + number] - penalty[kept] - penalty[gone]
         if float(rise) <= slack:
-            moves.append(_Move(gone, kept, points.x[number], points.lam[number]))
+            moves.append(_merge(gone, kept, points, number))
             gradient, lam[rows[:2]], lam[rows[2]] = gradient + step, 0, points.lam[number]
             alive[rows[:2]] = False
             # A merged candidate is not pruned in the same round: it stands for two.
@@ -199,7 +201,7 @@ def _moves_by_gram(
         if not bool(useless.any()):
             break
         worst = int(torch.where(useless, rise, torch.inf).argmin())
-        moves.append(_Move(worst, None, None, None))
+        moves.append(_Move(worst, None, None, None, None))
         gradient = gradient + shifted([worst], -lam[worst][None])
         lam[worst] = 0
         alive[worst] = False
@@ -212,19 +214,28 @@ def _moves_by_size(candidates: Candidates, pairs: Tensor, points: Candidates) ->
     small = weight <= _NEGLIGIBLE * weight.max()
     small[pairs.flatten()] = False
     order = torch.argsort(weight, stable=True)
-    moves = [_Move(i, None, None, None) for i in order[small[order]].tolist()]
+    moves = [_Move(i, None, None, None, None) for i in order[small[order]].tolist()]
     moves = moves[: candidates.count - 1]
     for number, (kept, gone) in enumerate(pairs.tolist()):
-        moves.append(_Move(gone, kept, points.x[number], points.lam[number]))
+        moves.append(_merge(gone, kept, points, number))
     return moves
+
+
+def _merge(gone: int, kept: int, points: Candidates, number: int) -> _Move:
+    mass = None if points.mass is None else points.mass[number]
+    return _Move(gone, kept, points.x[number], points.lam[number], mass)
 
 
 def _moved(candidates: Candidates, moves: list[_Move]) -> tuple[Candidates, Tensor]:
     x, lam = candidates.x.detach().clone(), candidates.lam.detach().clone()
+    mass = None if candidates.mass is None else candidates.mass.clone()
     stays = torch.ones(len(x), dtype=torch.bool, device=x.device)
     for move in moves:
         stays[move.gone] = False
         if move.partner is not None and move.x is not None and move.lam is not None:
             x[move.partner], lam[move.partner] = move.x, move.lam
+            if mass is not None and move.mass is not None:
+                mass[move.partner] = move.mass
     origin = stays.nonzero()[:, 0]
-    return candidates.with_points(x, lam).select(origin), origin
+    moved = candidates.with_points(x, lam)
+    return (moved if mass is None else moved.with_mass(mass)).select(origin), origin

@@ -230,10 +230,10 @@ def _auto_round(
     operator = objective.splitting_operator(kept)
 
     def bend(v: Tensor) -> Tensor:
-        return objective.penalty_products(kept, v)
+        return objective.split_penalty_products(kept, v)
 
     def product(v: Tensor) -> Tensor:
-        return operator(v) + 2 * bend(v) if objective.penalties else operator(v)
+        return operator(v) + bend(v) if objective.penalties else operator(v)
 
     find = extreme_eigenpairs if objective.signed else smallest_eigenpairs
     found = find(

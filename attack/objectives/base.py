@@ -22,6 +22,7 @@ class Candidates:
     """The points of an attack: ``x`` (m, D), multipliers ``lam`` (m, K), ``labels`` (m,) or None.
 
     Labels are never optimised: -1 and 1 in the dtype of ``x``, targets, or class numbers (int64).
+    ``mass`` (m,) > 0 is the part of a penalty that each bears, None for a whole one each.
 
     Example:
         >>> Candidates(torch.zeros(3, 4), torch.ones(3, 1)).count
@@ -31,6 +32,7 @@ class Candidates:
     x: Tensor
     lam: Tensor
     labels: Tensor | None = None
+    mass: Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -45,16 +47,26 @@ class Candidates:
             tensor([[0., 0., 1.],
                     [0., 0., 1.]])
         """
-        labels = None if self.labels is None else self.labels[index]
-        return Candidates(self.x[index], self.lam[index], labels)
+        labels, mass = (p if p is None else p[index] for p in (self.labels, self.mass))
+        return Candidates(self.x[index], self.lam[index], labels, mass)
 
     def with_points(self, x: Tensor, lam: Tensor) -> Candidates:
-        """Return the same labels with other points and multipliers."""
-        return Candidates(x, lam, self.labels)
+        """Return the same labels and masses with other points and multipliers."""
+        return Candidates(x, lam, self.labels, self.mass)
+
+    def with_mass(self, mass: Tensor | None = None) -> Candidates:
+        """Return the same candidates with other masses, 1 each unless given.
+
+        Example:
+            >>> Candidates(torch.zeros(2, 4), torch.ones(2, 1)).with_mass().mass
+            tensor([1., 1.])
+        """
+        mass = torch.ones_like(self.x[:, 0]) if mass is None else mass
+        return Candidates(self.x, self.lam, self.labels, mass)
 
     def detach(self) -> Candidates:
         """Return the candidates cut from any autograd graph."""
-        return Candidates(self.x.detach(), self.lam.detach(), self.labels)
+        return Candidates(self.x.detach(), self.lam.detach(), self.labels, self.mass)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +96,13 @@ class MultiplierSystem:
 
 
 class Objective(ABC):
-    """L(X, lam) = l(sum_i lam_i phi(x_i)) + sum_i h(x_i, lam_i) over m candidates.
+    """L(X, lam) = l(sum_i lam_i phi(x_i)) + sum_i s_i h(x_i, lam_i / s_i) over m candidates.
 
-    The first part is the data loss, h the penalties. Implementations are frozen dataclasses with
-    the fields below. ``normaliser`` is a fixed count (the 1/m of the peers): replacing a candidate
-    by two halves leaves sum_i lam_i phi(x_i) as it is only because the count does not follow.
+    The first part is the data loss, h the penalties, s_i the mass of a candidate, 1 unless it has
+    another: halves of a candidate with half its mass each cost what it did. Implementations are
+    frozen dataclasses with the fields below. ``normaliser`` is a fixed count (the 1/m of the
+    peers): replacing a candidate by two halves leaves sum_i lam_i phi(x_i) as it is only because
+    the count does not follow.
     """
 
     name: str
@@ -161,26 +175,38 @@ class Objective(ABC):
         return total + self.penalty_values(candidates.detach()).sum() if self.penalties else total
 
     def penalty_values(self, candidates: Candidates) -> Tensor:
-        """Return the penalties h(x_i, lam_i), shape (m,), differentiable by autograd."""
+        """Return the penalties s_i h(x_i, lam_i / s_i), shape (m,), differentiable by autograd."""
         total = candidates.x.new_zeros(candidates.count)
+        lam, mass = _unit_multipliers(candidates), candidates.mass
         for penalty in self.penalties:
-            total = total + penalty.values(candidates.x, candidates.lam)
-        return total
+            total = total + penalty.values(candidates.x, lam)
+        return total if mass is None else mass * total
 
     def penalty_gradients(self, candidates: Candidates) -> tuple[Tensor, Tensor]:
-        """Return the gradients of sum_i h(x_i, lam_i) in x (m, D) and lam (m, K)."""
-        x, lam = candidates.x.detach(), candidates.lam.detach()
+        """Return the gradients of the sum of the penalties in x (m, D) and lam (m, K)."""
+        x, lam = candidates.x.detach(), _unit_multipliers(candidates).detach()
         grad_x, grad_lam = torch.zeros_like(x), torch.zeros_like(lam)
         for penalty in self.penalties:
             penalty.add_gradients(x, lam, grad_x, grad_lam)
+        if candidates.mass is not None:
+            grad_x *= candidates.mass[:, None]
         return grad_x, grad_lam
 
     def penalty_products(self, candidates: Candidates, v: Tensor) -> Tensor:
-        """Return D^2_x h(x_i, lam_i) v_i for v (m, D)."""
+        """Return s_i D^2_x h(x_i) v_i for v (m, D)."""
         total = torch.zeros_like(v)
         for penalty in self.penalties:
             total += penalty.products(candidates.x.detach(), v)
-        return total
+        return total if candidates.mass is None else candidates.mass[:, None] * total
+
+    def split_penalty_products(self, candidates: Candidates, v: Tensor) -> Tensor:
+        """Return P_i v_i: two halves at x_i +- eps v change the penalties by eps^2/2 v.P_i v.
+
+        P_i = s_i D^2 h where they share its mass; 2 D^2 h, after a jump by h, where each bears a
+        whole penalty.
+        """
+        found = self.penalty_products(candidates, v)
+        return found if candidates.mass is not None else 2 * found
 
     def data_value_and_gradients(self, candidates: Candidates) -> tuple[Tensor, Tensor, Tensor]:
         """Return the data loss and its gradients in x and lam, by autograd unless overridden."""
@@ -266,7 +292,10 @@ class Objective(ABC):
             raise InvalidInputError("x", f"shape (m, {self.dimension}), m >= 1", tuple(x.shape))
         if lam.shape != (len(x), self.columns):
             raise InvalidInputError("lam", f"shape ({len(x)}, {self.columns})", tuple(lam.shape))
-        for name, tensor in (("x", x), ("lam", lam)):
+        mass = torch.ones_like(x[:, 0]) if candidates.mass is None else candidates.mass
+        if mass.shape != (len(x),) or bool((mass <= 0).any()):
+            raise InvalidInputError("mass", f"{len(x)} positive numbers", tuple(mass.shape))
+        for name, tensor in (("x", x), ("lam", lam), ("mass", mass)):
             if tensor.dtype != self.dtype or tensor.device != self.device:
                 raise InvalidInputError(
                     name, f"{self.dtype} on {self.device}", f"{tensor.dtype} on {tensor.device}"
@@ -274,6 +303,11 @@ class Objective(ABC):
             if not bool(torch.isfinite(tensor).all()):
                 raise InvalidInputError(name, "finite numbers", "NaN or infinity")
         self.check_labels(candidates.labels, len(x))
+
+
+def _unit_multipliers(candidates: Candidates) -> Tensor:
+    mass = candidates.mass
+    return candidates.lam if mass is None else candidates.lam / mass[:, None]
 
 
 def needs_graph(candidates: Candidates) -> bool:

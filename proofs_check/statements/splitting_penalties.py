@@ -168,7 +168,7 @@ def _off_edge(found: PenaltyCase) -> PenaltyCase:
     return _moved(found, lambda x: np.where(near, EDGE + 0.2, x))
 
 
-def _smooth_cases(kinds: tuple[str, ...]) -> SearchStrategy[PenaltyCase]:
+def smooth_cases(kinds: tuple[str, ...]) -> SearchStrategy[PenaltyCase]:
     return _cases(kinds).map(_off_edge)
 
 
@@ -218,7 +218,7 @@ def _algebra() -> bool:
     return bool(found == claim)
 
 
-_SMOOTH = Hypothesis(
+SMOOTH = Hypothesis(
     "smooth",
     "h is smooth in x near x_i: no coordinate on the edge of a box",
     _smooth_here,
@@ -246,11 +246,11 @@ PENALTIES = Statement(
             "independent",
             "h does not depend on the multiplier",
             lambda found: found.penalty.kind in FREE,
-            lambda: _smooth_cases(TIED),
+            lambda: smooth_cases(TIED),
         ),
-        _SMOOTH,
+        SMOOTH,
     ),
-    instances=lambda: _smooth_cases(FREE),
+    instances=lambda: smooth_cases(FREE),
     conclusion=_free,
     sabotages=_SABOTAGES,
     code=(*CODE, "attack.split_rules.auto_plan"),
@@ -274,8 +274,8 @@ ANY = Statement(
     ),
     source="ours",
     topic="splitting",
-    hypotheses=(_SMOOTH,),
-    instances=lambda: _smooth_cases(FREE + TIED),
+    hypotheses=(SMOOTH,),
+    instances=lambda: smooth_cases(FREE + TIED),
     conclusion=_any,
     sabotages=_SABOTAGES,
     algebra=_algebra,

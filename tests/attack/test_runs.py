@@ -98,7 +98,8 @@ def test_the_loss_is_that_of_the_candidates(tmp_path: Path) -> None:
     activation = attack.Activation("soft_relu", 20.0)
     objective = haim_objective(VICTIM, normaliser=4, activation=activation)
     assert found.labels is not None
-    parts = (found.candidates, found.multipliers, found.labels)
+    assert found.masses is not None
+    parts = (found.candidates, found.multipliers, found.labels, found.masses)
     at = attack.Candidates(*(torch.from_numpy(part) for part in parts))
     assert float(objective.value(at)) == pytest.approx(found.loss)
 

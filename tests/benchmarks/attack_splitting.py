@@ -288,6 +288,7 @@ def measure(
                 "step": step,
                 "seconds": seconds,
                 "loss": float(attacked.with_step(step).value(candidates)),
+                "data_loss": float(attacked.with_step(step).data_value(candidates)),
                 "candidates": candidates.count,
                 **{kind: found["found"][kind] for kind in KINDS},
             }

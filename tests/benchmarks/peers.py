@@ -7,6 +7,7 @@ compared. `Peer.run` returns what a user of those programs would have after the 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,8 +98,13 @@ class Peer:
         assert floor is not None
         return total + box + 5 * ((floor - lam).relu() ** 2).sum()
 
-    def run(self, steps: int, every: int) -> tuple[Candidates, list[tuple[int, float, float]]]:
-        """Run; the history has (step, CPU seconds, loss before that step), the end included."""
+    def run(
+        self, steps: int, every: int, watch: Callable[[int, Candidates], None] | None = None
+    ) -> tuple[Candidates, list[tuple[int, float, float]]]:
+        """Run; the history has (step, CPU seconds, loss before that step), the end included.
+
+        ``watch`` gets the candidates after those steps; its time counts.
+        """
         x = self.start.x.to(self.dtype).clone().requires_grad_()
         lam = self.start.lam.to(self.dtype).clone().requires_grad_()
         setting = self.setting
@@ -116,6 +122,8 @@ class Peer:
             solver.step()
             if step % every == 0:
                 history.append((step, time.process_time() - began, float(loss.detach())))
+                if watch is not None:
+                    watch(step + 1, Candidates(x.detach(), lam.detach(), self.start.labels))
         seconds = time.process_time() - began
         history.append((steps, seconds, float(self.loss(x, lam, steps).detach())))
         return Candidates(x.detach(), lam.detach(), self.start.labels), history
