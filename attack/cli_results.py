@@ -27,7 +27,8 @@ IntArray = npt.NDArray[np.intp]
 SCORES, PICTURES = "evaluation.json", "evaluation.npz"
 # Settings that a run without splitting has no use for, and facts that decide nothing.
 _OF_SPLITTING = (
-    "splitting", "interval", "window", "stall", "limit", "penalties", "products", "log_every",
+    "splitting", "interval", "window", "stall", "limit", "penalties", "rollback", "products",
+    "log_every",
 )  # fmt: skip
 _FREE = ("versions", "threads", "solver")
 

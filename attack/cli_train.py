@@ -127,6 +127,7 @@ def train_victim(
         device=device,
         time_limit=time_limit,
         progress=progress,
+        interruptible=True,
     )
     return Victim(trained, data, held_out)
 

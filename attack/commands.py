@@ -83,6 +83,9 @@ def train(
         title = "Trained network"
         print(f"{title}\n{'=' * len(title)}\n{victim.trained}")
         print(f"\nwritten to {files.model.parent}: {', '.join(written)}", flush=True)
+    if victim.trained.stopped == "interrupted":
+        told.note(f"what was reached is in {files.model}; --initial continues from it")
+        return INTERRUPTED
     return 0
 
 

@@ -172,6 +172,12 @@ class Descent:
         self._log()
         return found.stopped
 
+    def settle(self) -> None:
+        """End here, wherever an interrupt came: loss, gradient and history of the parameters."""
+        self.progress = None
+        self._value, self._gradient = self._evaluate(self.problem, self.leaves)
+        self._log()
+
     def _reason(self, logged: bool) -> str | None:
         settings = self.settings
         target = settings.target_loss

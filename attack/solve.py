@@ -269,7 +269,7 @@ class _Loop:
             given = problem.eliminated(given)
         new, origin, record = split_candidates(
             problem.objective, given, mode="paper" if settings.splitting == "paper" else "auto",
-            seed=seed, limit=max(1, most), products=settings.products,
+            seed=seed, limit=max(1, most), products=settings.products, rollback=settings.rollback,
         )  # fmt: skip
         taken = settings.limit is None or new.count <= settings.limit
         if not taken:

@@ -30,7 +30,8 @@ class SolveSettings:
     changes none by itself, or "whole" for each, as "paper" has them. ``splitting`` "paper" splits
     every ``interval`` steps, "auto" when the loss falls by less than the share ``stall`` over
     ``window`` steps, and every ``interval`` steps at the latest; ``limit`` is the largest number of
-    candidates, ``products`` the effort per round.
+    candidates, ``products`` the effort per round. Without ``rollback`` "paper" keeps rounds that
+    raise the loss, as the authors do.
     The loop ends after ``steps``, or at a loss of ``target_loss``; it logs every ``log_every``.
 
     Raises InvalidInputError for values out of range or that contradict one another.
@@ -55,6 +56,7 @@ class SolveSettings:
     stall: float = 0.01
     limit: int | None = None
     penalties: str | None = None
+    rollback: bool = True
     products: int = 24
     target_loss: float = 0.0
     log_every: int = 10
@@ -70,6 +72,10 @@ class SolveSettings:
         _one_of("penalties", self.penalties, PENALTIES)
         if self.penalties == "shared" and self.splitting == "paper":
             raise InvalidInputError("penalties", "whole with splitting paper", "shared")
+        if not isinstance(self.rollback, bool):
+            raise InvalidInputError("rollback", "true or false", self.rollback)
+        if not self.rollback and self.splitting != "paper":
+            raise InvalidInputError("rollback", "splitting paper without it", self.splitting)
         for name, least in (
             ("steps", 0), ("products", 1), ("log_every", 1), ("seed", 0),
         ):  # fmt: skip

@@ -129,6 +129,7 @@ def train_network(
     device: str | torch.device = "cpu",
     time_limit: float | None = None,
     progress: Progress | None = None,
+    interruptible: bool = False,
 ) -> TrainedNetwork:
     """Minimise F = mean loss + decay/2 |theta|^2 by full-batch descent from a small start.
 
@@ -162,6 +163,7 @@ def train_network(
         device: of training and of the result.
         time_limit: seconds, after which the network is returned as it is.
         progress: called with a stage name and a share in [0, 1].
+        interruptible: return what was reached on Ctrl-C, with `stopped` "interrupted".
 
     Raises:
         InvalidInputError: labels outside the classes, shapes or settings that do not fit.
@@ -194,9 +196,15 @@ def train_network(
         problem, start.parameters(), settings, progress=progress,
         deadline=None if time_limit is None else started + time_limit,
     )  # fmt: skip
-    stopped = run.run()
-    if settings.polishing and stopped != "time limit":
-        stopped = run.polish()
+    try:
+        stopped = run.run()
+        if settings.polishing and stopped != "time limit":
+            stopped = run.polish()
+    except KeyboardInterrupt:
+        if not interruptible:
+            raise
+        run.settle()
+        stopped = "interrupted"
     final = run.network
     with torch.no_grad():
         reached = margins(loss, final.forward(problem.samples), problem.labels)

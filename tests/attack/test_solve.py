@@ -477,6 +477,21 @@ def test_rounds_are_recorded_and_lower_the_loss() -> None:
     assert any("candidates split" in text for text, _ in texts)
 
 
+def test_rounds_that_raise_the_loss_are_kept_on_demand() -> None:
+    # A floor above all multipliers makes every split jump.
+    objective, _ = planted()
+    object.__setattr__(objective, "penalties", (FloorPenalty(3.0, weight=1e3),))
+    settings: dict[str, Any] = {
+        "splitting": "paper", "solver": "lbfgs", "interval": 20, "steps": 21, "log_every": 1,
+    }  # fmt: skip
+    start = objective.start(2, 0, 1.0)
+    kept = run(objective, start=start, rollback=False, **settings).state.rounds[0]
+    back = run(objective, start=start, **settings).state.rounds[0]
+    assert kept.chosen == back.undone != ()
+    assert kept.after > kept.before == back.before == back.after
+    assert kept.count_after > back.count_after == start.count
+
+
 @pytest.mark.parametrize("mode", ["auto", "paper"])
 @pytest.mark.parametrize("limit", [2, 3, 4])
 def test_no_round_passes_the_limit(mode: str, limit: int) -> None:
@@ -615,6 +630,10 @@ def test_the_check_projects_bounded_multipliers() -> None:
         ({"limit": 3}, "limit"),
         ({"seed": -1}, "seed"),
         ({"multipliers": "eliminated"}, "multipliers"),
+        ({"penalties": "none"}, "penalties"),
+        ({"penalties": "shared", "splitting": "paper"}, "penalties"),
+        ({"rollback": False}, "rollback"),
+        ({"rollback": 0, "splitting": "paper"}, "rollback"),
     ],
 )
 def test_settings_that_do_not_fit(fields: dict[str, Any], name: str) -> None:

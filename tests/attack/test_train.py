@@ -361,6 +361,26 @@ class TestDecay:
         product = float(found.parameters[0] * found.parameters[1])
         assert product == pytest.approx(0.9, abs=1e-12)
 
+    def test_an_interrupt_keeps_what_was_reached(self, digits):
+        def interrupt(stage, share):
+            if share > 0.3:
+                raise KeyboardInterrupt
+
+        settings = {"scale": 1e-2, "target_loss": 0.0, "kkt": False, "progress": interrupt}
+        result = train_network(
+            "64-12-1,relu", digits, steps=400, interruptible=True, **settings
+        )  # fmt: skip
+        assert result.stopped == "interrupted"
+        assert 0 < result.steps < 400
+        settings["progress"] = None
+        same = train_network("64-12-1,relu", digits, steps=result.steps, **settings)
+        assert result.network.sha256() == same.network.sha256()
+        assert result.log10_loss == same.log10_loss
+        assert result.gradient_norm == same.gradient_norm
+        assert result.history[-1].step == result.steps
+        with pytest.raises(KeyboardInterrupt):
+            train_network("64-12-1,relu", digits, steps=400, **{**settings, "progress": interrupt})
+
     def test_time_limit_and_progress(self, digits):
         seen = []
         result = train_network(

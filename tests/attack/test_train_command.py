@@ -119,6 +119,25 @@ class TestTrain:
         with np.load(tmp_path / "m.truth.npz") as truth:
             assert truth["targets"].shape == (10, 10)
 
+    def test_an_interrupt_writes_what_was_reached(self, tmp_path, monkeypatch):
+        from identify.cli_output import Log
+
+        def interrupt(self, stage, share):
+            if share > 0.5:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Log, "_plain", interrupt)
+        outcome = kkt(
+            "train", "digits", "--network", "64-20-1,relu", "--per-class", 5, "--scale", 1e-4,
+            "--target-loss", 0, "--steps", 300, "--out", tmp_path / "m",
+        )  # fmt: skip
+        assert outcome.code == 130
+        assert "(interrupted)" in outcome.out
+        assert "--initial continues from it" in outcome.err
+        record = json.loads((tmp_path / "m.json").read_text())
+        assert 0 < record["training"]["steps"] < 300
+        load_network(tmp_path / "m.safetensors")
+
     def test_time_limit_keeps_what_was_reached(self, tmp_path):
         outcome = kkt(
             "train", "digits", "--network", "64-50-1,relu", "--per-class", 90, "--scale", 1e-4,

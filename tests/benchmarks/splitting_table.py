@@ -14,7 +14,7 @@ from identify.results import FloatArray
 Row = dict[str, Any]
 LOSSES = (
     "objective", "data", "at equal", "mode", "runs", "loss, median", "over that of off, median",
-    "lower in", "p", "candidates", "CPU s",
+    "lower in", "p", "over that of the true images, median", "candidates", "CPU s",
 )  # fmt: skip
 COUNTS = {
     "SSIM > 0.4, NCC": ("matched_ncc", "ssim > 0.4"),
@@ -105,7 +105,8 @@ def _ends(part: list[Row], at: str) -> dict[str, dict[tuple[str, int], Row]]:
         points = row["curve"]
         if at == "time":
             points = [p for p in points if p["seconds"] <= shortest[pair]] or points[:1]
-        ends.setdefault(row["mode"], {})[pair] = {**points[-1], "null": row["null"]}
+        end = {**points[-1], "null": row["null"], "at_truth": row["at_truth"]}
+        ends.setdefault(row["mode"], {})[pair] = end
     return ends
 
 
@@ -118,6 +119,7 @@ def _losses(ends: list[Row], pairs: list[tuple[Row, Row]]) -> list[str]:
     else:
         cells += ["", "", ""]
     seconds = np.mean([e["seconds"] for e in ends])
+    cells.append(f"{np.median([e['loss'] / e['at_truth'] for e in ends]):.2g}")
     return [*cells, _range([e["candidates"] for e in ends]), f"{seconds:.0f}"]
 
 
