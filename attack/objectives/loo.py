@@ -81,7 +81,10 @@ def loo_objective(
     columns = final.outputs * (2 if features == "both" else 1)
     penalties: list[Penalty] = []
     if box is not None:
-        penalties.append(BoxPenalty(*box, weight=box_weight, mean=True))
+        lower, upper = (
+            b.to(final.device, final.dtype) if isinstance(b, Tensor) else b for b in box
+        )
+        penalties.append(BoxPenalty(lower, upper, weight=box_weight, mean=True))
     if blur:
         if image_shape is None:
             raise InvalidInputError("image_shape", "(C, H, W) for the blur penalty", None)

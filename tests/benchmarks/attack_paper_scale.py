@@ -30,18 +30,17 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from attack import reconstruct
 from attack.builders import tensors_sha256
 from attack.checkpoints import load_state, pack, save_state, unpack, write_whole
 from attack.data import ImageData, load_images
 from attack.loop_state import LoopState, Row, summarised
-from attack.networks import Network, parse_spec, save_network
+from attack.networks import parse_spec, save_network
 from attack.objectives import Candidates, ResidualObjective
 from attack.presets import preset
 from attack.runs import REPORT, load_run
@@ -50,15 +49,7 @@ from attack.solve_settings import SolveSettings
 from attack.splitting import split_candidates
 from attack.train import train_network
 from identify.errors import KktCertError
-from tests.benchmarks.attack_splitting import (
-    CANDIDATES_A_SAMPLE,
-    GROWTH,
-    MARGIN,
-    MODES,
-    PRESETS_OF,
-    Cell,
-    scores,
-)
+from tests.benchmarks import attack_splitting as paired
 from tests.benchmarks.splitting_table import COUNTS, METRICS, NULLS, finished, keep, markdown
 
 OBJECTIVES, DATA = ("haim", "loo"), ("mnist", "cifar10", "digits")
@@ -66,12 +57,11 @@ TRAINING = {"haim": 2_000, "loo": 20_000}
 CHUNK = 100
 """Training is kept after so many steps; only whole chunks count, so that pieces change nothing."""
 SEED, SHARE, SAVE_SECONDS = 0, 0.95, 60.0
-KEYS = ("objective", "data", "mode", "per_class", "width", "steps", "training", "dtype")
+Fields = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Job:
-    """One row of the table; the fields are `KEYS`."""
+class Job(NamedTuple):
+    """One row of the table, and what distinguishes it from others."""
 
     objective: str
     data: str
@@ -83,12 +73,7 @@ class Job:
     dtype: str
 
     @property
-    def key(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in KEYS)
-
-    @property
     def victim(self) -> str:
-        """What distinguishes its victim from others."""
         parts = (self.objective, self.data, self.per_class, self.width, self.training)
         return "-".join(map(str, parts))
 
@@ -98,22 +83,13 @@ class Job:
 
     @property
     def candidates(self) -> int:
-        return CANDIDATES_A_SAMPLE * 2 * self.per_class
+        return paired.CANDIDATES_A_SAMPLE * 2 * self.per_class
 
     @property
-    def interval(self) -> int:
-        """A quarter of the steps, rounded up: three rounds, none just before the end."""
-        return max(1, math.ceil(self.steps / 4))
-
-    @property
-    def pace(self) -> dict[str, Any]:
-        """Rounds at the same steps in all modes."""
-        every = max(1, self.steps // 100)
-        return {"interval": self.interval, "window": self.interval, "log_every": every}
-
-    @property
-    def precision(self) -> torch.dtype:
-        return torch.float64 if self.dtype == "float64" else torch.float32
+    def pace(self) -> Fields:
+        """Rounds after each quarter, rounded up, so that none comes just before the end."""
+        interval = max(1, math.ceil(self.steps / 4))
+        return {"interval": interval, "window": interval, "log_every": max(1, self.steps // 100)}
 
 
 @dataclass(eq=False)
@@ -144,21 +120,20 @@ class Clock:
 
 def images(job: Job) -> tuple[ImageData, ImageData]:
     """The training set as published, and held-out images of the same classes."""
-    options: dict[str, Any] = {"task": "binary", "seed": SEED}
+    options: Fields = {"task": "binary", "seed": SEED}
     mean = "pixel"
     if job.objective == "loo":
         mean = "channel" if job.data == "cifar10" else "scalar"
         options |= {"task": "regression", "draw": "random"}
-        if job.data == "cifar10":
-            options["positive"] = (0, 1, 8, 9)
+        options["positive"] = (0, 1, 8, 9) if job.data == "cifar10" else None
     chosen = load_images(job.data, per_class=job.per_class, mean=mean, **options)
     # As many as there may be candidates: a smaller null would be a weaker one.
-    more = GROWTH * CANDIDATES_A_SAMPLE * job.per_class
+    more = paired.GROWTH * paired.CANDIDATES_A_SAMPLE * job.per_class
     others = load_images(job.data, per_class=more, skip=job.per_class, mean=chosen.mean, **options)
     return chosen, others
 
 
-def victim(job: Job, folder: Path, device: str, clock: Clock) -> tuple[Cell, dict[str, Any]] | None:
+def victim(job: Job, folder: Path, device: str, clock: Clock) -> tuple[paired.Cell, Fields] | None:
     """Train the victim or take it from the folder; None if the time is over before it is done."""
     data, others = images(job)
     haim = job.objective == "haim"
@@ -167,13 +142,12 @@ def victim(job: Job, folder: Path, device: str, clock: Clock) -> tuple[Cell, dic
     initial = form.initialise(SEED, scale=1e-4) if haim else form.initialise(SEED, scheme="lecun")
     file = folder / f"{job.victim}.training.safetensors"
     network = initial
-    facts: dict[str, Any] = {"steps": 0, "rate": 0.01, "stopped": "", "seconds": 0.0}
+    facts: Fields = {"steps": 0, "rate": 0.01, "stopped": "", "seconds": 0.0}
     if file.exists():
         tensors, facts = unpack(file)
         network = initial.with_parameters([tensors[name] for name in initial.names()])
-    loss: dict[str, Any] = {"loss": "squared", "momentum": 0.9}
-    if haim:
-        loss = {"loss": "logistic", "target_loss": 0.0}
+    squared, logistic = {"loss": "squared", "momentum": 0.9}, {"loss": "logistic", "target_loss": 0}
+    loss: Fields = logistic if haim else squared
     while facts["steps"] < job.training and facts["stopped"] in ("", "steps"):
         began = time.monotonic()
         trained = train_network(
@@ -182,81 +156,73 @@ def victim(job: Job, folder: Path, device: str, clock: Clock) -> tuple[Cell, dic
         )  # fmt: skip
         network, seconds = trained.network.to("cpu"), time.monotonic() - began
         facts = {
-            "steps": facts["steps"] + trained.steps,
-            "rate": trained.history[-1].rate,
-            "stopped": trained.stopped,
-            "seconds": facts["seconds"] + seconds,
+            "steps": facts["steps"] + trained.steps, "rate": trained.history[-1].rate,
+            "stopped": trained.stopped, "seconds": facts["seconds"] + seconds,
             "log10_loss": max(trained.log10_loss, -1e6),  # infinity is no JSON
             "least_margin": float(trained.margins.min()),
-        }
+        }  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         named = zip(network.names(), network.parameters(), strict=True)
         write_whole(file, pack(dict(named), facts))
-        share, log10_loss = facts["steps"] / job.training, facts["log10_loss"]
-        clock.say(f"training {job.victim}, loss 1e{log10_loss:.2f}", share)
+        share = facts["steps"] / job.training
+        clock.say(f"training {job.victim}, loss 1e{facts['log10_loss']:.1f}", share)
         if trained.stopped == "steps" and share < 1 and not clock.allows(seconds):
             return None
     if haim:
         if facts["least_margin"] <= 0:
             raise KktCertError(f"victim {job.victim} does not fit its data; train it longer")
         # Homogeneous of degree 3 in all parameters together.
-        factor = (MARGIN / facts["least_margin"]) ** (1 / 3)
+        factor = (paired.MARGIN / facts["least_margin"]) ** (1 / 3)
         network = network.with_parameters([factor * p for p in network.parameters()])
     for part, which in (("final", network), ("initial", initial)):
         save_network(which, folder / f"{job.victim}.{part}.safetensors")
-    name = "cifar10" if job.data == "cifar10" else "mnist"
-    setting = preset(PRESETS_OF[job.objective, name])
-    return Cell(job.objective, network, None if haim else initial, data, others, setting), facts
+    data_of = "cifar10" if job.data == "cifar10" else "mnist"
+    setting = preset(paired.PRESETS_OF[job.objective, data_of])
+    before = None if haim else initial
+    return paired.Cell(job.objective, network, before, data, others, setting), facts
 
 
-@dataclass(frozen=True, eq=False)
-class End:
-    """A finished attack; `seconds` are those of steps and rounds."""
-
-    candidates: Candidates
-    loss: float
-    data_loss: float
-    steps: int
-    stopped: str
-    seconds: float
-    history: Sequence[Row]
-    rounds: list[str]
+Ended = tuple[Candidates, Sequence[Row], Fields] | None
+"""A finished attack: candidates, history, and what the row says of it; None if unfinished."""
 
 
-def by_reconstruct(cell: Cell, job: Job, folder: Path, device: str, clock: Clock) -> End | None:
+def by_reconstruct(cell: paired.Cell, job: Job, folder: Path, device: str, clock: Clock) -> Ended:
     """Modes "off" and "auto", as users run them."""
     found = load_run(folder) if (folder / REPORT).exists() else None
-    if found is None or found.stopped in ("time limit", "interrupted"):
+    if found is None or found.stopped in ("time limit", "interrupted", "not finite"):
         found = reconstruct(
             cell.network, preset=cell.setting, initial=cell.initial,
             mean=None if cell.initial is None else cell.data.mean, count=job.candidates,
             splitting=job.mode, steps=job.steps, settings=job.pace, device=device,
-            image_shape=cell.data.image_shape, seed=SEED, dtype=job.precision,
+            image_shape=cell.data.image_shape, seed=SEED, dtype=getattr(torch, job.dtype),
             time_limit=clock.left, progress=clock.say, out=folder, resume=True,
             save_seconds=SAVE_SECONDS,
         )  # fmt: skip
     if found.stopped == "time limit":
         return None
     at = Candidates(torch.from_numpy(found.candidates), torch.from_numpy(found.multipliers))
-    return End(
-        at, found.loss, found.data_loss, found.steps, found.stopped, found.history[-1][-1],
-        found.history, [r.message for r in found.rounds],
-    )  # fmt: skip
+    fields = {
+        "loss": found.loss, "data_loss": found.data_loss, "taken": found.steps,
+        "stopped": found.stopped, "seconds": found.history[-1][-1],
+        "rounds": [r.message for r in found.rounds],
+    }  # fmt: skip
+    return at, found.history, fields
 
 
-def by_authors(cell: Cell, job: Job, folder: Path, device: str, clock: Clock) -> End | None:
+def by_authors(cell: paired.Cell, job: Job, folder: Path, device: str, clock: Clock) -> Ended:
     """Mode "paper": rounds are never taken back, and the optimiser starts afresh after each."""
     attacked = objective_of(cell, job, device)
+    setting, interval = cell.setting, job.pace["interval"]
     settings = SolveSettings(
-        cell.setting.optimiser, rate_x=cell.setting.rate_x, rate_lam=cell.setting.rate_lam,
-        steps=job.steps, splitting="off", seed=SEED, **job.pace,
+        setting.optimiser, rate_x=setting.rate_x, rate_lam=setting.rate_lam, steps=job.steps,
+        splitting="off", seed=SEED, **job.pace,
     )  # fmt: skip
     file = folder / "checkpoint.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     if file.exists():
         state, _ = load_state(file, attacked.device)
     else:
-        start = attacked.start(job.candidates, SEED, cell.setting.start_scale)
+        start = attacked.start(job.candidates, SEED, setting.start_scale)
         state = LoopState.first(start, settings)
 
     def save(reached: LoopState) -> None:
@@ -267,18 +233,20 @@ def by_authors(cell: Cell, job: Job, folder: Path, device: str, clock: Clock) ->
     hooks = Hooks(progress=clock.say, save=save, save_seconds=SAVE_SECONDS)
     stopped = "steps"
     while state.step < job.steps and stopped == "steps":
-        if state.step and state.step % job.interval == 0 and state.last_round < state.step:
+        if state.step and state.step % interval == 0 and state.last_round < state.step:
             save(split_as_authors(attacked, state, settings))
-        end = min((state.step // job.interval + 1) * job.interval, job.steps)
+        end = min((state.step // interval + 1) * interval, job.steps)
         until = replace(settings, steps=end)
         stopped = solve(attacked, state, until, hooks=hooks, time_limit=clock.left).stopped
     if stopped == "time limit":
         return None
     final, at = attacked.with_step(state.step), state.candidates
-    return End(
-        at, float(final.value(at)), float(final.data_value(at)), state.step, stopped,
-        state.seconds, state.history, [r.message for r in state.rounds],
-    )  # fmt: skip
+    fields = {
+        "loss": float(final.value(at)), "data_loss": float(final.data_value(at)),
+        "taken": state.step, "stopped": stopped, "seconds": state.seconds,
+        "rounds": [r.message for r in state.rounds],
+    }  # fmt: skip
+    return at, state.history, fields
 
 
 def split_as_authors(
@@ -296,22 +264,19 @@ def split_as_authors(
     )  # fmt: skip
 
 
-def objective_of(cell: Cell, job: Job, device: str) -> ResidualObjective:
+def objective_of(cell: paired.Cell, job: Job, device: str) -> ResidualObjective:
     """The objective of the preset, as `reconstruct` builds it."""
-
-    def moved(network: Network) -> Network:
-        return network.to(device, job.precision)
-
-    before = None if cell.initial is None else moved(cell.initial)
-    mean: float | Tensor = 0.0
-    if before is not None:
-        mean = torch.from_numpy(cell.data.mean).to(device, job.precision)
-    return cell.setting.build(moved(cell.network), count=job.candidates, initial=before, mean=mean)
+    place, known = (device, getattr(torch, job.dtype)), cell.initial
+    return cell.setting.build(
+        cell.network.to(*place), count=job.candidates,
+        initial=None if known is None else known.to(*place),
+        mean=0.0 if known is None else torch.from_numpy(cell.data.mean).to(*place),
+    )  # fmt: skip
 
 
-def measure(job: Job, folder: Path, device: str, clock: Clock) -> dict[str, Any] | None:
+def measure(job: Job, folder: Path, device: str, clock: Clock) -> Fields | None:
     """Carry a run on; its row once it is complete, None if the time is over before."""
-    head = {name: getattr(job, name) for name in KEYS} | about(device)
+    head = job._asdict() | about(device)
     try:
         found = victim(job, folder / "victims", device, clock)
         if found is None:
@@ -325,25 +290,16 @@ def measure(job: Job, folder: Path, device: str, clock: Clock) -> dict[str, Any]
         return {**head, "failed": str(error)}
     if end is None:
         return None
-    judged = scores(cell, end.candidates)
+    at, history, fields = end
+    judged = paired.scores(cell, at)
     return {
-        **head,
-        "victim": training,
-        "taken": end.steps,
-        "stopped": end.stopped,
-        "loss": end.loss,
-        "data_loss": end.data_loss,
-        "candidates": end.candidates.count,
-        "seconds": end.seconds,
-        "step_seconds": step_seconds(end.history),
-        "sha256": tensors_sha256([end.candidates.x, end.candidates.lam]),
-        "rounds": end.rounds,
-        "found": judged.pop("found"),
-        "null": judged,
-    }
+        **head, **fields, "victim": training, "candidates": at.count,
+        "step_seconds": step_seconds(history), "sha256": tensors_sha256([at.x, at.lam]),
+        "found": judged.pop("found"), "null": judged,
+    }  # fmt: skip
 
 
-def about(device: str) -> dict[str, Any]:
+def about(device: str) -> Fields:
     """Where it runs."""
     cuda = device.startswith("cuda")
     name = torch.cuda.get_device_name(device) if cuda else f"cpu, {torch.get_num_threads()} threads"
@@ -356,27 +312,27 @@ def step_seconds(history: Sequence[Row]) -> float | None:
     return float(np.median(np.diff(seconds) / np.diff(steps))) if len(steps) > 1 else None
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Sequence[Fields]) -> str:
     """One line a run; counts with those of the nulls behind them, then what failed."""
     counts = [f"{name} ({', '.join(NULLS).replace('_', ' ')})" for name in COUNTS]
-    head = (*HEAD, *counts, *(f"top 10 {name}" for name in METRICS), *TAIL)
-    good = [row for row in rows if "failed" not in row]
-    notes = [
-        f"{row['objective']} {row['data']} {row['mode']}: {row['failed']}"
-        for row in rows
-        if "failed" in row
-    ]
-    return "\n\n".join([markdown(head, map(_line, good)), *notes])
+    head = (
+        "objective", "data", "mode", "images", "steps", "victim", "loss", "data loss",
+        "candidates", *counts, *(f"top 10 {name}" for name in METRICS),
+        "ms a step", "hours", "device", "dtype", "torch",
+    )  # fmt: skip
+    lost = [row for row in rows if "failed" in row]
+    notes = [f"{row['objective']} {row['data']} {row['mode']}: {row['failed']}" for row in lost]
+    lines = [_line(row) for row in rows if "failed" not in row]
+    return "\n\n".join([markdown(head, lines), *notes])
 
 
-HEAD = (
-    "objective", "data", "mode", "images", "steps", "log10 loss of the victim", "loss",
-    "data loss", "candidates",
-)  # fmt: skip
-TAIL = ("ms a step", "hours", "device", "dtype", "torch")
+def _victim(row: Fields) -> str:
+    facts, haim = row["victim"], row["objective"] == "haim"
+    reached = f"least margin {paired.MARGIN:g}" if haim else f"loss 1e{facts['log10_loss']:.1f}"
+    return f"{facts['steps']} steps, {reached}"
 
 
-def _line(row: dict[str, Any]) -> list[object]:
+def _line(row: Fields) -> list[object]:
     found, null, pace = row["found"], row["null"], row["step_seconds"]
     counts = [
         f"{found[kind][name]} ({', '.join(str(null[part][kind][name]) for part in NULLS)})"
@@ -385,7 +341,7 @@ def _line(row: dict[str, Any]) -> list[object]:
     metrics = [found[kind][name] for kind, name in METRICS.values()]
     return [
         row["objective"], row["data"], row["mode"], 2 * row["per_class"],
-        f"{row['taken']} ({row['stopped']})", f"{row['victim']['log10_loss']:.1f}",
+        f"{row['taken']} ({row['stopped']})", _victim(row),
         f"{row['loss']:.5g}", f"{row['data_loss']:.5g}", row["candidates"], *counts,
         *("-" if value is None else f"{value:.3g}" for value in metrics),
         "-" if pace is None else f"{1e3 * pace:.2f}", f"{row['seconds'] / 3600:.2f}",
@@ -396,10 +352,10 @@ def _line(row: dict[str, Any]) -> list[object]:
 def jobs(options: argparse.Namespace) -> Iterator[Job]:
     """What was asked for."""
     for objective in options.objectives:
-        published = preset(PRESETS_OF[objective, "mnist"])
+        published = preset(paired.PRESETS_OF[objective, "mnist"])
         steps = published.steps if options.steps is None else options.steps
         training = TRAINING[objective] if options.training is None else options.training
-        sizes = (options.per_class, options.width, steps, training)
+        sizes = (options.per_class, options.width, steps, max(1, training))
         for mode in options.modes:
             yield Job(objective, options.data, mode, *sizes, options.dtype or published.dtype)
 
@@ -410,7 +366,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of victims and runs")
     parser.add_argument("--data", required=True, choices=DATA)
     parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES), choices=OBJECTIVES)
-    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
+    parser.add_argument("--modes", nargs="+", default=list(paired.MODES), choices=paired.MODES)
     parser.add_argument("--per-class", type=int, default=250)
     parser.add_argument("--width", type=int, default=1000)
     parser.add_argument("--steps", type=int, help="of the attack; those of the preset")
@@ -422,21 +378,20 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     clock, asked = Clock(options.minutes), list(jobs(options))
     target = options.out / "paper_scale.jsonl"
-    done = finished(target, *KEYS)
-    missing = [] if options.table else [job for job in asked if job.key not in done]
+    done = finished(target, *Job._fields)
+    missing = [] if options.table else [job for job in asked if job not in done]
     if missing:
         print(", ".join(f"{name} {value}" for name, value in about(options.device).items()))
     for number, job in enumerate(missing):
-        row = None
-        if number == 0 or clock.allows(10):
-            row = measure(job, options.out, options.device, clock)
+        goes = number == 0 or clock.allows(10)
+        row = measure(job, options.out, options.device, clock) if goes else None
         if row is None:
             print(f"unfinished: {job.folder}; the same command goes on", flush=True)
             break
         keep(target, row)
-        done[job.key] = row
+        done[job] = row
         print(f"finished: {job.folder}", flush=True)
-    print(table([done[job.key] for job in asked if job.key in done]))
+    print(table([done[job] for job in asked if job in done]))
 
 
 if __name__ == "__main__":

@@ -7,16 +7,18 @@ compared. `Peer.run` returns what a user of those programs would have after the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from attack.networks import Network
 from attack.objectives import Candidates
 from attack.presets import Preset
+from identify.results import FloatArray
 
 
 class _Gate(torch.autograd.Function):
@@ -70,7 +72,8 @@ class Peer:
     def activation(self, z: Tensor, step: int) -> Tensor:
         if self.setting.objective == "loo":
             beta = min(10 + 10 ** (step / 20_000), 200.0)
-            return torch.nn.functional.softplus(z, beta=beta, threshold=1e6)
+            # Linear above 40, exact to rounding; the exponential must not overflow in float32.
+            return torch.nn.functional.softplus(z, beta=beta, threshold=40)
         return _Gate.apply(z, float((self.setting.activation or "").removeprefix("soft_relu")))
 
     def loss(self, x: Tensor, lam: Tensor, step: int) -> Tensor:
@@ -98,13 +101,8 @@ class Peer:
         assert floor is not None
         return total + box + 5 * ((floor - lam).relu() ** 2).sum()
 
-    def run(
-        self, steps: int, every: int, watch: Callable[[int, Candidates], None] | None = None
-    ) -> tuple[Candidates, list[tuple[int, float, float]]]:
-        """Run; the history has (step, CPU seconds, loss before that step), the end included.
-
-        ``watch`` gets the candidates after those steps; its time counts.
-        """
+    def run(self, steps: int, every: int) -> tuple[Candidates, list[tuple[int, float, float]]]:
+        """Run; the history has (step, CPU seconds, loss before that step), the end included."""
         x = self.start.x.to(self.dtype).clone().requires_grad_()
         lam = self.start.lam.to(self.dtype).clone().requires_grad_()
         setting = self.setting
@@ -122,8 +120,25 @@ class Peer:
             solver.step()
             if step % every == 0:
                 history.append((step, time.process_time() - began, float(loss.detach())))
-                if watch is not None:
-                    watch(step + 1, Candidates(x.detach(), lam.detach(), self.start.labels))
         seconds = time.process_time() - began
         history.append((steps, seconds, float(self.loss(x, lam, steps).detach())))
         return Candidates(x.detach(), lam.detach(), self.start.labels), history
+
+    def pace(self, steps: int = 40) -> float:
+        """CPU seconds of one step, now."""
+        self.run(5, 5)
+        return self.run(steps, steps)[1][-1][1] / steps
+
+    def kept_run(self, steps: int, file: Path) -> tuple[Candidates, FloatArray, float]:
+        """Run, or take the run from its file: candidates, 200 points of history, wall seconds."""
+        if not file.exists():
+            self.pace()
+            began = time.monotonic()
+            found, history = self.run(steps, max(1, steps // 200))
+            wall = time.monotonic() - began
+            part = file.with_suffix(".part.npz")
+            np.savez(part, x=found.x, lam=found.lam, history=np.array(history), wall=wall)
+            part.replace(file)
+        with np.load(file) as kept:
+            x, lam = (torch.from_numpy(kept[name]) for name in ("x", "lam"))
+            return Candidates(x, lam, self.start.labels), kept["history"], float(kept["wall"])

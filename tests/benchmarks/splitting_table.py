@@ -46,10 +46,11 @@ def finished(path: Path, *keys: str) -> dict[Any, Row]:
 
 
 def keep(path: Path, row: Row) -> None:
-    """Append one finished row."""
+    """Append one finished row, on a line of its own after one that a crash cut off."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(("" if whole else "\n") + json.dumps(row) + "\n")
 
 
 def markdown(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
