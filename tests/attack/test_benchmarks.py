@@ -359,7 +359,7 @@ def test_speed_table_compares_both_sides(folders: Any, capsys: Any) -> None:
     assert table[0]["side"].startswith("peer, haim-mnist-")
     assert [line["side"] for line in table[1:]] == [
         f"ours, {way}, at {words}"
-        for way in ("off", "auto, whole", "auto, shared")
+        for way in ("off", "auto, whole", "auto, shared", "published, a tenth of the steps")
         for words in ("that loss", "its end")
     ]
     lowest = row["peer"]["lowest"]
