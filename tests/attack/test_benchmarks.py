@@ -28,6 +28,7 @@ from tests.benchmarks import (
     attack_paper_scale,
     attack_speed,
     attack_splitting,
+    splitting_picture,
     splitting_table,
 )
 from tests.benchmarks.peers import Peer
@@ -381,6 +382,40 @@ def test_round_table_is_in_steps(folders: Any, capsys: Any) -> None:
     for name, seconds in row["rounds"].items():
         assert seconds > 0
         assert line[f"round, {name}"].startswith(f"{seconds / row['step']:.0f} steps")
+
+
+def test_the_picture_shows_every_run(folders: Any, tmp_path: Path, capsys: Any) -> None:
+    from matplotlib.image import imread
+
+    folder, target = folders("splitting"), tmp_path / "splitting.png"
+    arguments = SCRIPTS["splitting"][1]
+    training = arguments[arguments.index("--training") + 1]
+    capsys.readouterr()
+    splitting_picture.main(
+        ["--out", str(folder), "--picture", str(target), "--data", "digits", "--training", training]
+    )
+    rows = rows_of("splitting", folder)
+    drawn = [row for row in rows if row["mode"] != "wide"]
+    assert capsys.readouterr().out == f"{target}: {len(drawn)} runs\n"
+    # One colour at least of a line beside the background.
+    assert len(np.unique(imread(target).reshape(-1, 4), axis=0)) > 10
+
+
+@pytest.mark.parametrize("objective", attack_splitting.OBJECTIVES)
+def test_the_exact_control_has_its_truth_at_zero(objective: str, tmp_path: Path) -> None:
+    size = attack_splitting.Size(samples=4, width=30, training=1000, steps=4)
+    losses = []
+    for data in ("digits", "digits-exact"):
+        cell = attack_splitting.make_cell(objective, data, 0, size, tmp_path)
+        attacked = cell.attacked(8).with_step(size.steps)
+        at = cell.truth(attacked)
+        losses.append(float(attacked.data_value(at)))
+        assert bool((at.x.double().numpy() == cell.data.samples.astype("f4")).all())
+        assert attack_splitting.loss_at_truth(cell, size) == float(attacked.value(at))
+    none = at.with_points(at.x, 0 * at.lam)
+    whole = float(attacked.data_value(none))
+    assert losses[1] < 1e-9 * whole
+    assert losses[0] > 1e-4 * whole
 
 
 # What they compare -------------------------------------------------------------------------------
