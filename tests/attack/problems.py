@@ -138,3 +138,9 @@ def planted_kkt_point(samples: int, dimension: int) -> tuple[Network, Candidates
     a = (rows @ x.T) ** 3 @ y
     net = Network((rows, a[None]), (None, None), Activation("power", 3))
     return net, Candidates(x, torch.ones(samples, 1, dtype=torch.float64), y)
+
+
+def smooth(kind: str = "haim", **changes: Any) -> Objective:
+    """A tanh objective of a kind, with changed fields."""
+    built = EVERY[kind](activation="tanh")
+    return replace(built, **changes) if changes else built  # type: ignore[type-var]
