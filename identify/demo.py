@@ -95,10 +95,10 @@ class DemoPart:
             self.question,
             report.verdict.value,
             scope,
+            "-" if report.verdict is Verdict.UNDECIDED else report.evidence.value.split("_")[-1],
             samples,
             number(self.max_error),
             number(self.bound),
-            f"{self.seconds:.1f}",
         ]
 
 
@@ -115,7 +115,7 @@ class DemoResult:
         return next(part for part in self.parts if part.name == name)
 
     def __str__(self) -> str:
-        header = ["", "question", "verdict", "scope", "samples", "error", "bound", "s"]
+        header = ["", "question", "verdict", "scope", "evidence", "samples", "error", "bound"]
         lines = ["Do the weights determine the digits they were trained on?", ""]
         lines += table(header, [part.cells() for part in self.parts], indent=0)
         lines += [
@@ -124,6 +124,7 @@ class DemoResult:
             "different training sets, shown in the pictures, that both explain the weights.",
             "error, bound: largest true error and largest printed bound of a recovered digit, as a",
             "share of its norm, up to sign and length, which networks of this kind never fix.",
+            "evidence: exact is proved, numerical is not; `kktcert verify` lists every condition.",
             "scale: the factor on the output in the loss; the larger, the less the weights move.",
             "",
         ]
@@ -235,7 +236,7 @@ def trained_parts(out: Path, seed: int) -> Iterator[DemoPart]:
             )
             question = "5 digits, trained network"
         else:
-            question, command = "the same, told there are 5", f"{command} --samples 5"
+            question, command = "the same, told they are 5", f"{command} --samples 5"
         yield _part(name, question, report, digits, residual, started, command, twin)
         started = time.monotonic()
 
