@@ -10,10 +10,10 @@ from typing import NoReturn
 
 import typer
 
-from attack import commands as attack_commands
-from identify import commands
-from identify.cli_options import VersionOption
-from identify.cli_output import say_error
+from attack.command import commands as attack_commands
+from identify.command import commands
+from identify.command.options import VersionOption
+from identify.command.output import say_error
 from identify.errors import FileError, InvalidInputError, KktCertError, UnsupportedModelError
 from proofs_check import commands as proofs_commands
 

@@ -3,34 +3,30 @@
 Names are imported when they are first used: the command lists its options without torch.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attack.activations import Activation
-    from attack.data import ImageData, load_images
-    from attack.evaluate import Evaluation, EvaluationSettings, evaluate
-    from attack.networks import (
-        Network,
-        NetworkSpec,
-        from_module,
-        load_network,
-        parse_spec,
-        save_network,
-    )
+    from attack.evaluation.evaluate import evaluate
+    from attack.evaluation.scores import Evaluation, EvaluationSettings
+    from attack.networks.activations import Activation
+    from attack.networks.files import load_network, save_network
+    from attack.networks.network import Network
+    from attack.networks.spec import NetworkSpec, from_module, parse_spec
     from attack.objectives import OBJECTIVES, Candidates, Objective
-    from attack.presets import PRESETS, Preset, preset
-    from attack.reconstruct import reconstruct
-    from attack.runs import Run, Snapshot, load_run
-    from attack.second_order import SecondOrder, check_second_order
-    from attack.solve import Round, solve
-    from attack.solve_settings import SolveSettings
-    from attack.spans import AffineSpan
-    from attack.splitting import SplitRound, split_candidates
-    from attack.starts import StartImages, load_start, start_candidates
-    from attack.train import TrainedNetwork, train_network
+    from attack.objectives.presets import PRESETS, Preset, preset
+    from attack.objectives.spans import AffineSpan
+    from attack.reconstruction import reconstruct
+    from attack.runs.folder import load_run
+    from attack.runs.run import Run, Snapshot
+    from attack.solving.loop import solve
+    from attack.solving.second_order import SecondOrder, check_second_order
+    from attack.solving.settings import SolveSettings
+    from attack.solving.starts import StartImages, load_start, start_candidates
+    from attack.solving.state import Round
+    from attack.splitting.split_round import SplitRound, split_candidates
+    from attack.training.images import ImageData, load_images
+    from attack.training.train import TrainedNetwork, train_network
 
 __all__ = [
     "OBJECTIVES",
@@ -71,50 +67,73 @@ __all__ = [
 ]
 
 _HOMES = {
-    "activations": ("Activation",),
-    "data": ("ImageData", "load_images"),
-    "evaluate": ("Evaluation", "EvaluationSettings"),
-    "networks": (
-        "Network", "NetworkSpec", "from_module", "load_network", "parse_spec", "save_network",
+    "evaluation.evaluate": ("evaluate",),
+    "evaluation.scores": (
+        "Evaluation",
+        "EvaluationSettings",
     ),
-    "objectives": ("OBJECTIVES", "Candidates", "Objective"),
-    "presets": ("PRESETS", "Preset", "preset"),
-    "runs": ("Run", "Snapshot", "load_run"),
-    "second_order": ("SecondOrder", "check_second_order"),
-    "solve": ("Round",),
-    "solve_settings": ("SolveSettings",),
-    "spans": ("AffineSpan",),
-    "splitting": ("SplitRound", "split_candidates"),
-    "starts": ("StartImages", "load_start", "start_candidates"),
-    "train": ("TrainedNetwork", "train_network"),
-}  # fmt: skip
+    "networks.activations": ("Activation",),
+    "networks.files": (
+        "load_network",
+        "save_network",
+    ),
+    "networks.network": ("Network",),
+    "networks.spec": (
+        "NetworkSpec",
+        "from_module",
+        "parse_spec",
+    ),
+    "objectives": (
+        "OBJECTIVES",
+        "Candidates",
+        "Objective",
+    ),
+    "objectives.presets": (
+        "PRESETS",
+        "Preset",
+        "preset",
+    ),
+    "objectives.spans": ("AffineSpan",),
+    "reconstruction": ("reconstruct",),
+    "runs.folder": ("load_run",),
+    "runs.run": (
+        "Run",
+        "Snapshot",
+    ),
+    "solving.loop": ("solve",),
+    "solving.second_order": (
+        "SecondOrder",
+        "check_second_order",
+    ),
+    "solving.settings": ("SolveSettings",),
+    "solving.starts": (
+        "StartImages",
+        "load_start",
+        "start_candidates",
+    ),
+    "solving.state": ("Round",),
+    "splitting.split_round": (
+        "SplitRound",
+        "split_candidates",
+    ),
+    "training.images": (
+        "ImageData",
+        "load_images",
+    ),
+    "training.train": (
+        "TrainedNetwork",
+        "train_network",
+    ),
+}
 _MODULE_OF = {name: f"attack.{module}" for module, names in _HOMES.items() for name in names}
 
 
-def _function(name: str) -> property:
-    """A function that has the name of its module, which the import system would put there."""
-
-    def get(package: ModuleType) -> Any:
-        return getattr(import_module(f"attack.{name}"), name)
-
-    def ignore(package: ModuleType, module: Any) -> None:
-        """Keep the function where an import binds the module."""
-
-    return property(get, ignore)
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+    return value
 
 
-class _Package(ModuleType):
-    evaluate = _function("evaluate")
-    reconstruct = _function("reconstruct")
-    solve = _function("solve")
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in _MODULE_OF:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        return getattr(import_module(_MODULE_OF[name]), name)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *__all__})
-
-
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

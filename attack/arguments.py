@@ -2,16 +2,72 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from attack.networks.files import load_network
+from attack.networks.network import Network
+from attack.networks.spec import from_module
+from identify.arrays import real_array
 from identify.errors import InvalidInputError
-from identify.network import real_array
+from identify.model.tensor_file import PathLike
+
+NetworkLike = Network | torch.nn.Module | PathLike
+
+
+def tensors_sha256(tensors: Sequence[Tensor]) -> str:
+    """Hash tensors as little-endian float64."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)}\n".encode())
+        array = tensor.detach().to("cpu", torch.float64).numpy()
+        digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
+    return digest.hexdigest()
+
+
+def take_network(
+    given: NetworkLike,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    like: Network | None = None,
+) -> Network:
+    """Return a network from a module, a file or a network, in memory of its own.
+
+    ``like`` gives the activation where a file has none.
+    """
+    if isinstance(given, torch.nn.Module):
+        network = from_module(given)
+    elif isinstance(given, str | os.PathLike):
+        activation = None if like is None else like.activation
+        network = load_network(given, activation=activation)
+    elif isinstance(given, Network):
+        network = given
+    else:
+        raise InvalidInputError(
+            "network", "an attack.Network, a torch module or a file", type(given).__name__
+        )
+    moved = network.to(device, dtype or network.dtype)
+    # Memory that torch allocates is aligned, so that products repeat bit for bit.
+    return moved.with_parameters([p.clone() for p in moved.parameters()])
+
+
+def take_gradient(given: NetworkLike | Sequence[Tensor], network: Network) -> tuple[Tensor, ...]:
+    """Return the tensors of a gradient, given as such, as a network, or as a file."""
+    if isinstance(given, Network | torch.nn.Module | str | os.PathLike):
+        found = take_network(given, network.device, network.dtype, network).parameters()
+    else:
+        found = [torch.as_tensor(t).to(network.device, network.dtype).clone() for t in given]
+    if not all(bool(torch.isfinite(t).all()) for t in found):
+        raise InvalidInputError("gradient", "finite numbers", "NaN or infinity")
+    return tuple(found)
 
 
 def take_mean(mean: float | npt.ArrayLike | None, dimension: int) -> float | Tensor | None:

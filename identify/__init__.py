@@ -1,42 +1,56 @@
-"""Decide whether the weights of a network determine its training data, and recover them."""
+"""Decide whether the weights of a network determine its training data, and recover them.
 
-from identify.alternatives import find_alternative, save_alternatives
-from identify.assess import assess_identifiability, recover_samples
-from identify.audit import AuditReport, audit
-from identify.check import CheckInputError, CheckResult, check_report
-from identify.check_base import Claim
-from identify.compare import Comparison, Matching, compare_recovery, match_samples
-from identify.dataset import Dataset, load_samples
-from identify.enclosure import Enclosure, enclose_terms
-from identify.errors import (
-    BudgetExceededError,
-    FileError,
-    InvalidInputError,
-    KktCertError,
-    NotDeterminedError,
-    NotYetSupportedError,
-    UnsupportableModelError,
-    UnsupportedModelError,
-)
-from identify.exact import RankProof, prove_rank
-from identify.hermite import HermiteData
-from identify.loading import from_torch, load_gradient, load_network, save_network
-from identify.network import TwoLayerNetwork
-from identify.plant import PlantedNetwork, PlantingError, plant_network
-from identify.results import (
-    Condition,
-    Evidence,
-    IdentifiabilityReport,
-    Recovery,
-    Residual,
-    Scope,
-    TrainingSet,
-    Verdict,
-)
-from identify.singular import SingularValueBound, bound_smallest_singular_value
-from identify.solution_sets import ExactTrainingSet, SolutionSet
-from identify.solutions import exact_gradient, solve_gradient, solve_stationary, three_cubes
-from identify.symbolic import KKTSystem, kkt_system
+Names are imported when they are first used: the checker runs without the rest of the package.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from identify.alternatives.find import find_alternative, save_alternatives
+    from identify.assess import assess_identifiability, recover_samples
+    from identify.checker.check import check_report
+    from identify.checker.outcome import CheckInputError, CheckResult, Claim
+    from identify.errors import (
+        BudgetExceededError,
+        FileError,
+        InvalidInputError,
+        KktCertError,
+        NotDeterminedError,
+        NotYetSupportedError,
+        UnsupportableModelError,
+        UnsupportedModelError,
+    )
+    from identify.exposure.audit import audit
+    from identify.exposure.compare import Comparison, Matching, compare_recovery, match_samples
+    from identify.exposure.report import AuditReport
+    from identify.hermite.data import HermiteData
+    from identify.model.dataset import Dataset, load_samples
+    from identify.model.loading import from_torch, load_gradient, load_network, save_network
+    from identify.model.two_layer import TwoLayerNetwork
+    from identify.planting.plant import PlantedNetwork, PlantingError, plant_network
+    from identify.proofs.enclosure import Enclosure, enclose_terms
+    from identify.proofs.rank import RankProof, prove_rank
+    from identify.proofs.singular_value import SingularValueBound, bound_smallest_singular_value
+    from identify.records import (
+        Condition,
+        Evidence,
+        Recovery,
+        Residual,
+        Scope,
+        TrainingSet,
+        Verdict,
+    )
+    from identify.report.report import IdentifiabilityReport
+    from identify.symbolic.derive import kkt_system
+    from identify.symbolic.solution_set import ExactTrainingSet, SolutionSet
+    from identify.symbolic.solve import (
+        exact_gradient,
+        solve_gradient,
+        solve_stationary,
+        three_cubes,
+    )
+    from identify.symbolic.system import KKTSystem
 
 __all__ = [
     "AuditReport",
@@ -95,3 +109,101 @@ __all__ = [
     "solve_stationary",
     "three_cubes",
 ]
+
+_HOMES = {
+    "alternatives.find": (
+        "find_alternative",
+        "save_alternatives",
+    ),
+    "assess": (
+        "assess_identifiability",
+        "recover_samples",
+    ),
+    "checker.check": ("check_report",),
+    "checker.outcome": (
+        "CheckInputError",
+        "CheckResult",
+        "Claim",
+    ),
+    "errors": (
+        "BudgetExceededError",
+        "FileError",
+        "InvalidInputError",
+        "KktCertError",
+        "NotDeterminedError",
+        "NotYetSupportedError",
+        "UnsupportableModelError",
+        "UnsupportedModelError",
+    ),
+    "exposure.audit": ("audit",),
+    "exposure.compare": (
+        "Comparison",
+        "Matching",
+        "compare_recovery",
+        "match_samples",
+    ),
+    "exposure.report": ("AuditReport",),
+    "hermite.data": ("HermiteData",),
+    "model.dataset": (
+        "Dataset",
+        "load_samples",
+    ),
+    "model.loading": (
+        "from_torch",
+        "load_gradient",
+        "load_network",
+        "save_network",
+    ),
+    "model.two_layer": ("TwoLayerNetwork",),
+    "planting.plant": (
+        "PlantedNetwork",
+        "PlantingError",
+        "plant_network",
+    ),
+    "proofs.enclosure": (
+        "Enclosure",
+        "enclose_terms",
+    ),
+    "proofs.rank": (
+        "RankProof",
+        "prove_rank",
+    ),
+    "proofs.singular_value": (
+        "SingularValueBound",
+        "bound_smallest_singular_value",
+    ),
+    "records": (
+        "Condition",
+        "Evidence",
+        "Recovery",
+        "Residual",
+        "Scope",
+        "TrainingSet",
+        "Verdict",
+    ),
+    "report.report": ("IdentifiabilityReport",),
+    "symbolic.derive": ("kkt_system",),
+    "symbolic.solution_set": (
+        "ExactTrainingSet",
+        "SolutionSet",
+    ),
+    "symbolic.solve": (
+        "exact_gradient",
+        "solve_gradient",
+        "solve_stationary",
+        "three_cubes",
+    ),
+    "symbolic.system": ("KKTSystem",),
+}
+_MODULE_OF = {name: f"identify.{module}" for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from dataclasses import replace
-from importlib import metadata
 
-import numpy as np
-import scipy
-
-from identify import wording
-from identify.certificate import build_certificate, proof_data
-from identify.decompose import order_by_size
+from identify.alternatives.pairs import search_sets
 from identify.errors import InvalidInputError, NotDeterminedError
-from identify.hermite import HermiteData
-from identify.judge import Outcome, conditions, judge, residuals
-from identify.measure import Assumptions, Findings, Progress, measure
-from identify.pairs import search_sets
-from identify.prove import LEVELS, Proofs, prove
-from identify.results import (
-    Evidence,
-    FloatArray,
-    IdentifiabilityReport,
-    Recovery,
-    Scope,
-    TrainingSet,
-    Verdict,
-)
-from identify.samples import resolve_scale
+from identify.hermite.data import HermiteData
+from identify.proofs.prove import LEVELS, Proofs, prove
+from identify.records import Evidence, Recovery, Scope, TrainingSet, Verdict
+from identify.recovery.assumptions import Assumptions, resolve_scale
+from identify.recovery.measure import Findings, Progress, measure
+from identify.report.build import build_report
+from identify.report.report import IdentifiabilityReport
+from identify.verdict import sentences
+from identify.verdict.rules import Outcome, judge
 
 
 def assess_identifiability(
@@ -97,7 +84,7 @@ def assess_identifiability(
             sets = found
             outcome = Outcome(
                 Verdict.NONIDENTIFIABLE,
-                wording.two_sets(outcome.reason, sets, data),
+                sentences.two_sets(outcome.reason, sets, data),
                 Scope("shown", (sets[0].count, sets[1].count)),
             )
     proofs: Proofs | None = None
@@ -115,7 +102,7 @@ def assess_identifiability(
         outcome = Outcome(Verdict.UNDECIDED, reason, None)
         sets = ()
     seconds = time.monotonic() - started
-    return _report(data, given, findings, outcome, sets, proofs, seed, seconds)
+    return build_report(data, given, findings, outcome, sets, proofs, seed, seconds)
 
 
 def recover_samples(
@@ -236,115 +223,3 @@ def _weigh(outcome: Outcome, proofs: Proofs, evidence: str) -> Outcome:
         )
         return Outcome(Verdict.UNDECIDED, reason, None)
     return outcome
-
-
-def _report(
-    data: HermiteData,
-    given: Assumptions,
-    findings: Findings,
-    outcome: Outcome,
-    sets: tuple[TrainingSet, ...],
-    proofs: Proofs | None,
-    seed: int,
-    seconds: float,
-) -> IdentifiabilityReport:
-    reduced, linear, found = findings.reduced, findings.linear, findings.samples
-    recovery: Recovery | None = None
-    if found is not None and findings.bounds is not None and findings.decomposition is not None:
-        recovery = Recovery(
-            samples=found.samples,
-            coefficients=found.coefficients,
-            error_bounds=findings.bounds.samples,
-            residuals={"samples": findings.decomposition.residual},
-        )
-    bounds = None
-    if recovery is not None:
-        bounds = tuple(float(b) if np.isfinite(b) else None for b in recovery.error_bounds)
-    r = None if reduced is None else reduced.dimension
-    settled = outcome.verdict is Verdict.GLOBALLY
-    return IdentifiabilityReport(
-        verdict=outcome.verdict,
-        reason=outcome.reason,
-        scope=outcome.scope,
-        spans_input_space=None if reduced is None else r == data.points.shape[1],
-        symmetries=wording.symmetries(data.degree, given.scale, given.non_negative),
-        sample_count=r if settled else None,
-        evidence=proofs.level if proofs is not None and settled else Evidence.NUMERICAL,
-        strengthen=_strengthen(outcome, proofs, settled),
-        conditions=conditions(data, given, findings, proofs),
-        residuals=residuals(data, findings),
-        redundant_equations=findings.redundancy,
-        condition_number=None if linear is None else linear.condition_number,
-        condition_method=None if linear is None else linear.condition_method,
-        error_bounds=bounds,
-        assumptions=wording.assumptions(
-            data, given.samples, given.scale, given.non_negative, given.noise
-        ),
-        caveats=wording.caveats(data, findings, outcome.verdict),
-        noise_level=findings.noise_level,
-        problem={
-            "source": data.source,
-            "degree": data.degree,
-            "width": data.network.width,
-            "dimension": data.network.dimension,
-            "distinct_neurons": findings.neurons or None,
-            "span_dimension": r,
-            "unknowns": None if linear is None else linear.required,
-            "rank": None if linear is None else linear.rank,
-            "rank_method": None if linear is None else linear.method,
-        },
-        inputs=data.inputs,
-        seed=seed,
-        versions=_versions(),
-        seconds=seconds,
-        certificate=_certificate(data, given, findings, proofs, sets),
-        recovery=recovery,
-        alternatives=sets,
-    )
-
-
-def _strengthen(outcome: Outcome, proofs: Proofs | None, settled: bool) -> tuple[str, ...]:
-    if not settled:
-        return ()
-    if proofs is None:
-        return ("--evidence auto, interval or exact: proofs instead of float64 decisions",)
-    return proofs.strengthen
-
-
-def _certificate(
-    data: HermiteData,
-    given: Assumptions,
-    findings: Findings,
-    proofs: Proofs | None,
-    sets: tuple[TrainingSet, ...],
-) -> dict[str, object]:
-    """The certificate of the proofs, or without any of what was recovered."""
-    if proofs is not None:
-        return build_certificate(
-            data,
-            given,
-            proofs.data,
-            rank=proofs.rank,
-            singular=proofs.singular,
-            terms=(proofs.terms, proofs.signs),
-            enclosure=proofs.enclosure,
-            sets=sets,
-        )
-    reduced, found = findings.reduced, findings.decomposition
-    if reduced is None or reduced.neurons == 0 or reduced.dimension == 0:
-        return build_certificate(data, given, None, sets=sets)
-    proof = proof_data(data, reduced)
-    terms: tuple[FloatArray, FloatArray] | None = None
-    if found is not None and findings.decomposes:
-        ordered, signs, _ = order_by_size(found.terms, found.signs, data.degree)
-        terms = proof.convert_terms(reduced, ordered), signs
-    return build_certificate(data, given, proof, terms=terms, sets=sets)
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "kktcert": metadata.version("kktcert"),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-    }

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from identify.errors import InvalidInputError
-from identify.stored import PathLike
+from identify.model.tensor_file import PathLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+from identify.arrays import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 Row = tuple[str, npt.ArrayLike] | tuple[str, npt.ArrayLike, Sequence[str]]
 MAX_IMAGES = 100
 """Images of one row that are drawn; a note on the page says how many there are."""

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from identify.results import FloatArray
+from identify.arrays import FloatArray
 
 
 class MomentTensor(Protocol):

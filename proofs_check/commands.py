@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from identify.cli_options import Format, LogOptions, RunOptions, flat
-from identify.cli_output import Log, require_extra, say_error
+from identify.command.options import Format, LogOptions, RunOptions, flat
+from identify.command.output import Log, require_extra, say_error
 from identify.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from proofs_check.runner import Run
-    from proofs_check.statement import Statement
+    from proofs_check.machinery.run_many import Run
+    from proofs_check.machinery.statement import Statement
 
 FAILED, REFUTED, INTERRUPTED = 1, 3, 130
 _FEW = 3
@@ -55,14 +55,14 @@ def proofs(
     """Check every statement of the theory, or those named."""
     if processes is not None and processes < 1:
         raise InvalidInputError("--processes", "at least 1", processes)
-    from proofs_check.registry import select
+    from proofs_check.machinery.registry import select
 
     chosen = select(names or "all", examples)
     if listed:
         print(_list(chosen, run.format), flush=True)
         return 0
     require_extra("proofs", "proofs", ("hypothesis",))
-    from proofs_check.runner import Run
+    from proofs_check.machinery.run_many import Run
 
     job: Literal["statement", "sabotage"] = "sabotage" if self_test else "statement"
     if processes is None:
@@ -82,7 +82,7 @@ def _show(going: Run, form: Format, interrupted: bool) -> int:
     if form is Format.JSON:
         print(table.to_json(), flush=True)
     else:
-        from proofs_check.text import format_details
+        from proofs_check.machinery.results import format_details
 
         if len(going.statements) <= _FEW:
             for statement in going.statements:
@@ -105,17 +105,19 @@ def _show_self_test(going: Run, form: Format, interrupted: bool) -> int:
 def _list(chosen: Sequence[Statement], form: Format) -> str:
     if form is Format.JSON:
         return json.dumps({"statements": [_facts(entry) for entry in chosen]}, indent=2)
-    from proofs_check.text import format_list
+    from proofs_check.machinery.results import format_list
 
     return format_list(chosen)
 
 
 def _facts(statement: Statement) -> dict[str, Any]:
     """What can be said without a run."""
+    from proofs_check.machinery.registry import topic_of
+
     return {
         "name": statement.name,
         "title": statement.title,
-        "topic": statement.topic,
+        "topic": topic_of(statement.name),
         "cost": statement.cost,
         "sentence": statement.sentence,
         "formula": statement.formula,

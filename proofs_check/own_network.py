@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 
 from identify.assess import assess_identifiability
-from identify.hermite import HermiteData
-from identify.measure import BALANCE_LIMIT
-from identify.results import Condition, IdentifiabilityReport, Verdict
-from identify.samples import ErrorBounds, Samples, check_ties
-from identify.text import WIDTH, number, scope_sentence, table
-from proofs_check.results import plain
+from identify.hermite.data import HermiteData
+from identify.records import Condition, Verdict
+from identify.recovery.bounds import ErrorBounds
+from identify.recovery.measure import BALANCE_LIMIT
+from identify.recovery.samples import Samples
+from identify.recovery.ties import check_ties
+from identify.report.report import IdentifiabilityReport, scope_sentence
+from identify.text import WIDTH, number, table
+from proofs_check.machinery.results import plain
 
 RECONSTRUCTION, UNIQUENESS = "theorem-4.1", "uniqueness"
 THEOREMS: Mapping[str, str] = {

@@ -14,11 +14,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from proofs_check.registry import TOPICS, all_statements, module_of
-from proofs_check.results import NEEDED, NO_INSTANCE, PROVED, STATUSES, Necessity, Result, Table
-from proofs_check.runner import Run
-from proofs_check.statement import EXAMPLES, Hypothesis, Statement
-from proofs_check.text import describe
+from proofs_check.machinery.registry import TOPICS, all_statements, module_of, topic_of
+from proofs_check.machinery.results import (
+    NEEDED,
+    NO_INSTANCE,
+    PROVED,
+    STATUSES,
+    Necessity,
+    Result,
+    Table,
+    describe,
+)
+from proofs_check.machinery.run_many import Run
+from proofs_check.machinery.statement import EXAMPLES, Hypothesis, Statement
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "proofs_check.md"
@@ -143,7 +151,7 @@ def render(statements: Sequence[Statement], table: Table) -> str:
         lines.append(f"- {escape(text)} {links}".rstrip())
     lines += ["", "## Overview", "", *overview(statements, table), ""]
     for topic, heading in TOPICS.items():
-        chosen = [entry for entry in statements if entry.topic == topic]
+        chosen = [entry for entry in statements if topic_of(entry.name) == topic]
         if chosen:
             lines += [f"## {heading}", ""]
         for entry in chosen:

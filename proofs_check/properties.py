@@ -21,11 +21,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from identify.compare import compare_recovery
+from identify.arrays import FloatArray
 from identify.errors import InvalidInputError
-from identify.hermite import HermiteData
-from identify.network import TwoLayerNetwork
-from identify.results import FloatArray, IdentifiabilityReport, Recovery, Verdict
+from identify.exposure.compare import compare_recovery
+from identify.hermite.data import HermiteData
+from identify.model.two_layer import TwoLayerNetwork
+from identify.records import Recovery, Verdict
+from identify.report.report import IdentifiabilityReport
 
 TOLERANCE = 1e-9
 _FACTOR = 8.0

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from identify import TwoLayerNetwork
-from identify.eigenvectors import real_eigenvectors
-from identify.results import FloatArray
+from identify.arrays import FloatArray
+from identify.planting.eigenvectors import real_eigenvectors
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

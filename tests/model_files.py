@@ -8,7 +8,7 @@ import zipfile
 
 import numpy as np
 
-from identify.network import TwoLayerNetwork
+from identify.model.two_layer import TwoLayerNetwork
 
 
 def network(seed=0, m=4, d=3, outputs=1, bias=False, **options):

@@ -1,7 +1,6 @@
 """Reconstruction objectives: what candidates must satisfy to explain a network's parameters."""
 
 from attack.objectives.base import (
-    Candidates,
     Evaluation,
     MultiplierSystem,
     Objective,
@@ -10,14 +9,12 @@ from attack.objectives.base import (
 )
 from attack.objectives.bilevel import BilevelObjective, bilevel_objective
 from attack.objectives.buzaglo import buzaglo_objective
-from attack.objectives.gradient_matching import (
-    gradient_matching_objective,
-    gradient_norm_objective,
-)
+from attack.objectives.candidates import Candidates
+from attack.objectives.gradient_matching import gradient_matching_objective, gradient_norm_objective
 from attack.objectives.haim import haim_objective
 from attack.objectives.loo import loo_objective, pixel_box
 from attack.objectives.residual import Kernel, ResidualObjective
-from attack.objectives.settings import StartRange, TemperatureSchedule
+from attack.objectives.schedules import StartRange, TemperatureSchedule
 
 #: The names by which the command and run folders know the objectives.
 OBJECTIVES = ("haim", "buzaglo", "loo", "gradient_matching", "gradient_norm", "bilevel")

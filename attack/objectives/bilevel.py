@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attack.activations import Activation
-from attack.mlp import Network, check_like_parameters
-from attack.objectives.base import Candidates, Objective, needs_graph
+from attack.networks.activations import Activation
+from attack.networks.network import Network, check_like_parameters
+from attack.objectives.base import Objective, needs_graph
+from attack.objectives.candidates import Candidates
+from attack.objectives.cotangents import LossReadout
 from attack.objectives.penalties import BoxPenalty, Penalty
-from attack.objectives.readouts import LossReadout
 from attack.objectives.residual import check_image_shape, check_normaliser
-from attack.objectives.settings import ONES, StartRange
+from attack.objectives.schedules import ONES, StartRange
 from identify.errors import InvalidInputError
 
 
@@ -170,7 +171,7 @@ def bilevel_objective(
     Raises InvalidInputError for networks of two forms and settings out of range.
 
     Example:
-        >>> from attack.networks import parse_spec
+        >>> from attack.networks.spec import parse_spec
         >>> spec = parse_spec("4-6-1,tanh")
         >>> first, last = spec.initialise(seed=0), spec.initialise(seed=1)
         >>> objective = bilevel_objective(last, first, normaliser=4, loss="logistic", steps=3)

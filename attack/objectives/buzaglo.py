@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from attack.activations import Activation
-from attack.mlp import Network
+from attack.networks.activations import Activation
+from attack.networks.network import Network
+from attack.objectives.cotangents import FreeReadout, MarginReadout, Readout
 from attack.objectives.penalties import BoxPenalty, FloorPenalty, Penalty
-from attack.objectives.readouts import FreeReadout, MarginReadout, Readout
 from attack.objectives.residual import Kernel, ResidualObjective
-from attack.objectives.settings import StartRange
+from attack.objectives.schedules import StartRange
 from identify.errors import InvalidInputError
 
 TASKS = ("multiclass", "regression")
@@ -38,7 +38,7 @@ def buzaglo_objective(
     reconstruction: multiclass, weight decay and general losses".
 
     Example:
-        >>> from attack.networks import parse_spec
+        >>> from attack.networks.spec import parse_spec
         >>> network = parse_spec("4-6-3,relu").initialise(seed=0)
         >>> buzaglo_objective(network, normaliser=6).start(6, seed=0, scale=0.1).labels
         tensor([0, 0, 1, 1, 2, 2])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attack.mlp import Network, split_layers
+from attack.networks.network import Network, split_layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ def forward_pass(network: Network, x: Tensor, order: int) -> Forward:
     """Evaluate the network and phi', ... up to the given derivative at every hidden unit.
 
     Example:
-        >>> from attack.networks import parse_spec
+        >>> from attack.networks.spec import parse_spec
         >>> network = parse_spec("4-5-2,tanh").initialise(seed=0)
         >>> x = torch.ones(3, 4, dtype=torch.float64)
         >>> bool(torch.equal(forward_pass(network, x, 1).values, network(x)))
@@ -132,7 +132,7 @@ def summed_gradient(network: Network, forward: Forward, backward: Backward) -> l
     """Return sum_i sum_c a_ic grad_theta f_c(x_i) in the order of ``network.parameters()``.
 
     Example:
-        >>> from attack.networks import parse_spec
+        >>> from attack.networks.spec import parse_spec
         >>> network = parse_spec("1-1,relu,bias=first").initialise(seed=0)
         >>> forward = forward_pass(network, torch.tensor([[2.0], [3.0]]).double(), 1)
         >>> back = backward_pass(network, forward, torch.tensor([[10.0], [100.0]]).double())
@@ -205,7 +205,7 @@ class InputCurvature:
     the layer is factored.
 
     Example:
-        >>> from attack.networks import parse_spec
+        >>> from attack.networks.spec import parse_spec
         >>> network = parse_spec("1-1-1,power2,bias=none").initialise(seed=0)
         >>> network = network.with_parameters([torch.ones(1, 1), torch.ones(1, 1)])
         >>> forward = forward_pass(network, torch.tensor([[5.0]]), 3)  # f = w2 (w1 x)^2

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from attack.activations import Activation
-from attack.mlp import Network, check_like_parameters
+from attack.networks.activations import Activation
+from attack.networks.network import Network, check_like_parameters
+from attack.objectives.cotangents import FreeReadout, LossReadout, Readout
 from attack.objectives.penalties import BoxPenalty, Penalty
-from attack.objectives.readouts import FreeReadout, LossReadout, Readout
 from attack.objectives.residual import Kernel, ResidualObjective, flat_target
-from attack.objectives.settings import StartRange
+from attack.objectives.schedules import StartRange
 from identify.errors import InvalidInputError
 
 
@@ -42,7 +42,7 @@ def gradient_matching_objective(
 
     Example:
         >>> import torch
-        >>> from attack.networks import parse_spec
+        >>> from attack.networks.spec import parse_spec
         >>> network = parse_spec("4-6-1,gelu").initialise(seed=0)
         >>> gradient = [torch.zeros_like(p) for p in network.parameters()]
         >>> objective = gradient_matching_objective(network, gradient, normaliser=2, loss="squared")
@@ -92,7 +92,7 @@ def gradient_norm_objective(
     "Training data reconstruction: privacy due to uncertainty?", after Buzaglo et al. (2023).
 
     Example:
-        >>> from attack.networks import parse_spec
+        >>> from attack.networks.spec import parse_spec
         >>> network = parse_spec("4-6-3,tanh").initialise(seed=0)
         >>> gradient_norm_objective(network, normaliser=3, loss="cross-entropy", decay=0.1).name
         'gradient_norm'

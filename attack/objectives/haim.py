@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from attack.activations import Activation
-from attack.mlp import Network
+from attack.networks.activations import Activation
+from attack.networks.network import Network
+from attack.objectives.cotangents import SignReadout
 from attack.objectives.penalties import BoxPenalty, FloorPenalty, Penalty
-from attack.objectives.readouts import SignReadout
 from attack.objectives.residual import Kernel, ResidualObjective
-from attack.objectives.settings import UNIFORM
+from attack.objectives.schedules import UNIFORM
 from identify.errors import InvalidInputError
 
 
@@ -36,7 +36,7 @@ def haim_objective(
     homogeneous neural networks".
 
     Example:
-        >>> from attack.networks import parse_spec
+        >>> from attack.networks.spec import parse_spec
         >>> network = parse_spec("4-6-1,relu").initialise(seed=0)
         >>> objective = haim_objective(network, normaliser=8, activation=Activation("soft_relu"))
         >>> start = objective.start(count=8, seed=0, scale=0.1)

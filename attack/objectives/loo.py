@@ -5,16 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attack.activations import Activation
-from attack.mlp import Network, check_like_parameters
+from attack.networks.activations import Activation
+from attack.networks.network import Network, check_like_parameters
+from attack.objectives.cotangents import FreeReadout
 from attack.objectives.penalties import BlurPenalty, BoxPenalty, Penalty, SparsityPenalty
-from attack.objectives.readouts import FreeReadout
-from attack.objectives.residual import (
-    Kernel,
-    ResidualObjective,
-    flat_target,
-)
-from attack.objectives.settings import StartRange, TemperatureSchedule
+from attack.objectives.residual import Kernel, ResidualObjective, flat_target
+from attack.objectives.schedules import StartRange, TemperatureSchedule
 from identify.errors import InvalidInputError
 
 FEATURES = ("final", "initial", "both", "average")
@@ -52,7 +48,7 @@ def loo_objective(
     neural tangent kernel and dataset distillation".
 
     Example:
-        >>> from attack.networks import parse_spec
+        >>> from attack.networks.spec import parse_spec
         >>> spec = parse_spec("4-6-2,relu,bias=all")
         >>> first, last = spec.initialise(seed=0), spec.initialise(seed=1)
         >>> objective = loo_objective(

@@ -10,15 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attack.mlp import Network, check_like_parameters
-from attack.objectives.base import (
-    Candidates,
-    MultiplierSystem,
-    Objective,
-    Products,
-    gradients,
-    needs_graph,
-)
+from attack.networks.network import Network, check_like_parameters
+from attack.objectives.base import MultiplierSystem, Objective, Products, gradients, needs_graph
+from attack.objectives.candidates import Candidates
 from attack.objectives.closed_form import (
     InputCurvature,
     backward_pass,
@@ -29,10 +23,10 @@ from attack.objectives.closed_form import (
     summed_gradient,
     tangent_pass,
 )
+from attack.objectives.cotangents import Readout
+from attack.objectives.implicit_residual import Sweep, factored_residual, layer_squares
 from attack.objectives.penalties import Penalty
-from attack.objectives.readouts import Readout
-from attack.objectives.settings import UNIFORM, StartRange, TemperatureSchedule
-from attack.objectives.sweeps import Sweep, factored_residual, layer_squares
+from attack.objectives.schedules import UNIFORM, StartRange, TemperatureSchedule
 from identify.errors import InvalidInputError
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.attack.command_runs import attack_arguments
-from tests.identify.command_line import kkt
+from tests.attack.command.command_runs import attack_arguments
+from tests.command_line import kkt
 
 torch.set_num_threads(1)
 

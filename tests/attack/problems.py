@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attack.networks import Activation, Network, parse_spec
+from attack.networks.activations import Activation
+from attack.networks.network import Network
+from attack.networks.spec import parse_spec
 from attack.objectives import (
     Candidates,
     Objective,

@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import minimize
 
 from attack.objectives import Candidates, MultiplierSystem, Objective
-from attack.split_rules import joined
+from attack.splitting.plan import joined
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,10 +5,10 @@ Run from the root; finished problems are kept in the folder and skipped by the n
     OMP_NUM_THREADS=1 python -m tests.benchmarks.attack_certified --out certified
 
 Digits (scikit-learn, mean removed), degree 3, in the sources "gradient" (one gradient of a batch of
-unit digits at normal weights) and "planted" (`identify.plant.plant_network`, determined). The
+unit digits at normal weights) and "planted" (`identify.plant_network`, determined). The
 attack knows the weights and how many samples they hold: the rank of the first layer. It starts
 with that many random points in all 64 dimensions, seeded by problem and start, and does not see the
-samples; `identify.compare.match_samples` judges its last candidates. A start is solved if every
+samples; `identify.match_samples` judges its last candidates. A start is solved if every
 sample is matched to 1e-6, up to sign and scale, and no other candidate is left. Of up to five
 starts the first with that many candidates and a loss at rounding is taken, else the lowest loss.
 
@@ -30,16 +30,16 @@ import numpy as np
 import torch
 
 from attack import solve
-from attack.activations import Activation
-from attack.networks import Network
+from attack.networks.activations import Activation
+from attack.networks.network import Network
 from attack.objectives import Candidates, buzaglo_objective, gradient_matching_objective
 from attack.objectives.residual import ResidualObjective
-from attack.solve_settings import SolveSettings
-from identify.compare import match_samples
+from attack.solving.settings import SolveSettings
+from identify.arrays import FloatArray
 from identify.errors import KktCertError
-from identify.network import TwoLayerNetwork
-from identify.plant import plant_network
-from identify.results import FloatArray
+from identify.exposure.compare import match_samples
+from identify.model.two_layer import TwoLayerNetwork
+from identify.planting.plant import plant_network
 from tests.benchmarks.planting import digits
 from tests.benchmarks.splitting_table import finished, keep, markdown
 

@@ -36,18 +36,19 @@ import numpy as np
 import torch
 
 from attack import reconstruct
-from attack.builders import tensors_sha256
-from attack.checkpoints import load_state, pack, save_state, unpack, write_whole
-from attack.data import ImageData, load_images
-from attack.loop_state import LoopState, Row, summarised
-from attack.networks import parse_spec, save_network
+from attack.arguments import tensors_sha256
+from attack.networks.files import save_network
+from attack.networks.spec import parse_spec
 from attack.objectives import Candidates, ResidualObjective
-from attack.presets import preset
-from attack.runs import REPORT, load_run
-from attack.solve import Hooks, solve
-from attack.solve_settings import SolveSettings
-from attack.splitting import split_candidates
-from attack.train import train_network
+from attack.objectives.presets import preset
+from attack.runs.checkpoints import load_state, pack, save_state, unpack, write_whole
+from attack.runs.folder import REPORT, load_run
+from attack.solving.loop import Hooks, solve
+from attack.solving.settings import SolveSettings
+from attack.solving.state import LoopState, Row, summarised
+from attack.splitting.split_round import split_candidates
+from attack.training.images import ImageData, load_images
+from attack.training.train import train_network
 from identify.errors import KktCertError
 from tests.benchmarks import attack_splitting as paired
 from tests.benchmarks.splitting_table import COUNTS, METRICS, NULLS, finished, keep, markdown

@@ -43,15 +43,16 @@ import numpy as np
 import torch
 
 from attack import solve
-from attack.networks import load_network, save_network
+from attack.networks.files import load_network, save_network
 from attack.objectives import Candidates
+from attack.objectives.presets import preset
 from attack.objectives.residual import ResidualObjective
-from attack.objectives.settings import TemperatureSchedule
-from attack.presets import preset
-from attack.solve import Hooks, LoopState
-from attack.solve_settings import SolveSettings
-from attack.splitting import split_candidates
-from attack.train import train_network
+from attack.objectives.schedules import TemperatureSchedule
+from attack.solving.loop import Hooks
+from attack.solving.settings import SolveSettings
+from attack.solving.state import LoopState
+from attack.splitting.split_round import split_candidates
+from attack.training.train import train_network
 from identify.errors import KktCertError
 from tests.benchmarks.attack_splitting import MARGIN, Cell, images, scores
 from tests.benchmarks.peers import Peer

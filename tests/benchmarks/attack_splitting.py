@@ -44,16 +44,18 @@ import numpy as np
 import torch
 
 from attack import evaluate, solve
-from attack.data import ImageData, load_images
-from attack.elimination import optimal_multipliers
-from attack.networks import Network, load_network, save_network
+from attack.networks.files import load_network, save_network
+from attack.networks.network import Network
 from attack.objectives import Candidates, Objective
+from attack.objectives.presets import Preset, preset
 from attack.objectives.residual import ResidualObjective
-from attack.presets import Preset, preset
-from attack.solve import Hooks, LoopState
-from attack.solve_settings import SolveSettings
-from attack.splitting import split_candidates
-from attack.train import train_network
+from attack.solving.loop import Hooks
+from attack.solving.multipliers import optimal_multipliers
+from attack.solving.settings import SolveSettings
+from attack.solving.state import LoopState
+from attack.splitting.split_round import split_candidates
+from attack.training.images import ImageData, load_images
+from attack.training.train import train_network
 from identify.errors import KktCertError
 from tests.benchmarks.splitting_table import finished, keep, tables
 

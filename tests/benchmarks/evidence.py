@@ -18,12 +18,12 @@ from dataclasses import replace
 import numpy as np
 
 from identify import HermiteData, IdentifiabilityReport, TwoLayerNetwork, assess_identifiability
-from identify.enclosure import enclose_terms
+from identify.arrays import FloatArray
 from identify.errors import KktCertError
-from identify.exact import prove_rank, round_points
-from identify.plant import plant_network
-from identify.results import FloatArray
-from identify.singular import bound_smallest_singular_value
+from identify.planting.plant import plant_network
+from identify.proofs.enclosure import enclose_terms
+from identify.proofs.rank import prove_rank, round_points
+from identify.proofs.singular_value import bound_smallest_singular_value
 from identify.tensors import symmetric_dimension
 from tests.benchmarks.planting import digits
 

@@ -23,7 +23,7 @@ import numpy as np
 
 import identify
 from identify import HermiteData, TwoLayerNetwork
-from identify.compare import match_samples
+from identify.exposure.compare import match_samples
 from identify.tensors import hermite_matrix, symmetric_dimension
 
 WIDTHS = {
@@ -51,7 +51,7 @@ def problem(n: int, m: int, degree: int, seed: int) -> tuple[HermiteData, np.nda
 
 def recovery(n: int, m: int, degree: int, seed: int) -> str:
     """Recovery alone, for sizes at which the verdict takes too long."""
-    from identify.measure import estimate_samples
+    from identify.recovery.measure import estimate_samples
 
     data, samples = problem(n, m, degree, seed)
     start = time.perf_counter()
@@ -64,7 +64,7 @@ def recovery(n: int, m: int, degree: int, seed: int) -> str:
 
 def row(n: int, m: int, degree: int, seed: int) -> str:
     """Recovery alone, then with the verdict, in this process."""
-    from identify.measure import estimate_samples
+    from identify.recovery.measure import estimate_samples
 
     data, samples = problem(n, m, degree, seed)
     start = time.perf_counter()
@@ -89,8 +89,8 @@ def baseline(n: int, m: int, degree: int, seed: int) -> str:
     import tensorly
     from tensorly.decomposition import parafac
 
-    from identify.measure import estimate_samples
-    from identify.reduction import reduce_data
+    from identify.hermite.reduction import reduce_data
+    from identify.recovery.measure import estimate_samples
     from identify.tensors import CoordinateTensor
 
     data, samples = problem(n, m, degree, seed)

@@ -13,7 +13,7 @@ import argparse
 import numpy as np
 
 from identify import HermiteData, TwoLayerNetwork, assess_identifiability
-from identify.compare import match_samples
+from identify.exposure.compare import match_samples
 from tests.benchmarks.gradient import problem
 
 

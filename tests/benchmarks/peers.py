@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attack.networks import Network
+from attack.networks.network import Network
 from attack.objectives import Candidates
-from attack.presets import Preset
-from identify.results import FloatArray
+from attack.objectives.presets import Preset
+from identify.arrays import FloatArray
 
 
 class _Gate(torch.autograd.Function):

@@ -15,9 +15,9 @@ import time
 
 import numpy as np
 
+from identify.arrays import FloatArray
 from identify.errors import KktCertError
-from identify.plant import PlantedNetwork, plant_network
-from identify.results import FloatArray
+from identify.planting.plant import PlantedNetwork, plant_network
 from identify.tensors import symmetric_dimension
 
 COLUMNS = (

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from identify.results import FloatArray
+from identify.arrays import FloatArray
 
 Row = dict[str, Any]
 LOSSES = (

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import scipy.optimize
 
 from identify import HermiteData, IdentifiabilityReport, TwoLayerNetwork, Verdict
-from identify.eigenvectors import real_eigenvectors
+from identify.planting.eigenvectors import real_eigenvectors
 from identify.tensors import symmetric_dimension
 
 FloatArray = npt.NDArray[np.float64]

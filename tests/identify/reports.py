@@ -8,15 +8,8 @@ from importlib import resources
 import jsonschema
 import numpy as np
 
-from identify.results import (
-    Condition,
-    IdentifiabilityReport,
-    Recovery,
-    Residual,
-    Scope,
-    TrainingSet,
-    Verdict,
-)
+from identify.records import Condition, Recovery, Residual, Scope, TrainingSet, Verdict
+from identify.report.report import IdentifiabilityReport
 
 SCHEMA = json.loads(resources.files("identify").joinpath("report.schema.json").read_text())
 

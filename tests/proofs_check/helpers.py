@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from proofs_check.registry import TOPICS
-from proofs_check.runner import HELD, PROVED, Result, run_statement, self_test
-from proofs_check.statement import Statement
+from proofs_check.machinery.registry import TOPICS, topic_of
+from proofs_check.machinery.results import HELD, PROVED, Result
+from proofs_check.machinery.run_one import run_statement, self_test
+from proofs_check.machinery.statement import Statement
 
 EXAMPLES = 0.2
 """Factor on the number of instances in a test."""
@@ -41,7 +42,7 @@ def examined(statement: Statement, examples: float = EXAMPLES, seed: int = 0) ->
 
 def assert_complete(statement: Statement) -> None:
     """Everything that the documentation prints is there, and every sabotage is one thing."""
-    assert statement.topic in TOPICS
+    assert topic_of(statement.name) in TOPICS
     for words in (statement.title, statement.formula, statement.source):
         assert words.strip()
     assert statement.sentence.endswith(".")

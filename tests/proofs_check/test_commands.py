@@ -11,9 +11,9 @@ import sys
 import pytest
 
 import kktcert
-from proofs_check import registry
-from proofs_check.runner import Run
-from tests.identify.command_line import kkt
+from proofs_check.machinery import registry
+from proofs_check.machinery.run_many import Run
+from tests.command_line import kkt
 from tests.proofs_check import toy
 
 QUICK = ("kkt-balance", "dead-neurons")

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from proofs_check import page
-from proofs_check.registry import all_statements
-from proofs_check.results import HELD, NEEDED, PROVED, REFUTED, Necessity, Result, Table
-from proofs_check.runner import run_statement
+from proofs_check.machinery.registry import all_statements
+from proofs_check.machinery.results import HELD, NEEDED, PROVED, REFUTED, Necessity, Result, Table
+from proofs_check.machinery.run_one import run_statement
 from tests.proofs_check import helpers
 
 TEXT = page.PAGE.read_text(encoding="utf-8")

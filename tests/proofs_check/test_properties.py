@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from identify import HermiteData, TwoLayerNetwork, assess_identifiability, plant_network
 from identify.errors import InvalidInputError, NotYetSupportedError
-from identify.results import Recovery, Scope, Verdict
+from identify.records import Recovery, Scope, Verdict
 from proofs_check import properties, strategies
 
 few = settings(max_examples=40)

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from hypothesis import strategies as st
 
-from proofs_check.statement import Check, Hypothesis, Sabotage, Statement
+from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
 
 
 class Arithmetic:
@@ -50,7 +50,6 @@ def statement(**changes):
         "sentence": "Twice a number is even and not less.",
         "formula": "2n \\ge n",
         "source": "school",
-        "topic": "kkt",
         "hypotheses": (
             Hypothesis(
                 "non-negative", "n >= 0", lambda p: p.number >= 0, lambda: pairs(-10_000, -1)

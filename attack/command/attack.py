@@ -1,0 +1,116 @@
+"""The work of `kktcert attack`: from options to a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from attack.command.attack_options import ObjectiveOptions, SearchOptions, parse_assignments
+from attack.command.compute import device_and_dtype
+from attack.command.training_options import ComputeOptions, FileOptions
+from attack.networks.files import load_network
+from attack.networks.network import Network
+from attack.objectives.presets import preset
+from attack.reconstruction import reconstruct
+from attack.runs.run import Run
+from identify.command.inputs import open_mean
+from identify.command.output import check_writable
+from identify.errors import FileError, InvalidInputError
+from identify.pictures import parse_image_shape
+
+
+def attack_network(
+    model: Path,
+    aim: ObjectiveOptions,
+    search: SearchOptions,
+    file: FileOptions,
+    compute: ComputeOptions,
+    *,
+    out: Path,
+    resume: bool,
+    seed: int,
+    time_limit: float | None,
+    progress: Callable[[str, float], None] | None,
+) -> Run:
+    """Load what the options name and run the attack into the folder."""
+    device, dtype = device_and_dtype(compute)
+    options = parse_assignments("--option", aim.option)
+    settings = parse_assignments("--setting", search.setting)
+    if aim.preset is not None:
+        preset(aim.preset)  # refused before any file is opened
+    network = load_network(model, layers=file.layers, activation=file.activation)
+    shape = search.image_shape
+    image_shape = None if shape is None else parse_image_shape(shape, network.dimension)
+    mean = None if aim.add_mean is None else open_mean(aim.add_mean, network.dimension)
+    _check_folder(out, resume=resume)
+    return reconstruct(
+        network,
+        None if aim.objective is None else aim.objective.value,
+        initial=_beside(aim.initial, network, file),
+        gradient=_beside(aim.gradient, network, file),
+        options=options or None,
+        preset=aim.preset,
+        mean=mean,
+        count=search.count,
+        start=search.start,
+        start_scale=search.start_scale,
+        share=search.share,
+        mixture=search.mixture.value,
+        splitting=search.splitting.value,
+        solver=None if search.solver is None else search.solver.value,
+        steps=search.steps,
+        settings=settings or None,
+        image_shape=image_shape,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        time_limit=time_limit,
+        progress=progress,
+        out=out,
+        resume=resume,
+    )
+
+
+def failed_writing(error: FileError) -> bool:
+    """Whether a file of the run could not be written: a failed run and no unusable input.
+
+    Example:
+        >>> failed_writing(FileError("a", "cannot be written (No space left on device)"))
+        True
+    """
+    return str(error.context.get("problem", "")).startswith(("cannot be written", "cannot be made"))
+
+
+def _beside(path: Path | None, network: Network, file: FileOptions) -> Network | None:
+    """A network of the victim's form; a file that names no activation has the victim's."""
+    if path is None:
+        return None
+    try:
+        return load_network(path, layers=file.layers)
+    except InvalidInputError as error:
+        if error.context["name"] != "activation":
+            raise
+        return load_network(path, layers=file.layers, activation=network.activation)
+
+
+def _check_folder(out: Path, *, resume: bool) -> None:
+    """Refuse a folder that cannot take a run, before anything is computed."""
+    hint = "choose another folder"
+    try:
+        if out.exists() and not out.is_dir():
+            raise InvalidInputError("--out", "a folder", f"the file {out}", hint)
+        if out.is_dir() and not resume and next(out.iterdir(), None) is not None:
+            raise InvalidInputError(
+                "--out", "an absent or empty folder", f"{out}, not empty",
+                "add --resume to continue the run in it",
+            )  # fmt: skip
+        parent = out
+        while not parent.exists():
+            parent = parent.parent
+        if not parent.is_dir():
+            raise InvalidInputError("--out", "a folder", f"{out} below the file {parent}", hint)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError("--out", "a folder that can be written", str(out), hint) from error
+    check_writable(parent, "--out", hint)

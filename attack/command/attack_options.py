@@ -1,0 +1,245 @@
+"""Options of `kktcert attack` and of what judges its runs; importing this imports no torch."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from identify.command.options import Format
+from identify.errors import InvalidInputError
+
+_ATTACK, _SCORE, _COMMON = "Attack", "Scores", "Common options"
+
+
+class WindowName(StrEnum):
+    """Windows of SSIM."""
+
+    GAUSSIAN_3 = "gaussian-3"
+    GAUSSIAN_11 = "gaussian-11"
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How candidates become images, and how images are compared."""
+
+    image_shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="H,W,C", help="Shape of an image; by default the run's or the truth's.",
+            rich_help_panel=_SCORE,
+        ),
+    ] = None  # fmt: skip
+    add_mean: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Mean image, unless the truth file holds it.",
+            rich_help_panel=_SCORE,
+        ),
+    ] = None  # fmt: skip
+    range: Annotated[
+        str,
+        typer.Option(
+            metavar="LO,HI", help="Darkest and brightest pixel, mean added.",
+            rich_help_panel=_SCORE,
+        ),
+    ] = "0,1"  # fmt: skip
+    ssim_window: Annotated[
+        WindowName, typer.Option(help="Window of SSIM.", rich_help_panel=_SCORE)
+    ] = WindowName.GAUSSIAN_3
+    top: Annotated[
+        int, typer.Option(metavar="N", help="Best pairs in the means.", rich_help_panel=_SCORE)
+    ] = 10
+    full_size: Annotated[
+        bool,
+        typer.Option(
+            "--full-size", help="Search by NCC at full instead of half size.",
+            rich_help_panel=_SCORE,
+        ),
+    ] = False  # fmt: skip
+
+    def check(self) -> None:
+        """Refuse values out of range."""
+        if self.top < 1:
+            raise InvalidInputError("--top", "at least 1", self.top)
+
+
+@dataclass(frozen=True)
+class NullOptions:
+    """Form of the result and the seed of the null."""
+
+    format: Annotated[Format, typer.Option(help="Form of the result.", rich_help_panel=_COMMON)] = (
+        Format.TEXT
+    )
+    seed: Annotated[
+        int,
+        typer.Option(metavar="S", help="Seed of the random candidates.", rich_help_panel=_COMMON),
+    ] = 0
+
+    def check(self) -> None:
+        """Refuse a negative seed."""
+        if self.seed < 0:
+            raise InvalidInputError("--seed", "at least 0", self.seed)
+
+
+class ObjectiveName(StrEnum):
+    """What candidates must satisfy."""
+
+    HAIM = "haim"
+    BUZAGLO = "buzaglo"
+    LOO = "loo"
+    GRADIENT_MATCHING = "gradient_matching"
+    GRADIENT_NORM = "gradient_norm"
+    BILEVEL = "bilevel"
+
+
+class SplittingName(StrEnum):
+    """How candidates are split."""
+
+    OFF = "off"
+    PAPER = "paper"
+    AUTO = "auto"
+
+
+class SolverName(StrEnum):
+    """What minimises the objective."""
+
+    LBFGS = "lbfgs"
+    SGD = "sgd"
+    ADAM = "adam"
+    GAUSS_NEWTON = "gauss-newton"
+
+
+class MixtureName(StrEnum):
+    """How an image of the start is mixed with noise."""
+
+    PIXEL = "pixel"
+    BLEND = "blend"
+
+
+@dataclass(frozen=True)
+class ObjectiveOptions:
+    """The objective and what it needs."""
+
+    objective: Annotated[
+        ObjectiveName | None,
+        typer.Option(help="By default that of the preset, or haim.", rich_help_panel=_ATTACK),
+    ] = None
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Published settings.", rich_help_panel=_ATTACK),
+    ] = None
+    initial: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Network before training: for loo, bilevel.",
+            rich_help_panel=_ATTACK,
+        ),
+    ] = None  # fmt: skip
+    gradient: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Gradient of a batch's loss: for gradient_matching.",
+            rich_help_panel=_ATTACK,
+        ),
+    ] = None  # fmt: skip
+    add_mean: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Mean that was removed from pixels in [0, 1]: the box of loo.",
+            rich_help_panel=_ATTACK,
+        ),
+    ] = None  # fmt: skip
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="An option of the objective, such as floor=0.05.",
+            rich_help_panel=_ATTACK,
+        ),
+    ] = None  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Candidates, where they start, how they are optimised and split."""
+
+    count: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Candidates at the start.", rich_help_panel=_ATTACK),
+    ] = None
+    start: Annotated[
+        str,
+        typer.Option(metavar="noise|DATA.npz", help="Where they start.", rich_help_panel=_ATTACK),
+    ] = "noise"
+    start_scale: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="Deviation of the noise.", rich_help_panel=_ATTACK),
+    ] = None
+    share: Annotated[
+        float,
+        typer.Option(
+            metavar="P", help="Share of every given image, the rest noise.",
+            rich_help_panel=_ATTACK,
+        ),
+    ] = 1.0  # fmt: skip
+    mixture: Annotated[
+        MixtureName, typer.Option(help="Pixel by pixel, or blended.", rich_help_panel=_ATTACK)
+    ] = MixtureName.PIXEL
+    splitting: Annotated[
+        SplittingName, typer.Option(help="Sample splitting.", rich_help_panel=_ATTACK)
+    ] = SplittingName.AUTO
+    solver: Annotated[
+        SolverName | None,
+        typer.Option(help="By default that of the preset, or lbfgs.", rich_help_panel=_ATTACK),
+    ] = None
+    steps: Annotated[
+        int | None, typer.Option(metavar="K", help="Steps at most.", rich_help_panel=_ATTACK)
+    ] = None
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="A setting of the solver, such as interval=2500.",
+            rich_help_panel=_ATTACK,
+        ),
+    ] = None  # fmt: skip
+    image_shape: Annotated[
+        str | None,
+        typer.Option(metavar="H,W,C", help="Shape of a candidate.", rich_help_panel=_ATTACK),
+    ] = None
+
+    def check(self) -> None:
+        """Refuse values out of range, and a share of nothing."""
+        if self.count is not None and self.count < 1:
+            raise InvalidInputError("--count", "at least 1", self.count)
+        if self.steps is not None and self.steps < 0:
+            raise InvalidInputError("--steps", "at least 0", self.steps)
+        if not 0.0 <= self.share <= 1.0:
+            raise InvalidInputError("--share", "a number from 0 to 1", self.share)
+        if self.start == "noise" and self.share != 1.0:
+            raise InvalidInputError("--share", "--start DATA.npz beside it", "noise")
+
+
+def parse_assignments(option: str, texts: list[str] | None) -> dict[str, Any]:
+    """Read NAME=VALUE: numbers, true, false and [lists] as in TOML, other values as words.
+
+    Example:
+        >>> parse_assignments("--option", ["floor=0.05", "task=regression", "box=[-1, 1]"])
+        {'floor': 0.05, 'task': 'regression', 'box': [-1, 1]}
+    """
+    found: dict[str, Any] = {}
+    for text in texts or ():
+        name, equals, value = (part.strip() for part in text.partition("="))
+        name = name.replace("-", "_")
+        if not equals or not name.isidentifier() or not value:
+            raise InvalidInputError(option, "NAME=VALUE", repr(text))
+        if name in found:
+            raise InvalidInputError(option, f"{name} once", "twice")
+        try:
+            found[name] = tomllib.loads(f"value = {value}")["value"]
+        except (ValueError, KeyError, RecursionError):
+            found[name] = value
+    return found

@@ -1,0 +1,217 @@
+"""The commands of this package; `kktcert` mounts them. Importing this imports no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attack.command.attack_options import NullOptions, ObjectiveOptions, ScoreOptions, SearchOptions
+from attack.command.training_options import (
+    ComputeOptions,
+    DataOptions,
+    FileOptions,
+    TrainingOptions,
+)
+from identify.command.options import Format, LogOptions, RequiredOutput, RunOptions, flat
+from identify.command.output import Log, OutputFolder, require_extra, say_error
+from identify.errors import FileError
+
+PACKAGES = ("torch",)
+INTERRUPTED = 130
+INDEX = "figures.json"
+
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The folder of a run of kktcert attack.")
+]
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the commands of this package to the application."""
+    for command in (train, attack, evaluate, figures):
+        app.command()(flat(command))
+
+
+def train(
+    *,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="digits, mnist[:PATH], cifar10[:PATH], openml:NAME, or a file or folder.",
+        ),
+    ],
+    training: TrainingOptions,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="MODEL", help="Network to write; start, truth and record beside it."),
+    ],
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    chosen: DataOptions,
+    file: FileOptions,
+    compute: ComputeOptions,
+    run: RunOptions,
+    log: LogOptions,
+) -> int:
+    """Train a network to attack, and keep its start and its data."""
+    require_extra("train", "attack", PACKAGES)
+    from attack.command.train import VictimFiles, summary, train_victim, write_victim
+
+    files = VictimFiles.beside(out)
+    files.check(force=force)
+    told = _log(log)
+    with told.progress() as show:
+        victim = train_victim(
+            source,
+            chosen,
+            training,
+            file,
+            compute,
+            seed=run.seed,
+            time_limit=run.time_limit,
+            progress=show,
+        )
+    written = write_victim(victim, files)
+    if victim.held_out is None:
+        told.note("no held-out images: none are left of what was asked for")
+    if run.format is Format.JSON:
+        facts = summary(victim, files, written)
+        print(json.dumps(facts, indent=2, allow_nan=False), flush=True)
+    else:
+        title = "Trained network"
+        print(f"{title}\n{'=' * len(title)}\n{victim.trained}")
+        print(f"\nwritten to {files.model.parent}: {', '.join(written)}", flush=True)
+    if victim.trained.stopped == "interrupted":
+        told.note(f"what was reached is in {files.model}; --initial continues from it")
+        return INTERRUPTED
+    return 0
+
+
+def attack(
+    *,
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Network: .safetensors, .npz or .pt.")
+    ],
+    aim: ObjectiveOptions,
+    search: SearchOptions,
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run; absent or empty.")],
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue the run in the folder, with the same options."),
+    ] = False,
+    file: FileOptions,
+    compute: ComputeOptions,
+    run: RunOptions,
+    log: LogOptions,
+) -> int:
+    """Reconstruct training data by optimisation, splitting candidates where it pays."""
+    require_extra("attack", "attack", PACKAGES)
+    from attack.command.attack import attack_network, failed_writing
+
+    told = _log(log)
+    try:
+        with told.progress() as show:
+            found = attack_network(
+                model,
+                aim,
+                search,
+                file,
+                compute,
+                out=out,
+                resume=resume,
+                seed=run.seed,
+                time_limit=run.time_limit,
+                progress=show,
+            )
+    except KeyboardInterrupt:
+        told.note(f"what was reached is in {out}; the same command with --resume goes on")
+        return INTERRUPTED
+    except FileError as error:
+        if not failed_writing(error):
+            raise
+        say_error(str(error))
+        return 1
+    if run.format is Format.JSON:
+        print(json.dumps(found.to_dict(), indent=1, allow_nan=False), flush=True)
+    else:
+        title = "Attack"
+        print(f"{title}\n{'=' * len(title)}\n{found}\n\nwritten to {out}", flush=True)
+    return 0
+
+
+def evaluate(
+    *,
+    folder: RunArgument,
+    truth: Annotated[
+        Path, typer.Option(metavar="DATA.npz", help="The true samples; train writes them.")
+    ],
+    held_out: Annotated[
+        Path | None,
+        typer.Option(metavar="DATA.npz", help="Images of the kind that were not trained on."),
+    ] = None,
+    score: ScoreOptions,
+    null: NullOptions,
+    log: LogOptions,
+) -> int:
+    """Compare the candidates of a run with the truth, beside what knows nothing of it."""
+    require_extra("evaluate", "attack", PACKAGES)
+    from attack.command.evaluate import evaluate_run
+    from attack.runs.finished import PICTURES, SCORES, read_results
+
+    judged = evaluate_run(read_results([folder])[0], truth, held_out, score, seed=null.seed)
+    if null.format is Format.JSON:
+        print(json.dumps(judged.to_dict(), indent=1, allow_nan=False), flush=True)
+    else:
+        print(f"{judged}\n\nwritten to {folder}: {SCORES}, {PICTURES}", flush=True)
+    return 0
+
+
+def figures(
+    *,
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs of kktcert attack.")
+    ],
+    output: RequiredOutput,
+    log: LogOptions,
+) -> int:
+    """Draw finished runs: pairs beside the truth, splitting, counts, shares, trajectories."""
+    require_extra("figures", "attack", PACKAGES)
+    require_extra("figures", "demo", ("matplotlib",))
+    from attack.figures.figures import draw_figures
+    from attack.runs.finished import read_results
+
+    told = _log(log)
+    earlier = _earlier_figures(output.out)
+    with OutputFolder(output.out, force=output.force, names=earlier) as folder:
+        drawn, skipped = draw_figures(read_results(folders), folder.writing)
+        for missing in skipped:
+            told.note(f"{missing.what}: not drawn: {missing.reason}")
+        if not drawn:
+            say_error("no figure to draw; see kktcert figures --help")
+            return 1
+        index = {
+            "figures": [part.to_dict() for part in drawn],
+            "not_drawn": [missing.to_dict() for missing in skipped],
+        }
+        folder.write_text(INDEX, json.dumps(index, indent=1, allow_nan=False) + "\n")
+        print(f"Figures of {len(folders)} {'run' if len(folders) == 1 else 'runs'}")
+        width = max(len(part.name) for part in drawn)
+        for part in drawn:
+            print(f"  {part.name:<{width}}  {part.title}")
+        print(f"\nwritten to {output.out}, the numbers in {INDEX}", flush=True)
+    return 0
+
+
+def _earlier_figures(folder: Path) -> tuple[str, ...]:
+    """The files that an earlier run of the command left in the folder, to be replaced."""
+    try:
+        found = json.loads((folder / INDEX).read_text(encoding="utf-8"))["figures"]
+        return tuple(Path(part["file"]).name for part in found)
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+
+
+def _log(options: LogOptions) -> Log:
+    return Log(verbose=options.verbose, quiet=options.quiet)

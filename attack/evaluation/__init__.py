@@ -1,0 +1,1 @@
+"""Reconstructions beside the truth and beside what knows nothing of it."""

@@ -1,0 +1,226 @@
+"""A finished run as files show it: settings, candidates, history, snapshots, scores."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from identify.arrays import FloatArray
+from identify.errors import FileError
+from identify.model.tensor_file import first_line
+from identify.model.untrusted import read_tensors
+from identify.pictures import guess_image_shape
+
+if TYPE_CHECKING:
+    from attack.runs.run import Run
+
+IntArray = npt.NDArray[np.intp]
+SCORES, PICTURES = "evaluation.json", "evaluation.npz"
+# Settings that a run without splitting has no use for, and facts that decide nothing.
+_OF_SPLITTING = (
+    "splitting", "interval", "window", "stall", "limit", "penalties", "rollback", "products",
+    "log_every",
+)  # fmt: skip
+_FREE = ("versions", "threads", "solver")
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """The loss along a run: steps, seconds and losses, one entry per line of the log."""
+
+    steps: FloatArray
+    seconds: FloatArray
+    losses: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Candidates (m, D) at a step; `origin` (m,) gives the index of each in the one before."""
+
+    step: int
+    x: FloatArray
+    origin: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What the figures and the evaluation take from a run folder.
+
+    `x` (m, D) are the final candidates, `weights` (m,) the norms of their multipliers, `count` the
+    number at the start, `share` that of given pixels in a start from images, else None; `start`
+    those candidates. `identity` are the settings but for splitting and what no result depends on.
+    """
+
+    path: Path
+    name: str
+    objective: str
+    splitting: str
+    seed: int
+    count: int
+    share: float | None
+    image_shape: tuple[int, ...] | None
+    loss: float
+    steps: int
+    x: FloatArray
+    weights: FloatArray
+    start: FloatArray | None
+    history: History
+    split_steps: tuple[int, ...]
+    rounds: int
+    snapshots: tuple[Snapshot, ...]
+    identity: str
+    evaluation: Mapping[str, Any] | None = None
+    pictures: Mapping[str, FloatArray] | None = None
+
+    @property
+    def label(self) -> str:
+        """How figures call the run."""
+        mode = "without splitting" if self.splitting == "off" else f"splitting {self.splitting}"
+        return f"{self.name} ({self.objective}, {mode})"
+
+    @property
+    def accepted(self) -> int:
+        """The number of rounds in which splits were kept."""
+        return len(self.split_steps)
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape H,W or H,W,C of an image; None for samples that are none."""
+        if self.evaluation is not None:
+            return tuple(self.evaluation["image_shape"])
+        shape = self.image_shape or guess_image_shape(self.x.shape[1])
+        return None if shape is None else last_shape(shape)
+
+    @cached_property
+    def images(self) -> FloatArray:
+        """The final candidates, channels last."""
+        return self.ordered(self.x)
+
+    def ordered(self, rows: FloatArray) -> FloatArray:
+        """Rows in the order of the run's images, channels last."""
+        return rows if self.image_shape is None else channels_last(rows, self.image_shape)
+
+    def renamed(self, name: str) -> RunResult:
+        """The same run under another name."""
+        return replace(self, name=name)
+
+
+def read_results(paths: list[Path]) -> list[RunResult]:
+    """Read run folders and what `evaluate` wrote into them, under names that differ.
+
+    Raises FileError with one line for a folder that is no run, has no result yet, or is damaged.
+    Scores of other candidates than those of the run are left out.
+    """
+    from attack.runs.folder import load_run
+
+    names = [path.resolve().name for path in paths]
+    found = []
+    for path, name in zip(paths, names, strict=True):
+        plain = name if names.count(name) == 1 else f"{path.resolve().parent.name}-{name}"
+        run = load_run(path)
+        try:
+            result = _result(run, path, plain)
+        except (KeyError, TypeError, ValueError) as error:
+            hint = "its config.toml may be damaged"
+            raise FileError(path, f"is no whole run ({first_line(error)})", hint) from error
+        found.append(_with_scores(result))
+    names = [run.name for run in found]
+    return [
+        run if names.count(run.name) == 1 else run.renamed(f"{run.name}-{k}")
+        for k, run in enumerate(found, start=1)
+    ]
+
+
+def _result(run: Run, path: Path, name: str) -> RunResult:
+    settings, solver = run.settings, run.settings["solver"]
+    x = np.asarray(run.candidates, dtype=np.float64)
+    rows = np.asarray(run.history, dtype=np.float64).reshape(-1, 6)
+    snapshots = [
+        Snapshot(s.step, np.asarray(s.x, dtype=np.float64), np.asarray(s.origin, dtype=np.intp))
+        for s in run.snapshots
+    ]
+    given = settings["start"].get("kind") == "images"
+    kept = {k: v for k, v in solver.items() if k not in _OF_SPLITTING}
+    identity = {k: v for k, v in settings.items() if k not in _FREE} | {"solver": kept}
+    return RunResult(
+        path=path,
+        name=name,
+        objective=str(settings["objective"]["name"]),
+        splitting=str(solver["splitting"]),
+        seed=int(settings["seed"]),
+        count=int(settings["count"]),
+        share=float(settings["start"]["share"]) if given else None,
+        image_shape=run.image_shape,
+        loss=run.loss,
+        steps=run.steps,
+        x=x,
+        weights=np.linalg.norm(np.asarray(run.multipliers, dtype=np.float64), axis=1),
+        start=snapshots[0].x if given and snapshots else None,
+        history=History(rows[:, 0], rows[:, 5], rows[:, 1]),
+        split_steps=tuple(r.step for r in run.rounds if r.taken and r.accepted),
+        rounds=len(run.rounds),
+        snapshots=(*snapshots, Snapshot(run.steps, x, np.arange(len(x)))),
+        identity=json.dumps(identity, sort_keys=True, default=str),
+    )
+
+
+def _with_scores(run: RunResult) -> RunResult:
+    scores, pictures = run.path / SCORES, run.path / PICTURES
+    if not scores.exists():
+        return run
+    hint = "run kktcert evaluate again"
+    try:
+        record = json.loads(scores.read_text(encoding="utf-8"))
+        current = record["candidates_sha256"] == digest(run.x)
+        record["found"]["scores"]["matched_ncc"]["summary"], record["null"], record["curve"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FileError(scores, f"cannot be read ({first_line(error)})", hint) from error
+    if not current:
+        return run
+    arrays = None
+    if pictures.exists():
+        file = read_tensors(pictures)
+        arrays = {name: file.floats(name) for name in file.shapes}
+    return replace(run, evaluation=record, pictures=arrays)
+
+
+def channels_last(rows: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    """Rows (n, D) of images of a shape H,W or H,W,C or 3,H,W in the order H,W,C.
+
+    Example:
+        >>> channels_last(np.arange(12.0)[None], (3, 2, 2))[0, :3]
+        array([0., 4., 8.])
+    """
+    if last_shape(shape) == shape:
+        return rows
+    images = np.moveaxis(rows.reshape(len(rows), *shape), 1, -1)
+    return np.ascontiguousarray(images.reshape(len(rows), math.prod(shape)))
+
+
+def last_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape H,W or H,W,C of images after `channels_last`.
+
+    Example:
+        >>> last_shape((3, 32, 30)), last_shape((8, 8))
+        ((32, 30, 3), (8, 8))
+    """
+    return (*shape[1:], shape[0]) if len(shape) == 3 and shape[2] not in (1, 3) else shape
+
+
+def digest(array: FloatArray) -> str:
+    """The SHA-256 of an array as little-endian float64.
+
+    Example:
+        >>> digest(np.zeros(2)) == digest(np.zeros(2, dtype=np.float32))
+        True
+    """
+    return hashlib.sha256(np.ascontiguousarray(array, dtype="<f8").tobytes()).hexdigest()

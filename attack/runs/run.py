@@ -1,0 +1,128 @@
+"""The record of one attack: candidates, history and what they were made from."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from attack.solving.second_order import SecondOrder
+from attack.solving.state import COLUMNS, Round, Row
+
+SCHEMA_VERSION = 1
+
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Candidates ``x`` (m, D) with ``multipliers`` (m, K) before a step.
+
+    ``origin`` (m,) gives the index of each in the snapshot before.
+    """
+
+    step: int
+    x: Array
+    multipliers: Array
+    origin: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What an attack found: ``candidates`` (m, D), ``multipliers`` (m, K), ``labels`` (m,) or None.
+
+    ``masses`` (m,) are the parts of penalties they bear, None for a whole one each.
+
+    They are in the dtype of the run and the coordinates of the samples, mean removed. ``loss`` and
+    ``data_loss`` are those of the candidates; ``history`` has the columns
+    `attack.solving.loop.COLUMNS`; ``snapshots`` holds the start and the candidates after every
+    round that changed them. ``check`` says how stationary the end is, None where the run broke
+    off; ``stopped`` why it ended; ``settings`` what it was asked for, defaults filled in. numpy
+    takes a run for its candidates; `str()` is a summary.
+    """
+
+    candidates: Array
+    multipliers: Array
+    labels: Array | None
+    loss: float
+    data_loss: float
+    steps: int
+    stopped: str
+    check: SecondOrder | None
+    history: tuple[Row, ...]
+    rounds: tuple[Round, ...]
+    snapshots: tuple[Snapshot, ...]
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    seconds: float
+    image_shape: tuple[int, ...] | None = None
+    path: Path | None = None
+    masses: Array | None = None
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+        return np.array(self.candidates, dtype=dtype, copy=copy)
+
+    def __str__(self) -> str:
+        settings = self.settings
+        kept = sum(r.taken and r.accepted for r in self.rounds)
+        split = f"{len(self.rounds)} rounds, {kept} with splits kept"
+        if settings["solver"]["splitting"] == "off":
+            split = "off"
+        lines = [
+            f"objective   {settings['objective']['name']} by {settings['solver']['solver']}",
+            f"candidates  {len(self.candidates)}, {settings['count']} at the start",
+            f"loss        {self.loss:.6g}, without penalties {self.data_loss:.6g}",
+            f"steps       {self.steps} ({self.stopped}) in {self.seconds:.1f} s",
+            f"splitting   {split}",
+            f"check       {self.check if self.check is not None else 'none, the run broke off'}",
+        ]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready copy without candidates, the content of report.json."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "attack",
+            "objective": self.settings["objective"]["name"],
+            "candidates": len(self.candidates),
+            "loss": finite(self.loss),
+            "data_loss": finite(self.data_loss),
+            "steps": self.steps,
+            "stopped": self.stopped,
+            "check": None if self.check is None else self.check.to_dict(),
+            "image_shape": None if self.image_shape is None else list(self.image_shape),
+            "history": {
+                "columns": list(COLUMNS),
+                "rows": [[finite(v) for v in row] for row in self.history],
+            },
+            "rounds": [r.to_dict() for r in self.rounds],
+            "settings": dict(self.settings),
+            "versions": dict(self.versions),
+            "seconds": self.seconds,
+        }
+
+
+def versions() -> dict[str, str]:
+    """The versions that a run depends on."""
+    import scipy
+
+    return {
+        "kktcert": metadata.version("kktcert"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+    }
+
+
+def finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""Solvers and the loop of an attack."""

@@ -1,0 +1,1 @@
+"""Sample splitting: where, how, and whether it is accepted."""

@@ -1,0 +1,1 @@
+"""Victims: images, losses, descent, stationarity."""

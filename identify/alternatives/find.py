@@ -1,0 +1,216 @@
+"""Other training sets that explain the same weights: the public entry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from identify.alternatives.admissible import DIFFERENT, largest_difference
+from identify.alternatives.candidate_sets import Progress
+from identify.alternatives.off_span import nu_pair_alternative, off_span_alternative
+from identify.alternatives.pairs import Pair, search_sets
+from identify.arrays import FloatArray
+from identify.errors import FileError, InvalidInputError, NotYetSupportedError
+from identify.hermite.data import HermiteData
+from identify.hermite.stationarity import stationarity
+from identify.model.dataset import Dataset
+from identify.model.two_layer import TwoLayerNetwork
+from identify.records import TrainingSet
+from identify.recovery.assumptions import resolve_scale
+
+if TYPE_CHECKING:
+    from identify.recovery.assumptions import Assumptions
+
+FITS = 1e-2
+"""Largest relative residual at which given data count as an explanation of the weights."""
+
+__all__ = [
+    "Pair",
+    "find_alternative",
+    "largest_difference",
+    "nu_pair_alternative",
+    "off_span_alternative",
+    "save_alternatives",
+    "search_sets",
+    "stationarity",
+]
+
+
+def find_alternative(
+    network: TwoLayerNetwork,
+    source: str = "kkt",
+    samples: int | None = None,
+    distance: float | None = None,
+    keep: Sequence[str] = (),
+    start: Dataset | None = None,
+    *,
+    gradient: TwoLayerNetwork | None = None,
+    initial: TwoLayerNetwork | None = None,
+    decay: float | None = None,
+    loss: str | None = None,
+    scale: str = "auto",
+    non_negative: bool = False,
+    noise: float | None = None,
+    seed: int = 0,
+    time_limit: float | None = None,
+    progress: Progress | None = None,
+) -> tuple[TrainingSet, ...]:
+    """Training sets that explain the same weights: two different ones, or none.
+
+    Without `start` they are those of `search_sets`. With it the first set is the active part of
+    the given data, with multipliers fitted to the weights, and the second the same data moved
+    off the span of the neurons, or with one sample split in two.
+
+    Args:
+        network: the weights (for fine-tuning: the final ones).
+        source: "kkt", "weight-decay", "gradient" or "fine-tuning".
+        samples: number of active samples, if known.
+        distance, keep: not yet supported.
+        start: data that explain the weights, with labels or without.
+        gradient, initial, decay, loss: what the source needs, as in `HermiteData`.
+        scale, non_negative, noise: assumptions, as in `assess_identifiability`.
+        seed: of every random choice.
+        time_limit: seconds for the search.
+        progress: called with a stage name and a share in [0, 1].
+
+    Returns:
+        Two sets, or an empty tuple where none were found, which proves nothing.
+
+    Raises:
+        InvalidInputError: an argument out of range; `start` does not explain the weights.
+        NotYetSupportedError: `distance` or `keep`.
+
+    Example:
+        >>> neurons = np.eye(4)[:2]
+        >>> net = TwoLayerNetwork(neurons, np.full(2, 3.0**-0.5), degree=3)
+        >>> [found.count for found in find_alternative(net, "weight-decay")]
+        [2, 3]
+    """
+    from identify.recovery.assumptions import Assumptions
+    from identify.recovery.measure import measure
+
+    if distance is not None or keep:
+        raise NotYetSupportedError(
+            "--distance and --keep come with a later version", "leave them out"
+        )
+    data = _hermite_data(network, source, gradient, initial, decay, loss)
+    if samples is not None and samples < 1:
+        raise InvalidInputError("samples", "at least 1", samples, "leave it out if unknown")
+    given = Assumptions(samples, resolve_scale(data, scale), non_negative, noise)
+    deadline = None if time_limit is None else time.monotonic() + time_limit
+    findings = measure(data, given, seed=seed, deadline=deadline, progress=progress)
+    if start is not None:
+        return _from_start(data, start, findings.noise_level, given, seed)
+    if findings.reduced is None or findings.linear is None:
+        return ()
+    found = search_sets(
+        data,
+        findings.reduced,
+        findings.linear,
+        findings.noise_level,
+        samples=samples,
+        scale=given.scale,
+        non_negative=non_negative,
+        decomposes=findings.decomposes,
+        seed=seed,
+        deadline=deadline,
+        progress=progress,
+    )
+    return () if found is None else found
+
+
+def _hermite_data(
+    network: TwoLayerNetwork,
+    source: str,
+    gradient: TwoLayerNetwork | None,
+    initial: TwoLayerNetwork | None,
+    decay: float | None,
+    loss: str | None,
+) -> HermiteData:
+    if source == "kkt":
+        return HermiteData.from_kkt(network)
+    if source == "weight-decay":
+        return HermiteData.from_weight_decay(network, decay, loss)
+    if source == "gradient":
+        if gradient is None:
+            raise InvalidInputError("gradient", "the gradient for source 'gradient'", None)
+        return HermiteData.from_gradient(network, gradient, loss)
+    if source == "fine-tuning":
+        if initial is None:
+            raise InvalidInputError("initial", "the network before fine-tuning", None)
+        return HermiteData.from_fine_tuning(initial, network, loss=loss)
+    raise InvalidInputError("source", "kkt, weight-decay, gradient or fine-tuning", source)
+
+
+def _from_start(
+    data: HermiteData, start: Dataset, noise_level: float, given: Assumptions, seed: int
+) -> tuple[TrainingSet, ...]:
+    """The given data with their multipliers, and the same data changed where nothing sees it."""
+    from identify.hermite.multipliers import fit_multipliers
+
+    if start.samples.shape[1] != data.network.dimension:
+        raise InvalidInputError(
+            "start", f"samples of dimension {data.network.dimension}", start.samples.shape[1]
+        )
+    labels = _signs(start.labels) if data.source == "kkt" else None
+    fit = fit_multipliers(data, start.samples, labels)
+    active = (fit.coefficients != 0.0) & (fit.contributions > noise_level)
+    if not fit.residual <= max(FITS, 2.0 * noise_level) or not np.any(active):
+        raise InvalidInputError(
+            "start",
+            "samples that explain the weights",
+            f"relative residual {fit.residual:.1e}",
+            "check that weights and data belong together",
+        )
+    x, b = start.samples[active], fit.coefficients[active]
+    own = TrainingSet(x, b, stationarity(data, x, b))
+    level = max(1e-10, 2.0 * noise_level, 2.0 * own.stationarity)
+    moved = None
+    if data.homogeneous:
+        moved = off_span_alternative(data, x, b, noise_level=noise_level, seed=seed)
+    keep_norm = given.scale == "unit"
+    split = nu_pair_alternative(data, x, b, keep_norm=keep_norm, noise_level=noise_level, seed=seed)
+    for other in (moved, split):
+        if other is None or not other.stationarity <= level:
+            continue
+        if given.non_negative and other.samples.min() < -1e-9 * float(np.abs(x).max()):
+            continue
+        if largest_difference(x, other.samples, directions=given.scale != "bias") >= DIFFERENT:
+            return own, other
+    return ()
+
+
+def _signs(labels: FloatArray | None) -> FloatArray | None:
+    """Labels as -1 and 1."""
+    if labels is None:
+        return None
+    values = set(np.unique(labels).tolist())
+    if not values <= {-1.0, 1.0} and not values <= {0.0, 1.0}:
+        raise InvalidInputError(
+            "labels", "-1 and 1, or 0 and 1", sorted(values)[:5], "leave them out if unknown"
+        )
+    return np.where(labels > 0.0, 1.0, -1.0)
+
+
+def save_alternatives(path: str | Path, sets: Sequence[TrainingSet]) -> None:
+    """Write alternatives.npz: samples_1 (n, d), coefficients_1 (n,), samples_2, ...
+
+    Raises:
+        InvalidInputError: no sets.
+        FileError: the path cannot be written.
+    """
+    if not sets:
+        raise InvalidInputError("sets", "at least one training set", "none")
+    arrays: dict[str, FloatArray] = {}
+    for number, found in enumerate(sets, 1):
+        arrays[f"samples_{number}"] = found.samples
+        arrays[f"coefficients_{number}"] = found.coefficients
+    try:
+        with Path(path).open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+    except OSError as error:
+        raise FileError(path, f"cannot be written: {error.strerror}", "check the path") from error

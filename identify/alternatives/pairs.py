@@ -1,0 +1,226 @@
+"""Two different training sets that explain the same data: which may be shown, and the search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil
+
+import numpy as np
+
+from identify.alternatives.admissible import DIFFERENT, SetRules
+from identify.alternatives.candidate_sets import Candidate, Progress, SetSource
+from identify.alternatives.equations import SetEquations, padded
+from identify.alternatives.off_span import (
+    free_directions,
+    nu_pair_alternative,
+    off_span_alternative,
+)
+from identify.alternatives.solvers import walk
+from identify.arrays import FloatArray
+from identify.hermite.data import HermiteData
+from identify.hermite.reduction import ReducedData
+from identify.interpolation.interpolate import Interpolation
+from identify.records import TrainingSet
+
+Pair = tuple[TrainingSet, TrainingSet]
+
+_REPEATS = 24
+"""So many starts that end in one set, and none in another, end a search."""
+
+
+def search_sets(
+    data: HermiteData,
+    reduced: ReducedData,
+    linear: Interpolation,
+    noise_level: float,
+    *,
+    samples: int | None,
+    scale: str,
+    non_negative: bool,
+    decomposes: bool = False,
+    seed: int = 0,
+    starts: int | None = None,
+    deadline: float | None = None,
+    progress: Progress | None = None,
+) -> Pair | None:
+    """Two explicit, different training sets that both explain the data, or None.
+
+    Which sizes count: with `samples` n, both of size n. Without: both of size r = dim V; or both
+    of the smallest size found, if T is determined and is no sum of r independent terms; or sizes
+    r and r + 1, if no redundant equation is left. Each set is stationary on the network to
+    max(1e-10, 2 rho), obeys every assumption (KKT: b_i f(x_i) > 0; ties of a fixed scale;
+    `non_negative`), has no vanishing and no parallel samples.
+
+    Sets come from Levenberg-Marquardt at random starts, second sets from a walk along the
+    continuum of solutions where there are more unknowns than equations, else from other starts
+    or from the freedom off V.
+
+    Args:
+        data, reduced, linear, noise_level: the data and what was measured on them.
+        samples: number of active samples, if known.
+        scale: "free", "unit", "margin" or "bias" ("auto" is resolved).
+        non_negative: whether all entries of the samples are known to be non-negative.
+        decomposes: whether T_V is a sum of r independent terms that obey the assumptions.
+        seed: of all starts.
+        starts: random starts of each size; 48, or 4 where there are more equations than
+            unknowns, and as few as fit a budget at large size.
+        deadline: `time.monotonic()` value at which the search ends.
+        progress: called with a stage name and a share in [0, 1].
+
+    Cost: tens of milliseconds to a second up to r = 8.
+    """
+    r = reduced.dimension
+    if r == 0 or reduced.neurons == 0 or (samples is not None and samples < r):
+        return None
+    rules = SetRules(data, noise_level, scale, non_negative)
+    source = SetSource(
+        rules, reduced, linear, decomposes=decomposes, seed=seed, starts=starts,
+        deadline=deadline, progress=progress,
+    )  # fmt: skip
+    search = _Search(source)
+    with np.errstate(all="ignore"):
+        if samples is not None:
+            return search.pair(samples) or search.pair_off_span(samples)
+        if linear.determined is True and not decomposes:
+            last = max(ceil(linear.required / r) + 1, data.degree)
+            for count in range(r + 1, last + 1):
+                pair = search.pair(count)
+                if pair is not None and count * r < linear.rank:
+                    return search.smaller(pair)
+                if pair is not None or search.seen or source.late():
+                    return pair
+            return None
+        pair = search.pair(r)
+        if pair is None and search.redundancy() == 0:
+            return search.one_more()
+        return pair
+
+
+class _Search:
+    """Pairs of sets by the rules, and the first valid set that was seen on the way."""
+
+    def __init__(self, source: SetSource) -> None:
+        self.source, self.rules, self.data = source, source.rules, source.data
+        self.reduced, self.linear = source.reduced, source.linear
+        self.equations, self.seed = source.equations, source.seed
+        self.seen: list[Candidate] = []
+
+    def redundancy(self) -> int:
+        """rank H - r^2 + ties."""
+        r = self.reduced.dimension
+        return self.linear.rank - r * r + self.equations.rank_of_ties(r)
+
+    def pair(self, count: int) -> Pair | None:
+        """Two different sets of `count` samples; `seen` keeps the first valid one."""
+        self.seen = []
+        r = self.reduced.dimension
+        if count == r and self.linear.determined is True:
+            return self._two_of(self.source.decomposed())
+        spare = count * r - self.linear.rank - self.equations.rank_of_ties(count)
+        found: Pair | None = None
+        if count > r:
+            for first in self.source.decomposed():
+                found = self._two_of(self.source.grown(first, count - r))
+        return found or self._two_of(self.source.random(self.equations, count, spare))
+
+    def smaller(self, pair: Pair) -> Pair | None:
+        """The pair, or what is found of fewer samples by driving out those of its first set.
+
+        With fewer unknowns than equations a continuum hints at samples too many.
+        """
+        while len(self.seen[0].terms) > self.reduced.dimension + 1 and not self.source.late():
+            first, self.seen = self.seen[0], []
+            found = self._two_of(self.source.shrunk(first))
+            if found is None:
+                return None if self.seen else pair
+            pair = found
+        return pair
+
+    def pair_off_span(self, count: int) -> Pair | None:
+        """A set with a part that no point sees, and its reflection there."""
+        r, neurons = self.reduced.dimension, self.reduced.neurons
+        if count <= r or self.rules.non_negative:
+            return None
+        # n samples on k neurons leave n - k parts off V free; more of them are hard to meet.
+        wanted = max(1, min(count - r, count - neurons))
+        free = free_directions(self.data, self.reduced.basis, wanted, seed=self.seed)
+        if free.shape[1] == 0:
+            return None
+        equations = SetEquations(self.data, padded(self.source.few, free), self.rules.scale)
+        mirror = np.concatenate([np.ones(r), -np.ones(free.shape[1])])
+        for first in self.source.random(equations, count, 1):
+            second = self.rules.accept(equations.reduced, first.terms * mirror, first.signs)
+            if second is None or not self._different(first.shown, second):
+                second = self._walk(equations, first)
+            if second is not None:
+                return first.shown, second
+        return None
+
+    def one_more(self) -> Pair | None:
+        """A set of r samples and one of r + 1, the second grown from the first."""
+        first = self.seen[0] if self.seen else None
+        if first is None:
+            return None
+        found = next(self.source.grown(first, 1), None)
+        grown = None if found is None else found.shown
+        if grown is None and not self.rules.non_negative:
+            pair = nu_pair_alternative(
+                self.data, first.shown.samples, first.shown.coefficients,
+                keep_norm=self.rules.scale == "unit", basis=self.reduced.basis,
+                noise_level=self.rules.noise_level, seed=self.seed,
+            )  # fmt: skip
+            if pair is not None and pair.stationarity <= self.rules.level:
+                grown = pair
+        return None if grown is None else (first.shown, grown)
+
+    def _two_of(self, sets: Iterator[Candidate]) -> Pair | None:
+        """A walk from the first set or its freedom off V, else another set that differs."""
+        repeats = 0
+        for found in sets:
+            if not self.seen:
+                self.seen.append(found)
+                second = self._walk(self.equations, found) or self._shifted(found)
+                if second is not None:
+                    return found.shown, second
+                continue
+            if self._different(self.seen[0].shown, found.shown):
+                return self.seen[0].shown, found.shown
+            repeats += 1
+            if repeats >= _REPEATS:
+                break
+        return None
+
+    def _different(self, first: TrainingSet, second: TrainingSet) -> bool:
+        return self.rules.difference(first, second) >= DIFFERENT
+
+    def _walk(self, equations: SetEquations, first: Candidate) -> TrainingSet | None:
+        """The far end of a walk from a valid set, if it is different and valid."""
+        if not self.source.affords(len(first.terms), equations):
+            return None
+
+        def examine(terms: FloatArray) -> float:
+            other = self.rules.accept(equations.reduced, terms, first.signs)
+            return -1.0 if other is None else self.rules.difference(first.shown, other)
+
+        reached = walk(
+            equations, first.terms, first.signs, examine,
+            cut=self.rules.level, seed=self.seed, deadline=self.source.deadline,
+        )  # fmt: skip
+        if reached is None or reached.difference < DIFFERENT:
+            return None
+        return self.rules.accept(equations.reduced, reached.terms, first.signs)
+
+    def _shifted(self, first: Candidate) -> TrainingSet | None:
+        """A set moved off V by the kernel of b_i (w_j . x_i)^(alpha-1); that changes norms."""
+        larger = len(first.terms) > self.reduced.dimension
+        if not (self.data.homogeneous and larger):
+            return None
+        if self.rules.scale == "unit" or self.rules.non_negative:
+            return None
+        other = off_span_alternative(
+            self.data, first.shown.samples, first.shown.coefficients,
+            basis=self.reduced.basis, noise_level=self.rules.noise_level, seed=self.seed,
+        )  # fmt: skip
+        if other is None or not other.stationarity <= self.rules.level:
+            return None
+        return other if self._different(first.shown, other) else None

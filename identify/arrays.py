@@ -1,0 +1,38 @@
+"""Arrays that every part of the package takes: finite, real, float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from identify.errors import InvalidInputError
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def real_array(name: str, value: npt.ArrayLike) -> FloatArray:
+    """Return an array of finite real numbers as float64, without a copy where none is needed.
+
+    Raises InvalidInputError for objects, booleans, text, complex numbers, NaN and infinity.
+
+    Example:
+        >>> real_array("x", [1, 2])
+        array([1., 2.])
+        >>> real_array("x", [1j])
+        Traceback (most recent call last):
+        ...
+        identify.errors.InvalidInputError: x: expected real numbers, got dtype complex128
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InvalidInputError(
+            name, "a rectangular array of numbers", "rows of several lengths"
+        ) from error
+    if array.dtype.kind not in "fiu":
+        raise InvalidInputError(name, "real numbers", f"dtype {array.dtype}")
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array, dtype=np.float64).reshape(array.shape)
+    if not np.isfinite(array).all():
+        raise InvalidInputError(name, "finite numbers", "NaN or infinity")
+    return array

@@ -1,0 +1,1 @@
+"""The independent checker of reports: imports nothing else of the project."""

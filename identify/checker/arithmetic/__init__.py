@@ -1,0 +1,1 @@
+"""Linear algebra of the checker: ranks, least squares, norms."""

@@ -1,0 +1,258 @@
+"""Check a report without trusting the program that made it.
+
+``check_report`` reads the report and the files by itself, redoes every proof and recomputes every
+number that the verdict rests on. It shares no code with the verifier: this folder imports the
+standard library, numpy, safetensors and python-flint, and works wherever it is copied:
+
+    python -m checker REPORT.json MODEL [--gradient FILE] [--initial FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NoReturn
+
+from . import bounds, leftover, linear, premises, sets, terms, ties
+from .case import Case
+from .conditions import check_conditions, check_margins, overall_evidence
+from .enclosure import BALLS, check_enclosure
+from .outcome import (
+    CONFIRMED,
+    FLOAT,
+    OPEN,
+    REFUTED,
+    CheckInputError,
+    CheckResult,
+    Claim,
+    Progress,
+    decide,
+    require,
+)
+from .reading.files import Network, read_network
+from .reading.report import Report, read_report
+from .source import build_data
+
+__all__ = ["CheckInputError", "CheckResult", "Claim", "check_report", "main"]
+
+Check = Callable[[Case], str | tuple[str, str]]
+_ROLES = {"gradient": "gradient", "fine-tuning": "initial"}
+"""The second file of a source."""
+
+
+def check_report(
+    report: object,
+    model: object,
+    *,
+    gradient: object = None,
+    initial: object = None,
+    degree: int | None = None,
+    layers: object = None,
+    progress: Progress | None = None,
+    time_limit: float | None = None,
+) -> CheckResult:
+    """Redo the proofs of a report and say of each claim: confirmed, refuted or not checkable.
+
+    Args:
+        report: path of report.json, or its content as plain data.
+        model: the network, ``.safetensors`` or ``.npz``.
+        gradient, initial: the second file, for the sources gradient and fine-tuning.
+        degree: of the monomial, for files that do not carry it.
+        layers: names of the two layers, "HIDDEN,OUTPUT" or a pair.
+        progress: called with a claim's name and a share in [0, 1].
+        time_limit: seconds; claims not reached are "not checkable". A rank modulo a prime that
+            has begun is finished.
+
+    Returns:
+        A `CheckResult`, whose claims have fixed names.
+
+    Raises:
+        CheckInputError: a report or file that cannot be read, with one line.
+
+    Cost: the proofs anew: N^3 / 3 operations modulo the prime, about 10 N^3 in float64, r^6 in
+        ball arithmetic.
+    """
+    deadline = None if time_limit is None else time.monotonic() + time_limit
+    content = read_report(report)
+    files = _read_files(content, model, gradient, initial, degree, layers)
+    found: dict[str, Claim] = {}
+    found["inputs"] = decide("inputs", "hash", lambda: premises.check_inputs(content, files))
+    found["digest"] = decide("digest", "hash", lambda: premises.check_digest(content))
+    found["problem"] = decide(
+        "problem", "hash", lambda: premises.check_problem(content, files["model"])
+    )
+    usable = found["inputs"].holds and found["problem"].holds
+    case: Case | None = None
+    if usable:
+        decay = None if content.certificate is None else content.certificate.assumed.decay
+        case = Case(content, build_data(content.source, files, decay), deadline)
+    checks = _checks(content, found)
+    for number, (name, how, check) in enumerate(checks):
+        if progress is not None:
+            progress(name, number / len(checks))
+        if case is None:
+            found[name] = Claim(name, OPEN, how, "the files are not those of the report")
+        elif deadline is not None and time.monotonic() > deadline:
+            found[name] = Claim(name, OPEN, how, f"time limit of {time_limit:g} s reached")
+        else:
+            found[name] = decide(name, how, partial(check, case))
+    found["scope"] = decide("scope", "exact", lambda: _scope(content))
+    found["verdict"] = _verdict(content, found)
+    return CheckResult(tuple(found.values()))
+
+
+def _read_files(
+    report: Report,
+    model: object,
+    gradient: object,
+    initial: object,
+    degree: int | None,
+    layers: object,
+) -> dict[str, Network]:
+    """The networks by role; the source decides which files there have to be."""
+    if degree is not None and (isinstance(degree, bool) or not isinstance(degree, int)):
+        raise CheckInputError("degree", "an integer", repr(degree)[:80])
+    files = {"model": read_network(model, degree=degree, layers=layers)}
+    wanted = _ROLES.get(report.source)
+    for role, path in (("gradient", gradient), ("initial", initial)):
+        if role == wanted:
+            if path is None:
+                raise CheckInputError(role, f"a file, the source being {report.source}", "none")
+            files[role] = read_network(path, layers=layers, like=files["model"])
+        elif path is not None:
+            raise CheckInputError(role, f"no file, the source being {report.source}", path)
+    offset = files["model"].output_bias
+    if report.source == "kkt" and offset is not None and offset.any():
+        raise CheckInputError("output.bias", "0 for the source kkt", offset[0])
+    return files
+
+
+def _checks(report: Report, found: Mapping[str, Claim]) -> list[tuple[str, str, Check]]:
+    """What there is to check for the verdict: names, arithmetic, functions."""
+    assumptions: list[tuple[str, str, Check]] = [("assumptions", FLOAT, premises.check_assumptions)]
+    if report.verdict in ("undecided", "locally"):
+        return assumptions
+    balance = "balance" if report.source in ("kkt", "weight-decay") else "consistency"
+    checks: list[tuple[str, str, Check]] = [
+        *assumptions,
+        (balance, FLOAT, premises.check_balance),
+        ("basis", FLOAT, premises.check_basis),
+        ("points", FLOAT, premises.check_points),
+        ("conditioning", FLOAT, linear.check_conditioning),
+        ("noise level", FLOAT, linear.check_noise),
+        ("redundancy", "exact", premises.check_redundancy),
+        ("residuals", FLOAT, linear.check_residuals),
+    ]
+    globally, certificate = report.verdict == "globally", report.certificate
+    proofs: list[tuple[str, str, Check, object]] = [
+        ("rank", "exact", premises.check_rank, certificate and certificate.rank),
+        (
+            "singular value",
+            "float64 with rounding bounds",
+            premises.check_singular,
+            certificate and certificate.singular,
+        ),
+        ("enclosure", BALLS, check_enclosure, certificate and certificate.enclosure),
+    ]
+    if globally or (certificate is not None and certificate.terms is not None):
+        checks.append(("terms", FLOAT, terms.check_terms))
+    if globally:
+        checks.append(("leftover", FLOAT, leftover.check_leftover))
+    checks += [(name, how, check) for name, how, check, part in proofs if globally or part]
+    if not globally:
+        checks.append(("sets", FLOAT, sets.check_sets))
+    if globally or report.bounds is not None:
+        checks.append(("error bounds", FLOAT, bounds.check_bounds))
+    if globally and report.source == "kkt":
+        checks.append(("margins", BALLS, check_margins))
+    if report.row("tie") is not None:
+        checks.append(("tie", FLOAT, ties.check_tie))
+    checks.append(("conditions", FLOAT, lambda case: check_conditions(case, found)))
+    checks.append(("evidence", "exact", _evidence))
+    return checks
+
+
+def _evidence(case: Case) -> str:
+    """The evidence of the report as a whole is the weakest that the verdict rests on."""
+    stated, own = case.report.evidence, overall_evidence(case)
+    require(stated is not None, "the report does not name its evidence")
+    require(stated == own, f"the certificate holds a proof of level {own}, not {stated}")
+    return f"{own}, as the certificate has it"
+
+
+def _scope(report: Report) -> str:
+    """The scope is the one that goes with the verdict."""
+    scope, r = report.scope, report.span
+    if report.verdict == "undecided":
+        require(scope is None and report.sample_count is None, "undecided has no scope")
+        return "none"
+    if report.verdict == "globally":
+        require(
+            r is not None and scope == ("at_most", (r,)) and report.sample_count == r,
+            f"the proofs are about at most {r} samples, the scope says otherwise",
+        )
+        return f"at most {r} samples"
+    kind = "shown" if report.verdict == "nonidentifiable" else "exactly"
+    require(scope is not None and scope[0] == kind, f"the scope has to be of the kind {kind}")
+    require(report.sample_count is None or kind == "exactly", "no number of samples is determined")
+    assert scope is not None
+    return f"{kind} {' and '.join(map(str, scope[1]))} samples"
+
+
+def _verdict(report: Report, found: Mapping[str, Claim]) -> Claim:
+    """The verdict stands if everything that it needs is confirmed and nothing is refuted."""
+    how = "the claims above"
+    false = [name for name, claim in found.items() if claim.outcome == REFUTED]
+    if false:
+        return Claim("verdict", REFUTED, how, f"refuted: {', '.join(false)}")
+    if report.verdict == "undecided":
+        return Claim("verdict", OPEN, how, "undecided claims nothing")
+    if report.verdict == "locally":
+        return Claim("verdict", OPEN, how, "no certificate of a local verdict is known")
+    optional = {"residuals"}
+    if report.verdict == "globally":
+        proved = found["rank"].holds or (
+            found["singular value"].holds and report.evidence == "proved_interval"
+        )
+        if not proved:
+            detail = f"no proof that the rank is full: {found['rank'].detail}"
+            return Claim("verdict", OPEN, how, detail)
+        optional |= {"rank", "singular value"}
+    missing = [c for name, c in found.items() if not c.holds and name not in optional]
+    if missing:
+        detail = f"{missing[0].name} is not proved: {missing[0].detail}"
+        return Claim("verdict", OPEN, how, detail)
+    words = {
+        "globally": f"at most {report.span} samples: exactly one set explains the data",
+        "nonidentifiable": "two different sets explain the data",
+    }
+    return Claim("verdict", CONFIRMED, how, words[report.verdict])
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the claims of a report: 0, or 3 if one is refuted, or 2 for unusable input."""
+    parser = _Parser(prog="checker", description="Redo the proofs of a report.")
+    parser.add_argument("report")
+    parser.add_argument("model")
+    for option in ("--gradient", "--initial", "--layers"):
+        parser.add_argument(option)
+    parser.add_argument("--degree", type=int)
+    parser.add_argument("--time-limit", type=float)
+    given = parser.parse_args(argv)
+    try:
+        result = check_report(**vars(given))
+    except CheckInputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(result)
+    return 3 if result.outcome == REFUTED else 0

@@ -1,0 +1,55 @@
+"""The command that redoes the proofs of a report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from identify.command.options import Format, LogOptions, ModelOptions, RunOptions, SourceOptions
+from identify.command.output import Log, say_error
+
+UNUSABLE = 2
+REFUTED = 3
+
+
+def check(
+    *,
+    report: Annotated[
+        Path, typer.Argument(metavar="REPORT.json", help="A report that verify or recover wrote.")
+    ],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="The network: .safetensors or .npz.")
+    ],
+    source: SourceOptions,
+    layout: ModelOptions,
+    run: RunOptions,
+    log: LogOptions,
+) -> int:
+    """Redo every proof of a report without the code that made it."""
+    from identify.checker.check import check_report
+    from identify.checker.outcome import CheckInputError
+
+    told = Log(verbose=log.verbose, quiet=log.quiet)
+    try:
+        with told.progress() as show:
+            result = check_report(
+                report,
+                model,
+                gradient=source.gradient,
+                initial=source.initial,
+                degree=layout.degree,
+                layers=layout.layers,
+                progress=show,
+                time_limit=run.time_limit,
+            )
+    except CheckInputError as error:
+        say_error(str(error))
+        return UNUSABLE
+    if run.format is Format.JSON:
+        print(json.dumps(result.to_dict(), indent=2, allow_nan=False), flush=True)
+    else:
+        print(result, flush=True)
+    return REFUTED if result.outcome == "refuted" else 0

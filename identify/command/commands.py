@@ -1,0 +1,376 @@
+"""The commands of this package; `kktcert` mounts them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from identify.arrays import FloatArray
+from identify.command.check import check
+from identify.command.derive import derive
+from identify.command.inputs import check_dimension, open_data, search_arguments
+from identify.command.options import (
+    AssumeOptions,
+    EvidenceName,
+    Format,
+    ImageOptions,
+    LogOptions,
+    ModelOptions,
+    OutputOptions,
+    RequiredOutput,
+    RunOptions,
+    SourceOptions,
+    flat,
+    parse_fail_on,
+)
+from identify.command.output import (
+    Log,
+    OutputFolder,
+    check_file_target,
+    replacing,
+    require_extra,
+    say_error,
+)
+from identify.command.run import (
+    assess,
+    show_facts,
+    show_report,
+    show_sets,
+    show_written,
+    write_alternatives,
+)
+from identify.command.sheet import Sheet
+from identify.errors import InvalidInputError, NotYetSupportedError
+from identify.model.dataset import load_samples
+from identify.records import Verdict
+
+RESULTS = ("report.json", "samples.npz", "alternatives.npz", "contact.png", "audit.json")
+"""Every file that these commands write into a folder."""
+INTERRUPTED = 130
+
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Network: .safetensors, .npz or .pt.")
+]
+DataArgument = Annotated[
+    Path, typer.Argument(metavar="DATA.npz", help="Samples: .npz with `samples` or `images`.")
+]
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the commands of this package to the application."""
+    for command in (
+        demo,
+        inspect,
+        verify,
+        recover,
+        audit,
+        alternatives,
+        check,
+        plant,
+        derive,
+    ):
+        app.command()(flat(command))
+
+
+def demo(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for pictures.")] = Path(
+        "demo-output"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier run.")] = False,
+    seed: Annotated[int, typer.Option(metavar="S", help="Seed of digits and networks.")] = 0,
+    log: LogOptions,
+) -> int:
+    """Show on handwritten digits what weights determine and what they do not."""
+    require_extra("demo", "demo", ("matplotlib", "sklearn"))
+    if seed < 0:
+        raise InvalidInputError("--seed", "at least 0", seed)
+    from identify.demo.demo import run_demo
+
+    with OutputFolder(out, force=force) as folder:
+        with _log(log).progress() as show:
+            result = run_demo(out, seed=seed, progress=show)
+        folder.written += [entry.name for entry in out.iterdir()]
+        print(result, flush=True)
+    return 0
+
+
+def inspect(
+    *,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A network or samples.")],
+    layout: ModelOptions,
+    run: RunOptions,
+    log: LogOptions,
+) -> int:
+    """Say what a file holds, which sources fit it, and what the verifier would need."""
+    from identify.command.inspection import inspect_file
+
+    found = inspect_file(
+        file,
+        degree=layout.degree,
+        activation=layout.activation,
+        layers=layout.layers,
+        seed=run.seed,
+    )
+    text = json.dumps(found.to_dict(), indent=2, allow_nan=False)
+    print(text if run.format is Format.JSON else found, flush=True)
+    return 0
+
+
+def verify(
+    *,
+    model: ModelArgument,
+    source: SourceOptions,
+    layout: ModelOptions,
+    assume: AssumeOptions,
+    evidence: Annotated[
+        EvidenceName, typer.Option(help="How the conditions are to be established.")
+    ] = EvidenceName.AUTO,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(metavar="VERDICT,...", help="Verdicts that end with exit code 3."),
+    ] = None,
+    run: RunOptions,
+    output: OutputOptions,
+    log: LogOptions,
+) -> int:
+    """Decide whether the data determine the training samples."""
+    failing = parse_fail_on(fail_on)
+    with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
+        data = open_data(model, source, layout)
+        report, interrupted = assess(data, assume, run, _log(log), evidence)
+        if folder:
+            write_alternatives(folder, report.alternatives)
+            folder.write_text("report.json", report.to_json())
+        show_report(report, run.format, folder)
+    return INTERRUPTED if interrupted else 3 if report.verdict in failing else 0
+
+
+def recover(
+    *,
+    model: ModelArgument,
+    source: SourceOptions,
+    layout: ModelOptions,
+    assume: AssumeOptions,
+    images: ImageOptions,
+    run: RunOptions,
+    output: RequiredOutput,
+    log: LogOptions,
+) -> int:
+    """Recover the training samples and draw them."""
+    with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
+        data = open_data(model, source, layout)
+        sheet = Sheet.from_options(images, data.network.dimension)
+        told = _log(log)
+        report, interrupted = assess(data, assume, run, told)
+        found = report.recovery
+        if report.verdict is Verdict.NONIDENTIFIABLE:
+            write_alternatives(folder, report.alternatives)
+        elif found is not None:
+            with folder.writing("samples.npz") as path:
+                np.savez(
+                    path,
+                    samples=found.samples,
+                    coefficients=found.coefficients,
+                    error_bounds=found.error_bounds,
+                )
+        something = bool(folder.written)
+        if something and sheet.shape is not None:
+            with folder.writing("contact.png") as path:
+                sheet.draw(path, report)
+        elif something:
+            told.note(sheet.remark)
+        folder.write_text("report.json", report.to_json())
+        show_report(report, run.format, folder)
+    if interrupted:
+        return INTERRUPTED
+    if not something:
+        say_error(f"no samples to write: {report.verdict.value}: {report.reason}")
+        return 1
+    return 0
+
+
+def audit(
+    *,
+    model: ModelArgument,
+    data: DataArgument,
+    source: SourceOptions,
+    layout: ModelOptions,
+    assume: AssumeOptions,
+    run: RunOptions,
+    output: OutputOptions,
+    log: LogOptions,
+) -> int:
+    """Show the owner of the data which samples the weights expose, and how exactly."""
+    from identify.exposure.audit import audit as audit_samples
+
+    with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
+        given = open_data(model, source, layout)
+        truth = load_samples(data)
+        check_dimension(truth.samples, given.network.dimension, data)
+        with _log(log).progress() as show:
+            found = audit_samples(
+                given.network,
+                truth.samples,
+                truth.labels,
+                **search_arguments(given, assume, run),
+                count=assume.samples,
+                progress=show,
+            )
+        if folder:
+            folder.write_text("audit.json", found.to_json())
+            folder.write_text("report.json", found.identifiability.to_json())
+        text = found.to_json() if run.format is Format.JSON else f"{found}\n"
+        print(text, end="", flush=True)
+        if run.format is Format.TEXT:
+            show_written(folder)
+    return 0
+
+
+def alternatives(
+    *,
+    model: ModelArgument,
+    source: SourceOptions,
+    layout: ModelOptions,
+    assume: AssumeOptions,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="DATA.npz", help="Data that explain the weights."),
+    ] = None,
+    distance: Annotated[float | None, typer.Option(metavar="X", help="Not yet supported.")] = None,
+    keep: Annotated[
+        str | None, typer.Option(metavar="norms,box,count,margins", help="Not yet supported.")
+    ] = None,
+    run: RunOptions,
+    output: RequiredOutput,
+    log: LogOptions,
+) -> int:
+    """Find other training sets that explain the same data."""
+    from identify.alternatives.find import find_alternative
+
+    for name, value in (("--distance", distance), ("--keep", keep)):
+        if value is not None:
+            raise NotYetSupportedError(f"{name} is not yet supported", "leave it out")
+    with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
+        data = open_data(model, source, layout)
+        truth = None if start is None else load_samples(start)
+        if truth is not None and start is not None:
+            check_dimension(truth.samples, data.network.dimension, start)
+        sheet = Sheet.from_options(ImageOptions(), data.network.dimension)
+        told = _log(log)
+        report, interrupted = assess(data, assume, run, told, EvidenceName.NUMERICAL)
+        sets = report.alternatives
+        if not interrupted and (truth is not None or not sets):
+            try:
+                with told.progress() as show:
+                    sets = find_alternative(
+                        data.network,
+                        start=truth,
+                        **search_arguments(data, assume, run),
+                        samples=assume.samples,
+                        progress=show,
+                    )
+            except KeyboardInterrupt:
+                interrupted = True
+        if sets:
+            write_alternatives(folder, sets)
+            if sheet.shape is None:
+                told.note(sheet.remark)
+            else:
+                with folder.writing("contact.png") as path:
+                    sheet.draw(path, report, sets)
+        folder.write_text("report.json", report.to_json())
+        show_sets(report, sets, run.format)
+        if run.format is Format.TEXT:
+            show_written(folder)
+    if interrupted:
+        return INTERRUPTED
+    if not sets:
+        say_error(f"no other training sets found; verdict {report.verdict.value}")
+        return 1
+    return 0
+
+
+def plant(
+    *,
+    data: DataArgument,
+    degree: Annotated[int, typer.Option(metavar="A", help="Power of the activation.")],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="MODEL", help="Network to write, beside MODEL.truth.npz."),
+    ],
+    stationary: Annotated[
+        str,
+        typer.Option(metavar="auto|margin|regression", help="The problem that it is exact for."),
+    ] = "auto",
+    determined: Annotated[
+        bool, typer.Option("--determined", help="Only a network that determines the samples.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    run: RunOptions,
+    log: LogOptions,
+) -> int:
+    """Build a network that is exactly stationary for given samples."""
+    from identify.model.loading import save_network
+    from identify.planting.plant import plant_network
+
+    check_file_target(out, (".safetensors", ".npz"), force=force)
+    truth = out.with_name(out.name + ".truth.npz")
+    check_file_target(truth, (".npz",), force=force)
+    if degree < 3:
+        raise InvalidInputError("--degree", "at least 3", degree)
+    if stationary not in ("auto", "margin", "regression"):
+        raise InvalidInputError("--stationary", "auto, margin or regression", repr(stationary))
+    given = load_samples(data)
+    with _log(log).progress() as show:
+        planted = plant_network(
+            given.samples,
+            degree=degree,
+            labels=_signs(given.labels),
+            stationary=stationary,
+            determined=determined,
+            seed=run.seed,
+            time_limit=run.time_limit,
+            progress=show,
+        )
+    with replacing(out) as path, replacing(truth) as beside:
+        save_network(planted.network, path)
+        arrays: dict[str, Any] = dict(planted.truth())
+        np.savez(beside, **arrays)
+    facts = {
+        "model": str(out),
+        "truth": str(truth),
+        "stationary": planted.kind,
+        "neurons": planted.network.width,
+        "samples": len(planted.samples),
+        "degree": degree,
+        "residual": planted.stationarity,
+        "rank": planted.rank,
+        "required": planted.required,
+        "redundant_equations": planted.redundant,
+        "determined": planted.determined,
+        "condition_number": planted.condition_number,
+        "decay": planted.decay,
+        "loss": planted.loss,
+        "seed": planted.seed,
+    }
+    show_facts("Planted network", facts, run.format)
+    return 0
+
+
+def _log(options: LogOptions) -> Log:
+    return Log(verbose=options.verbose, quiet=options.quiet)
+
+
+def _signs(labels: FloatArray | None) -> FloatArray | None:
+    """Labels -1 and 1; any two values are taken for them, the smaller for -1."""
+    if labels is None:
+        return None
+    values = np.unique(labels)
+    if len(values) != 2:
+        return labels
+    return np.where(labels == values[1], 1.0, -1.0)

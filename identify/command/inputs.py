@@ -1,0 +1,95 @@
+"""From options to data: networks, gradients, mean images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from identify.command.options import (
+    AssumeOptions,
+    ModelOptions,
+    RunOptions,
+    SourceName,
+    SourceOptions,
+)
+from identify.errors import FileError, InvalidInputError
+from identify.hermite.data import HermiteData
+from identify.model.dataset import load_samples
+from identify.model.loading import load_gradient, load_network
+from identify.model.two_layer import TwoLayerNetwork
+from identify.model.untrusted import read_tensors
+
+
+def open_network(path: Path, layout: ModelOptions) -> TwoLayerNetwork:
+    """Load a network with what the options say about it."""
+    return load_network(
+        path, degree=layout.degree, activation=layout.activation, layers=layout.layers
+    )
+
+
+def open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> HermiteData:
+    """Load all files of a source.
+
+    A file beside the model may leave out degree and activation; if it has them they must agree.
+    """
+    network = open_network(model, layout)
+    network.require_supported()
+    loss = None if source.loss is None else source.loss.value
+    if source.source is SourceName.KKT:
+        return HermiteData.from_kkt(network)
+    if source.source is SourceName.WEIGHT_DECAY:
+        return HermiteData.from_weight_decay(network, source.decay, loss)
+    if source.gradient is not None:
+        gradient = load_gradient(source.gradient, network, layers=layout.layers)
+        return HermiteData.from_gradient(network, gradient, loss)
+    assert source.initial is not None
+    initial = load_network(
+        source.initial,
+        degree=network.degree,
+        activation="monomial" if network.activation is None else network.activation,
+        layers=layout.layers,
+    )
+    return HermiteData.from_fine_tuning(initial, network, loss=loss)
+
+
+def search_arguments(data: HermiteData, assume: AssumeOptions, run: RunOptions) -> dict[str, Any]:
+    """What functions that start from a network take about source, assumptions, seed and time."""
+    return {
+        "source": data.source,
+        "gradient": data.target if data.source == "gradient" else None,
+        "initial": data.initial,
+        "decay": data.decay,
+        "loss": data.loss,
+        "scale": assume.scale.value,
+        "non_negative": assume.non_negative,
+        "noise": assume.noise,
+        "seed": run.seed,
+        "time_limit": run.time_limit,
+    }
+
+
+def check_dimension(samples: npt.NDArray[np.float64], dimension: int, path: Path) -> None:
+    """Raise InvalidInputError unless the samples of a file fit the network."""
+    if samples.shape[1] != dimension:
+        raise InvalidInputError(
+            str(path), f"samples of {dimension} numbers, as the network takes", samples.shape[1]
+        )
+
+
+def open_mean(path: Path, dimension: int) -> npt.NDArray[np.float64]:
+    """Load a mean image (d,): the array `mean`, or the average of `samples` or `images`."""
+    file = read_tensors(path)
+    if "mean" in file.shapes:
+        mean = file.floats("mean", integers=file.dtypes["mean"] == "uint8").ravel()
+    elif path.suffix.lower() == ".npz":
+        mean = load_samples(path).samples.mean(axis=0)
+    else:
+        raise FileError(path, "has no array mean", "save it with np.savez(path, mean=...)")
+    if mean.shape != (dimension,):
+        raise InvalidInputError(
+            "--add-mean", f"{dimension} numbers, as a sample has", f"{mean.size} in {path}"
+        )
+    return mean

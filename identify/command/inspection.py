@@ -1,0 +1,351 @@
+"""What a file holds, which sources fit it, and what the verifier would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from identify.errors import InvalidInputError, UnsupportedModelError
+from identify.hermite.data import HermiteData
+from identify.model.dataset import load_samples
+from identify.model.layer_names import find_layers
+from identify.model.loading import load_network
+from identify.model.tensor_file import ROUNDING, PathLike, TensorFile
+from identify.model.two_layer import TwoLayerNetwork
+from identify.model.untrusted import read_tensors
+from identify.tensors import symmetric_dimension
+from identify.text import number, table
+
+_DEGREES = (3, 4, 5)
+# Degree and dimension where one neuron more is needed than counting says.
+_EXCEPTIONS = {(3, 5), (4, 3), (4, 4), (4, 5)}
+
+
+@dataclass(frozen=True)
+class SourceFit:
+    """Whether a file can serve as one source: yes, no, or None where another file decides."""
+
+    source: str
+    fits: bool | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `kktcert inspect` says about a file; `kind` is "network", "data" or "arrays"."""
+
+    path: str
+    kind: str
+    arrays: tuple[Mapping[str, Any], ...]
+    settings: Mapping[str, Any]
+    covered: bool
+    reason: str
+    network: Mapping[str, Any] | None = None
+    sources: tuple[SourceFit, ...] = ()
+    sizes: Mapping[str, Any] | None = None
+    cost: Mapping[str, Any] | None = None
+    data: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "path": self.path,
+            "kind": self.kind,
+            "arrays": [dict(entry) for entry in self.arrays],
+            "settings": dict(self.settings),
+            "covered": self.covered,
+            "reason": self.reason,
+            "network": None if self.network is None else dict(self.network),
+            "sources": [
+                {"source": s.source, "fits": s.fits, "reason": s.reason} for s in self.sources
+            ],
+            "sizes": None if self.sizes is None else dict(self.sizes),
+            "cost": None if self.cost is None else dict(self.cost),
+            "data": None if self.data is None else dict(self.data),
+        }
+
+    def __str__(self) -> str:
+        title = f"{self.path}: {self.kind}"
+        lines = [title, "=" * len(title)]
+        rows = [
+            [str(a["name"]), " x ".join(map(str, a["shape"])) or "scalar", str(a["dtype"])]
+            for a in self.arrays
+        ]
+        lines += table(["array", "shape", "dtype"], rows)
+        lines += [f"  {name} = {value}" for name, value in self.settings.items()]
+        lines += _block("Network", self.network)
+        lines += _block("Samples", self.data)
+        lines += ["", f"Verifier: {'covered' if self.covered else 'not covered'}: {self.reason}"]
+        if self.sources:
+            words = {True: "fits", False: "does not fit", None: "needs another file"}
+            fits = [[s.source, words[s.fits], s.reason] for s in self.sources]
+            lines += ["", "Sources", *table(["", "", ""], fits)[1:]]
+        lines += _block("Sizes", self.sizes)
+        lines += _block("Cost of the verifier", self.cost)
+        return "\n".join(lines)
+
+
+def inspect_file(
+    path: PathLike,
+    *,
+    degree: int | None = None,
+    activation: str | None = None,
+    layers: str | None = None,
+    seed: int = 0,
+) -> Inspection:
+    """List the arrays of a file and say what the verifier can do with it.
+
+    A network that the verifier does not cover is described, too; a file that cannot be trusted to
+    hold what it declares is not.
+
+    Raises what `load_network` and `load_samples` raise for unusable files. The cost is one singular
+    value decomposition of the points, O(m d min(m, d)).
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from identify.model.loading import save_network
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "network.npz"
+        >>> save_network(TwoLayerNetwork(np.eye(3), np.full(3, 3**-0.5), degree=3), path)
+        >>> inspect_file(path).sizes["neurons_needed"]
+        4
+    """
+    file = read_tensors(path)
+    arrays = tuple(
+        {"name": name, "shape": list(shape), "dtype": file.dtypes[name]}
+        for name, shape in file.shapes.items()
+    )
+    common: dict[str, Any] = {"path": file.path, "arrays": arrays, "settings": dict(file.settings)}
+    if layers is None and ("samples" in file.shapes or "images" in file.shapes):
+        return Inspection(
+            **common,
+            kind="data",
+            covered=False,
+            reason="samples and no weights; see the commands audit and plant",
+            data=_describe_data(path),
+        )
+    if layers is None and not _names_layers(file):
+        _check_numbers(file)
+        return Inspection(
+            **common,
+            kind="arrays",
+            covered=False,
+            reason="the two layers of a network are not to be told; give --layers HIDDEN,OUTPUT",
+        )
+    if degree is None and activation is None and not file.settings:
+        return _without_degree(file, common, layers)
+    described: dict[str, Any] | None = None
+    try:
+        network = load_network(path, degree=degree, activation=activation, layers=layers)
+        described = _describe_network(network)
+        network.require_supported()
+    except UnsupportedModelError as error:
+        _check_numbers(file)
+        return Inspection(
+            **common, kind="network", covered=False, reason=str(error), network=described
+        )
+    return Inspection(
+        **common,
+        kind="network",
+        covered=True,
+        reason="a two-layer monomial network with one output",
+        network=described,
+        **_describe_sources(network, seed),
+    )
+
+
+def neurons_needed(degree: int, dimension: int) -> int:
+    """Fewest generic neurons whose gradients determine a form of that degree on R^r.
+
+    ceil(N/r) with N = C(r + degree - 1, degree), and one more in the exceptional cases.
+
+    Source: Alexander & Hirschowitz (1995), "Polynomial interpolation in several variables".
+
+    Example:
+        >>> neurons_needed(3, 8), neurons_needed(3, 5)
+        (15, 8)
+    """
+    count = -(-symmetric_dimension(degree, dimension) // dimension)
+    return count + ((degree, dimension) in _EXCEPTIONS)
+
+
+def samples_determined(degree: int, neurons: int, dimension: int) -> int:
+    """Largest batch whose gradient at generic neurons determines a form on its span.
+
+    Example:
+        >>> samples_determined(3, 60, 64)
+        17
+    """
+    most = 0
+    for count in range(1, min(dimension, neurons - 1) + 1):
+        if neurons_needed(degree, count) > neurons:
+            break
+        most = count
+    return most
+
+
+def _names_layers(file: TensorFile) -> bool:
+    if "hidden.weight" in file.shapes and "output.weight" in file.shapes:
+        return True
+    weights = [n for n, shape in file.shapes.items() if n.endswith(".weight") and len(shape) > 1]
+    return len(weights) >= 2
+
+
+def _check_numbers(file: TensorFile) -> None:
+    for name, dtype in file.dtypes.items():
+        if dtype in ROUNDING:
+            file.floats(name)
+
+
+def _without_degree(file: TensorFile, common: Mapping[str, Any], layers: str | None) -> Inspection:
+    reason = "the file carries no degree; give --degree A"
+    _check_numbers(file)
+    try:
+        find_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)
+    except UnsupportedModelError as error:
+        reason = str(error)
+    return Inspection(**common, kind="network", covered=False, reason=reason)
+
+
+def _describe_network(network: TwoLayerNetwork) -> dict[str, Any]:
+    coefficients = network.activation
+    return {
+        "width": network.width,
+        "dimension": network.dimension,
+        "outputs": network.outputs,
+        "activation": "monomial" if coefficients is None else list(coefficients),
+        "degree": network.degree,
+        "hidden_bias": network.has_bias,
+        "output_bias": network.output_bias is not None,
+        "rounding": network.rounding,
+        "sha256": network.sha256(),
+    }
+
+
+def _describe_sources(network: TwoLayerNetwork, seed: int) -> dict[str, Any]:
+    """Fields `sources`, `sizes` and `cost` of a network that the verifier covers."""
+    from identify.hermite.reduction import reduce_data
+    from identify.recovery.measure import BALANCE_LIMIT, NOISE_FLOOR
+
+    level = max(network.rounding, NOISE_FLOOR)
+    try:
+        data = HermiteData.from_weight_decay(network)
+    except InvalidInputError as error:
+        dead = tuple(SourceFit(name, False, str(error)) for name in ("kkt", "weight-decay"))
+        return {"sources": dead}
+    balance = data.consistency or 0.0
+    stationary = balance <= BALANCE_LIMIT
+    words = f"balance residual {number(balance)}, {'at most' if stationary else 'above'} 1e-2"
+    offset = network.output_bias is not None and bool(np.any(network.output_bias))
+    bias_words = "; the output bias is not 0" if offset else ""
+    full = network.dimension + network.has_bias
+    batch = samples_determined(network.degree, network.width, full)
+    plural = "" if batch == 1 else "s"
+    reach = f"generic weights determine batches of up to {batch} sample{plural}"
+    sources = (
+        SourceFit("kkt", stationary and not offset, words + bias_words),
+        SourceFit("weight-decay", stationary, words),
+        SourceFit("gradient", None, f"--gradient FILE; {reach}"),
+        SourceFit("fine-tuning", None, f"--initial FILE; {reach}"),
+    )
+    if not stationary:
+        # Nothing is known of a gradient's span but what the weights could determine at best.
+        assumed = f"gradient of {batch} samples, in general position"
+        sizes = {"assumed": assumed, **_size(network.degree, batch, network.width)}
+        return {"sources": sources, "sizes": sizes, "cost": _cost(network, network.width, batch)}
+    reduced = reduce_data(data, max(level, balance), seed=seed)
+    r, neurons = reduced.dimension, reduced.neurons
+    sizes = {"assumed": "a stationary network", "span_clear": reduced.span.clear}
+    sizes |= _size(network.degree, r, neurons)
+    return {"sources": sources, "sizes": sizes, "cost": _cost(network, neurons, r)}
+
+
+def _size(degree: int, dimension: int, neurons: int) -> dict[str, Any]:
+    """Unknowns on the span and the neurons that the three conditions need there."""
+    if dimension == 0:
+        return {"span_dimension": 0, "distinct_neurons": neurons}
+    needed = neurons_needed(degree, dimension)
+    return {
+        "span_dimension": dimension,
+        "distinct_neurons": neurons,
+        "unknowns": symmetric_dimension(degree, dimension),
+        "neurons_needed": needed,
+        "neurons_needed_flat": symmetric_dimension(degree - 1, dimension),
+        "neurons_needed_value": symmetric_dimension(degree, dimension),
+        "enough_neurons": neurons >= needed,
+    }
+
+
+def _cost(network: TwoLayerNetwork, neurons: int, dimension: int) -> dict[str, Any] | None:
+    """Work and memory of the linear equations on the span."""
+    from identify.interpolation.interpolate import DENSE_LIMIT
+
+    if dimension == 0 or neurons == 0:
+        return None
+    unknowns = symmetric_dimension(network.degree, dimension)
+    dense = neurons * dimension * unknowns
+    return {
+        "equations": neurons * dimension,
+        "unknowns": unknowns,
+        "flops_per_product": 6 * neurons**2 * dimension,
+        "kernel_bytes": 8 * 3 * neurons**2,
+        "dense_bytes": 8 * dense,
+        "dense_allowed": dense <= DENSE_LIMIT,
+    }
+
+
+def _describe_data(path: PathLike) -> dict[str, Any]:
+    data = load_samples(path)
+    samples = data.samples
+    norms = np.linalg.norm(samples, axis=1)
+    rank = int(np.linalg.matrix_rank(samples))
+    spread = float(np.linalg.norm(samples - samples.mean(axis=0)))
+    total = float(np.linalg.norm(samples))
+    found: dict[str, Any] = {
+        "samples": len(samples),
+        "dimension": int(samples.shape[1]),
+        "image_shape": None if data.image_shape is None else list(data.image_shape),
+        "labels": _label_counts(data.labels),
+        "smallest_entry": float(samples.min()),
+        "largest_entry": float(samples.max()),
+        "smallest_norm": float(norms.min()),
+        "largest_norm": float(norms.max()),
+        "share_of_mean": 1.0 - (spread / total) ** 2 if total > 0 else None,
+        "span_dimension": rank,
+    }
+    for degree in _DEGREES:
+        if rank:
+            found[f"neurons_needed_degree_{degree}"] = max(
+                neurons_needed(degree, rank), len(samples) + 1
+            )
+    return found
+
+
+def _label_counts(labels: Any) -> dict[str, int] | None:
+    if labels is None:
+        return None
+    values, counts = np.unique(labels, return_counts=True)
+    if len(values) > 20:
+        return {"distinct values": len(values)}
+    return {f"{value:g}": int(count) for value, count in zip(values, counts, strict=True)}
+
+
+def _block(title: str, entries: Mapping[str, Any] | None) -> list[str]:
+    if not entries:
+        return []
+    rows = [[name.replace("_", " "), _spell(value)] for name, value in entries.items()]
+    return ["", title, *table(["", ""], rows)[1:]]
+
+
+def _spell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {count}" for name, count in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " x ".join(str(part) for part in value)
+    if value is None:
+        return "none"
+    return f"{value:,}" if isinstance(value, int) else number(value)

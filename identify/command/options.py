@@ -1,0 +1,370 @@
+"""The options that the commands share, each group a record, and how typer gets to see them."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from functools import wraps
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from identify.errors import InvalidInputError
+from identify.records import Verdict
+
+_SOURCE, _ASSUME, _COMMON = "Source of the data", "Assumptions", "Common options"
+
+
+class SourceName(StrEnum):
+    """Where the data about the samples come from."""
+
+    KKT = "kkt"
+    WEIGHT_DECAY = "weight-decay"
+    GRADIENT = "gradient"
+    FINE_TUNING = "fine-tuning"
+
+
+class LossName(StrEnum):
+    """The losses whose derivative gives ties between coefficients."""
+
+    LOGISTIC = "logistic"
+    SQUARED = "squared"
+    CROSS_ENTROPY = "cross-entropy"
+
+
+class ScaleName(StrEnum):
+    """How the norms of the samples are fixed."""
+
+    AUTO = "auto"
+    UNIT = "unit"
+    MARGIN = "margin"
+    BIAS = "bias"
+
+
+class Format(StrEnum):
+    """The form of what is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class EvidenceName(StrEnum):
+    """How the conditions are to be established."""
+
+    AUTO = "auto"
+    EXACT = "exact"
+    INTERVAL = "interval"
+    NUMERICAL = "numerical"
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What a network file may leave open."""
+
+    degree: Annotated[
+        int | None,
+        typer.Option(
+            metavar="A",
+            help="Power of the activation, for files that do not carry it.",
+            rich_help_panel=_SOURCE,
+        ),
+    ] = None
+    activation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="C0,C1,...",
+            help="Coefficients of the activation, for files without them.",
+            rich_help_panel=_SOURCE,
+        ),
+    ] = None
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HIDDEN,OUTPUT",
+            help="Names of the two layers in the file.",
+            rich_help_panel=_SOURCE,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """SOURCE: what the numbers in the files are."""
+
+    source: Annotated[
+        SourceName, typer.Option(help="What the weights are.", rich_help_panel=_SOURCE)
+    ] = SourceName.KKT
+    decay: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MU", help="Constant of the weight decay, if known.", rich_help_panel=_SOURCE
+        ),
+    ] = None
+    gradient: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Gradient of a batch's loss at MODEL.", rich_help_panel=_SOURCE
+        ),
+    ] = None
+    initial: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Network before fine-tuning to MODEL.", rich_help_panel=_SOURCE
+        ),
+    ] = None
+    loss: Annotated[
+        LossName | None,
+        typer.Option(
+            help="The loss, if known; for kkt it changes nothing.", rich_help_panel=_SOURCE
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Refuse options that contradict the source."""
+        pairs = (
+            ("--gradient", self.gradient, SourceName.GRADIENT),
+            ("--initial", self.initial, SourceName.FINE_TUNING),
+        )
+        for name, value, source in pairs:
+            if value is not None and self.source is not source:
+                raise InvalidInputError(
+                    "--source", f"{source.value} with {name}", self.source.value, f"drop {name}"
+                )
+            if value is None and self.source is source:
+                raise InvalidInputError(
+                    name, f"a file, for --source {source.value}", "none", f"give {name} FILE"
+                )
+        if self.decay is not None and self.source is not SourceName.WEIGHT_DECAY:
+            raise InvalidInputError(
+                "--source", "weight-decay with --decay", self.source.value, "drop --decay"
+            )
+        if self.decay is not None and not (math.isfinite(self.decay) and self.decay > 0):
+            raise InvalidInputError(
+                "--decay", "a positive number", self.decay, "leave it out if unknown"
+            )
+        if self.loss is LossName.SQUARED and self.source is SourceName.KKT:
+            raise InvalidInputError(
+                "--loss",
+                "logistic or cross-entropy for --source kkt",
+                "squared",
+                "only losses with an exponential tail lead to the max-margin problem",
+            )
+
+
+@dataclass(frozen=True)
+class AssumeOptions:
+    """ASSUME: what the verdict may take for granted; printed with it."""
+
+    samples: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Number of active samples.", rich_help_panel=_ASSUME),
+    ] = None
+    scale: Annotated[
+        ScaleName,
+        typer.Option(
+            help="What fixes the norm of a sample: the hidden bias, norm 1, or equal margins.",
+            rich_help_panel=_ASSUME,
+        ),
+    ] = ScaleName.AUTO
+    non_negative: Annotated[
+        bool,
+        typer.Option(
+            "--non-negative", help="No entry of a sample is negative.", rich_help_panel=_ASSUME
+        ),
+    ] = False
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            metavar="EPS",
+            help="Relative size of Gaussian noise in the data.",
+            rich_help_panel=_ASSUME,
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Refuse values out of range."""
+        if self.samples is not None and self.samples < 1:
+            raise InvalidInputError(
+                "--samples", "at least 1", self.samples, "leave it out if unknown"
+            )
+        if self.noise is not None and not 0.0 < self.noise < 1.0:
+            raise InvalidInputError("--noise", "a relative size in (0, 1)", self.noise)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"kktcert {metadata.version('kktcert')}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool,
+    typer.Option(
+        "--version",
+        help="Print the version.",
+        callback=_show_version,
+        is_eager=True,
+        rich_help_panel=_COMMON,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    """How much is said on standard error."""
+
+    verbose: Annotated[
+        bool,
+        typer.Option("-v", "--verbose", help="Log every stage.", rich_help_panel=_COMMON),
+    ] = False
+    quiet: Annotated[
+        bool,
+        typer.Option("-q", "--quiet", help="No progress, no log.", rich_help_panel=_COMMON),
+    ] = False
+    version: VersionOption = False
+
+    def check(self) -> None:
+        """Refuse -v with -q."""
+        if self.verbose and self.quiet:
+            raise InvalidInputError("-v", "no -q beside it", "both", "drop one of them")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Form of the output, seed and time."""
+
+    format: Annotated[Format, typer.Option(help="Form of the result.", rich_help_panel=_COMMON)] = (
+        Format.TEXT
+    )
+    seed: Annotated[
+        int,
+        typer.Option(metavar="S", help="Seed of every random choice.", rich_help_panel=_COMMON),
+    ] = 0
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="Seconds after which the result so far is printed.",
+            rich_help_panel=_COMMON,
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Refuse values out of range."""
+        if self.seed < 0:
+            raise InvalidInputError("--seed", "at least 0", self.seed)
+        if self.time_limit is not None and not 0.0 < self.time_limit < math.inf:
+            raise InvalidInputError("--time-limit", "a positive number of seconds", self.time_limit)
+
+
+_FORCE = typer.Option(
+    "--force", help="Replace results that are already there.", rich_help_panel=_COMMON
+)
+_OUT = "Folder for the results; absent or empty, unless --force."
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """An optional folder for the results."""
+
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, rich_help_panel=_COMMON)] = (
+        None
+    )
+    force: Annotated[bool, _FORCE] = False
+
+
+@dataclass(frozen=True)
+class RequiredOutput:
+    """A folder for the results that the command cannot do without."""
+
+    out: Annotated[Path, typer.Option(metavar="DIR", help=_OUT, rich_help_panel=_COMMON)]
+    force: Annotated[bool, _FORCE] = False
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How samples are drawn as images."""
+
+    image_shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="H,W,C", help="Shape of an image; guessed if square.", rich_help_panel="Images"
+        ),
+    ] = None
+    add_mean: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Mean image to add before drawing: .npz with `mean`, or with images to average.",
+            rich_help_panel="Images",
+        ),
+    ] = None
+    range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LO,HI",
+            help="Values drawn black and white; otherwise each image uses its own range.",
+            rich_help_panel="Images",
+        ),
+    ] = None
+
+
+def parse_fail_on(text: str | None) -> frozenset[Verdict]:
+    """The verdicts named in a comma-separated list.
+
+    Example:
+        >>> sorted(parse_fail_on("undecided,nonidentifiable"))
+        [<Verdict.NONIDENTIFIABLE: 'nonidentifiable'>, <Verdict.UNDECIDED: 'undecided'>]
+    """
+    if text is None:
+        return frozenset()
+    known = [verdict.value for verdict in Verdict]
+    words = [word.strip() for word in text.split(",")]
+    for word in words:
+        if word not in known:
+            raise InvalidInputError("--fail-on", f"words among {', '.join(known)}", repr(word))
+    return frozenset(Verdict(word) for word in words)
+
+
+def flat(command: Callable[..., int]) -> Callable[..., int]:
+    """Replace every parameter that is a group of options by the options, for typer to see.
+
+    The command is called with the groups, each checked. Options without default come first.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type] = {}
+    parameters: list[inspect.Parameter] = []
+    kind = inspect.Parameter.KEYWORD_ONLY
+    for parameter in inspect.signature(command).parameters.values():
+        hint = hints[parameter.name]
+        if not (isinstance(hint, type) and is_dataclass(hint)):
+            parameters.append(parameter.replace(annotation=hint, kind=kind))
+            continue
+        groups[parameter.name] = hint
+        members = get_type_hints(hint, include_extras=True)
+        own = inspect.signature(hint).parameters
+        parameters += [
+            own[field.name].replace(annotation=members[field.name], kind=kind)
+            for field in fields(hint)
+        ]
+
+    @wraps(command)
+    def run(**values: Any) -> int:
+        arguments: dict[str, Any] = {}
+        for name, group in groups.items():
+            arguments[name] = group(**{f.name: values.pop(f.name) for f in fields(group)})
+        for group_value in arguments.values():
+            check = getattr(group_value, "check", None)
+            if check is not None:
+                check()
+        return command(**arguments, **values)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    del run.__wrapped__
+    return run

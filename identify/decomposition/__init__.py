@@ -1,0 +1,1 @@
+"""From the moment tensor to its terms: pencil, equations, refinement."""

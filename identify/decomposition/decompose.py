@@ -1,0 +1,56 @@
+"""From the moment tensor to the samples: matrix pencil, then Gauss-Newton on the Hermite data."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from identify.arrays import FloatArray
+from identify.decomposition.pencil import pencil_starts
+from identify.decomposition.refine import Decomposition, refine
+from identify.hermite.reduction import ReducedData
+from identify.tensors import MomentTensor
+
+
+def decompose_tensor(
+    data: ReducedData,
+    tensor: MomentTensor,
+    *,
+    accept: float,
+    seed: int = 0,
+    deadline: float | None = None,
+    attempts: int | None = None,
+) -> Decomposition | None:
+    """Decompose T into r independent terms and refine them on the Hermite data.
+
+    Returns the best refinement over a few pencils, whatever its residual (judge by the residual,
+    never by a rank), or None where no pencil gave r directions.
+
+    Args:
+        data: reduced data; r = dim V terms are sought.
+        tensor: the moment tensor on V.
+        accept: relative residual below which the first refinement is the answer.
+        seed: of the pencils.
+        deadline: as in `refine`.
+        attempts: number of starts that are refined; by default 6, or 2 above 30 dimensions.
+    """
+    if attempts is None:
+        attempts = 6 if data.dimension <= 30 else 2
+    best: Decomposition | None = None
+    for _, terms, signs in pencil_starts(data, tensor, seed=seed)[:attempts]:
+        found = refine(data, terms, signs, deadline=deadline)
+        if best is None or found.residual < best.residual:
+            best = found
+        if best.residual <= accept or (deadline is not None and time.monotonic() > deadline):
+            break
+    return best
+
+
+def order_by_size(
+    terms: FloatArray, signs: FloatArray, degree: int
+) -> tuple[FloatArray, FloatArray, npt.NDArray[np.intp]]:
+    """Terms and signs by |z_i|^alpha = |b_i| |x_i|^alpha, largest first, and the permutation."""
+    order = np.argsort(-np.linalg.norm(terms, axis=1), kind="stable")
+    return terms[order], signs[order], order

@@ -1,0 +1,192 @@
+"""Gauss-Newton refinement of a decomposition on the Hermite equations."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse.linalg
+
+from identify.arrays import FloatArray
+from identify.decomposition.equations import HermiteEquations, TangentSolver, column_scale
+from identify.hermite.reduction import ReducedData
+
+_ITERATIVE = 600
+
+
+_NORMAL_LIMIT = 3000
+
+
+_EXACT = 1e-13
+
+
+_DENSE_UNKNOWNS = 200
+
+
+_DENSE_NUMBERS = 2_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposition:
+    """T = sum_i s_i z_i^(alpha) in coordinates of V: the refined terms and how well they fit.
+
+    `terms` (n, r), `signs` (n,) +-1 (all +1 at odd degree), `residual` relative to the weighted
+    data, `steps` taken; `stalled` says that the last step no longer helped.
+    """
+
+    terms: FloatArray
+    signs: FloatArray
+    residual: float
+    steps: int
+    stalled: bool = True
+
+    @property
+    def count(self) -> int:
+        """Number of terms n."""
+        return int(self.terms.shape[0])
+
+
+def refine(
+    data: ReducedData,
+    terms: FloatArray,
+    signs: FloatArray,
+    *,
+    max_steps: int = 60,
+    target: float = 0.0,
+    deadline: float | None = None,
+) -> Decomposition:
+    """Levenberg-Marquardt on the Hermite equations in z, the answer of the recovery.
+
+    Minimises |w_j (sum_i s_i (u_j.z_i)^(alpha-1) z_i - g_j)|. Steps are dense at small size, by
+    normal equations up to 600 unknowns, and by preconditioned conjugate gradients beyond.
+
+    Args:
+        data: reduced data.
+        terms: start (n, r).
+        signs: (n,) signs of the terms; kept.
+        max_steps: limit.
+        target: relative residual at which to stop at once.
+        deadline: `time.monotonic()` value at which the best so far is returned.
+
+    Cost: O(m n r min(n r, 100)) a step.
+    """
+    equations = HermiteEquations(data, signs)
+    terms = terms.copy()
+    residual = equations.residual(terms)
+    norm = float(np.linalg.norm(residual)) / equations.size
+    damping, steps, stalled = 1e-6 if norm < 1e-2 else 1e-3, 0, False
+    stepper = _Stepper(equations)
+    quiet = 0
+    while steps < max_steps and norm > target:
+        if deadline is not None and time.monotonic() > deadline:
+            break
+        steps += 1
+        stepper.prepare(terms, residual)
+        improved = False
+        step: FloatArray | None = None
+        for _ in range(16):
+            step = stepper.step(damping)
+            if step is not None and np.all(np.isfinite(step)):
+                step = step + stepper.acceleration(step, damping)
+                trial = terms + step
+                trial_residual = equations.residual(trial)
+                trial_norm = float(np.linalg.norm(trial_residual)) / equations.size
+                improved = trial_norm < norm
+                if improved or norm < _EXACT or relative_change(step, terms) < 1e-13:
+                    break
+            if not stepper.factored and terms.size <= _NORMAL_LIMIT:
+                # An iterative step did not help: factor before damping more.
+                stepper.factored = True
+                stepper.prepare(terms, residual)
+                continue
+            damping = max(10.0 * damping, 1e-14)
+        if not improved or step is None:
+            stalled = True
+            break
+        quiet = quiet + 1 if trial_norm > 0.9 * norm else 0
+        small = relative_change(step, terms) <= max(1e-10, 1e-3 * trial_norm)
+        terms, residual, norm = trial, trial_residual, trial_norm
+        damping = damping * 0.1 if damping > 1e-16 else 0.0
+        if quiet >= (2 if small else 25):
+            stalled = True
+            break
+    return Decomposition(terms, signs, norm, steps, stalled)
+
+
+def relative_change(step: FloatArray, terms: FloatArray) -> float:
+    """max_i |dz_i| / |z_i|: small terms count as much as large ones."""
+    sizes = np.linalg.norm(terms, axis=1)
+    return float(np.max(np.linalg.norm(step, axis=1) / np.where(sizes > 0.0, sizes, 1.0)))
+
+
+class _Stepper:
+    """Damped Gauss-Newton steps by the method that fits the size."""
+
+    def __init__(self, equations: HermiteEquations) -> None:
+        self.equations = equations
+        self.factored = False
+
+    def prepare(self, terms: FloatArray, residual: FloatArray) -> None:
+        """Linearise at `terms`."""
+        self.terms, self.residual = terms, residual
+        unknowns = terms.size
+        self.triangle: FloatArray | None = None
+        self.normal: FloatArray | None = None
+        self.scale = column_scale(self.equations, terms)
+        self.scale = np.maximum(self.scale, 1e-12 * float(self.scale.max(initial=1.0)))
+        if unknowns <= _DENSE_UNKNOWNS and residual.size * unknowns <= _DENSE_NUMBERS:
+            matrix = self.equations.jacobian(terms) / self.scale
+            self.ortho, self.triangle = np.linalg.qr(matrix)
+            self.side = -(self.ortho.T @ residual)
+        elif unknowns <= _ITERATIVE or (self.factored and unknowns <= _NORMAL_LIMIT):
+            self.normal = self.equations.normal_matrix(terms)
+            self.slope = self.equations.operator(terms).rmatvec(residual)
+        else:
+            self.tangent = TangentSolver(self.equations, terms)
+
+    def step(self, damping: float) -> FloatArray | None:
+        """-(J^T J + damping D^2)^-1 J^T residual, or None where that is not defined."""
+        shape = self.terms.shape
+        if self.normal is not None:
+            damped = self.normal + np.diag(max(damping, 1e-15) * self.scale**2)
+            damped /= np.outer(self.scale, self.scale)
+            try:
+                factor = scipy.linalg.cho_factor(damped, check_finite=False)
+            except np.linalg.LinAlgError:
+                return None
+            solution = scipy.linalg.cho_solve(factor, -self.slope / self.scale, check_finite=False)
+            return np.asarray(solution / self.scale).reshape(shape)
+        if self.triangle is not None:
+            return self._solve_triangle(self.side, damping)
+        return self.tangent.step(self.residual, damping)
+
+    def _solve_triangle(self, side: FloatArray, damping: float) -> FloatArray:
+        """Damped least squares with the QR factor, which does not square the condition of J."""
+        assert self.triangle is not None
+        scaled = self.triangle
+        if damping > 0.0:
+            scaled = np.vstack([scaled, np.sqrt(damping) * np.eye(scaled.shape[1])])
+            side = np.concatenate([side, np.zeros(scaled.shape[1])])
+        solution = scipy.linalg.lstsq(
+            scaled, side, cond=1e-15, check_finite=False, lapack_driver="gelsy"
+        )[0]
+        return np.asarray(solution / self.scale).reshape(self.terms.shape)
+
+    def acceleration(self, step: FloatArray, damping: float) -> FloatArray:
+        """Second-order correction of a step, zero where it is large or the step is iterative.
+
+        Correlated samples make narrow curved valleys, along which plain steps creep
+        (geodesic acceleration, Transtrum & Sethna 2012).
+        """
+        nothing = np.zeros_like(step)
+        if self.triangle is None:
+            return nothing
+        h = 0.1
+        ahead = self.equations.residual(self.terms + h * step)
+        behind = self.equations.residual(self.terms - h * step)
+        curvature = (ahead - 2.0 * self.residual + behind) / h**2
+        correction = 0.5 * self._solve_triangle(-(self.ortho.T @ curvature), damping)
+        limit = 0.4 * float(np.linalg.norm(step * self.scale.reshape(step.shape)))
+        size = float(np.linalg.norm(correction * self.scale.reshape(step.shape)))
+        return correction if size <= limit else nothing

@@ -1,0 +1,266 @@
+"""The owner's view: which of the true training samples do the weights expose, and how exactly."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from identify.arrays import FloatArray, real_array
+from identify.assess import assess_identifiability
+from identify.errors import InvalidInputError
+from identify.exposure.compare import DIFFERENT, Matching, match_samples
+from identify.exposure.notes import EXACT, data_notes, exposure_notes
+from identify.exposure.report import AuditReport, Exposure
+from identify.hermite.data import SOURCES, HermiteData
+from identify.hermite.multipliers import MultiplierFit, fit_multipliers
+from identify.model.two_layer import TwoLayerNetwork
+from identify.recovery.assumptions import resolve_scale
+from identify.text import number
+
+UNEXPLAINED = 0.1
+"""Relative residual from which on the samples do not explain the data."""
+
+
+def audit(
+    network: TwoLayerNetwork,
+    samples: npt.ArrayLike,
+    labels: npt.ArrayLike | None = None,
+    *,
+    source: str = "kkt",
+    gradient: TwoLayerNetwork | None = None,
+    initial: TwoLayerNetwork | None = None,
+    decay: float | None = None,
+    loss: str | None = None,
+    scale: str = "auto",
+    non_negative: bool = False,
+    noise: float | None = None,
+    count: int | None = None,
+    time_limit: float | None = None,
+    progress: Callable[[str, float], None] | None = None,
+    seed: int = 0,
+) -> AuditReport:
+    """Audit a network against the samples that trained it.
+
+    The multipliers solve g = sum_i b_i grad f(x_i) in the least-squares sense, with lambda_i =
+    b_i y_i >= 0 for KKT with labels; the residual is evaluated anew by `TwoLayerNetwork.gradient`.
+    A sample is active if |b_i| |grad f(x_i)|, its parallels included, is more than ten times the
+    noise level of the largest; the noise level is the largest of the residual, the rounding of the
+    weights, `noise` and 1e-13. Exposed are the samples that `assess_identifiability`, which sees
+    the weights alone, recovers to a relative error below 0.1: of the direction without a hidden
+    bias (the weights do not fix its length), of the sample itself with one. The bounds that it
+    prints are compared, not used. Parallel samples count as one.
+
+    Args:
+        network: the weights; for fine-tuning the final ones.
+        samples: (n, d) or images (n, ...) with d numbers each.
+        labels: (n,) of -1, +1 or 0, 1; needed for multipliers >= 0. Other labels are refused for
+            KKT and left unused elsewhere.
+        source: "kkt", "weight-decay", "gradient" or "fine-tuning".
+        gradient, initial: for the two last sources.
+        decay, loss: of the weight decay; without `decay` the b_i are in its units.
+        scale, non_negative, noise, time_limit, progress, seed: as in `assess_identifiability`.
+        count: the number of active samples that an attacker is taken to know.
+
+    Raises:
+        InvalidInputError: arrays that do not fit the network or each other, unknown words, more
+            than 5,000 samples, a source without its file or a file without its source.
+        UnsupportedModelError: polynomial activation or several outputs.
+
+    Cost: that of `assess_identifiability` and of `fit_multipliers`.
+    Source: stationarity, dual feasibility and complementary slackness of the max-margin problem
+        (Lyu & Li 2020); non-negative least squares (Lawson & Hanson 1974).
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> net = TwoLayerNetwork(rng.normal(size=(12, 6)), rng.normal(size=12), degree=3)
+        >>> images = rng.normal(size=(4, 2, 3))
+        >>> gradient = net.gradient(images.reshape(4, 6), [1.0, -2.0, 0.5, 1.5])
+        >>> report = audit(net, images, source="gradient", gradient=gradient)
+        >>> report.fit, np.round(report.multipliers, 9), [entry.index for entry in report.exposed]
+        ('exact', array([ 1. , -2. ,  0.5,  1.5]), [0, 1, 2, 3])
+    """
+    started = time.monotonic()
+    data = _hermite(network, source, gradient, initial, decay, loss)
+    convention = resolve_scale(data, scale)
+    x = _flat(samples, network)
+    y, notes = _two_classes(labels, len(x), source)
+    fit = fit_multipliers(data, x, y if source == "kkt" else None)
+    margins = network.value(x) * (1.0 if y is None else y)
+    left = None if time_limit is None else max(time_limit - (time.monotonic() - started), 1e-3)
+    report = assess_identifiability(
+        data, count, scale, non_negative, noise, left if time_limit else time_limit, progress, seed
+    )
+
+    level = max(fit.residual, data.rounding, noise or 0.0, 1e-13)
+    quality = _quality(fit, report.noise_level)
+    active = None
+    if fit.unique and quality in ("exact", "approximate"):
+        floor = 10.0 * level * float(fit.contributions.max(initial=0.0))
+        strong = (fit.contributions > floor) & (fit.coefficients != 0.0)
+        active = tuple(int(i) for i in np.flatnonzero(strong))
+    parallel = _parallel(fit)
+    bias = network.has_bias
+    heads = np.unique(fit.groups)
+    exposed: tuple[Exposure, ...] = ()
+    recovered = 0
+    if report.recovery is not None:
+        recovered = len(report.recovery.samples)
+        matching = match_samples(
+            report.recovery.samples,
+            x[heads],
+            up_to_sign=not bias and not non_negative,
+            up_to_scale=not bias,
+        )
+        exposed = _exposures(matching, heads, report.recovery.error_bounds, parallel)
+    slackness = _slackness(source, fit.coefficients, y, margins, active)
+    notes += data_notes(data, fit, x, y, margins, active, parallel, slackness)
+    notes += exposure_notes(report, fit, exposed, active, recovered, quality == "exact")
+    if convention == "unit":
+        norms = np.linalg.norm(x, axis=1)
+        if np.ptp(norms) > 1e-6 * norms.max() or abs(norms.max() - 1.0) > 1e-6:
+            notes.append(
+                f"the samples have norms {number(float(norms.min()))} to "
+                f"{number(float(norms.max()))}: the assumption of norm 1 is wrong"
+            )
+    lambdas = source == "kkt" and y is not None
+    return AuditReport(
+        source=source,
+        kind="lambda" if lambdas else "b",
+        multipliers=np.abs(fit.coefficients) if lambdas else fit.coefficients,
+        coefficients=fit.coefficients,
+        residual=None if quality == "not checkable" else fit.residual,
+        redundant_equations=fit.redundant,
+        fit=quality,
+        active=active,
+        margins=margins,
+        labels=y,
+        slackness=slackness,
+        parallel=parallel,
+        exposed=exposed,
+        recovered=recovered,
+        unmatched=recovered - len(exposed),
+        identifiability=report,
+        notes=tuple(notes),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _hermite(
+    network: TwoLayerNetwork,
+    source: str,
+    gradient: TwoLayerNetwork | None,
+    initial: TwoLayerNetwork | None,
+    decay: float | None,
+    loss: str | None,
+) -> HermiteData:
+    if source not in SOURCES:
+        raise InvalidInputError("source", f"one of {', '.join(SOURCES)}", source)
+    for name, value, needed in (
+        ("gradient", gradient, "gradient"),
+        ("initial", initial, "fine-tuning"),
+    ):
+        if (value is not None) != (source == needed):
+            found = "none" if value is None else f"one with source {source}"
+            raise InvalidInputError(name, f"a network exactly for source {needed}", found)
+    if decay is not None and source != "weight-decay":
+        raise InvalidInputError("decay", "none unless the source is weight-decay", decay)
+    if gradient is not None:
+        return HermiteData.from_gradient(network, gradient, loss)
+    if initial is not None:
+        return HermiteData.from_fine_tuning(initial, network, loss=loss)
+    if source == "weight-decay":
+        return HermiteData.from_weight_decay(network, decay, loss)
+    return HermiteData.from_kkt(network)
+
+
+def _flat(samples: npt.ArrayLike, network: TwoLayerNetwork) -> FloatArray:
+    array = real_array("samples", samples)
+    if array.ndim < 2 or len(array) == 0 or array[0].size != network.dimension:
+        raise InvalidInputError(
+            "samples",
+            f"shape (n, ...), n >= 1, with {network.dimension} numbers a sample",
+            f"shape {array.shape}",
+            "the network and the data must belong together",
+        )
+    return array.reshape(len(array), -1)
+
+
+def _two_classes(
+    labels: npt.ArrayLike | None, count: int, source: str
+) -> tuple[FloatArray | None, list[str]]:
+    """Labels as +-1, None if there are none that can be used, and what to say about it."""
+    if labels is None:
+        return None, []
+    array = np.asarray(labels)
+    y = real_array("labels", array.astype(np.float64) if array.dtype == np.bool_ else array)
+    if y.shape != (count,):
+        raise InvalidInputError("labels", f"shape ({count},)", y.shape)
+    found = set(np.unique(y).tolist())
+    if found <= {-1.0, 1.0}:
+        return y, []
+    if found <= {0.0, 1.0}:
+        return 2.0 * y - 1.0, []
+    if source == "kkt":
+        values = ", ".join(f"{value:g}" for value in sorted(found)[:6])
+        raise InvalidInputError("labels", "-1 and 1, or 0 and 1", values, "one output, two classes")
+    return None, ["the labels are not two classes; they were not used"]
+
+
+def _quality(fit: MultiplierFit, noise_level: float) -> str:
+    if fit.redundant < 1 and fit.residual <= EXACT:
+        return "not checkable"
+    if fit.residual <= max(10.0 * noise_level, 1e-10) and fit.residual < UNEXPLAINED:
+        return "exact"
+    return "approximate" if fit.residual < UNEXPLAINED else "none"
+
+
+def _parallel(fit: MultiplierFit) -> tuple[tuple[int, ...], ...]:
+    sizes = np.bincount(fit.groups)
+    return tuple(
+        tuple(int(i) for i in np.flatnonzero(fit.groups == head))
+        for head in np.flatnonzero(sizes > 1)
+    )
+
+
+def _exposures(
+    matching: Matching,
+    heads: npt.NDArray[np.intp],
+    bounds: FloatArray,
+    parallel: tuple[tuple[int, ...], ...],
+) -> tuple[Exposure, ...]:
+    others = {group[0]: group[1:] for group in parallel}
+    entries = []
+    for head, row, error in zip(heads, matching.indices, matching.errors, strict=True):
+        if error >= DIFFERENT:
+            continue
+        bound = float(bounds[row])
+        entries.append(
+            Exposure(
+                index=int(head),
+                error=float(error),
+                bound=bound if np.isfinite(bound) else None,
+                recovered=int(row),
+                parallel=others.get(int(head), ()),
+            )
+        )
+    return tuple(entries)
+
+
+def _slackness(
+    source: str,
+    coefficients: FloatArray,
+    labels: FloatArray | None,
+    margins: FloatArray,
+    active: tuple[int, ...] | None,
+) -> float | None:
+    """Relative spread of y_i f(x_i) over the active samples of a KKT point, None without them."""
+    if source != "kkt" or not active:
+        return None
+    chosen = list(active)
+    signs = 1.0 if labels is not None else np.sign(coefficients[chosen])
+    tight = margins[chosen] * signs
+    size = float(np.abs(tight).max())
+    return float(np.ptp(tight)) / size if size > 0.0 else None

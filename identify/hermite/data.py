@@ -1,0 +1,324 @@
+"""Hermite data of the moment tensor: one object behind every source.
+
+Each source lists gradients of p(u) = sum_i b_i (x_i . u)^alpha at known points u_j:
+
+    scales_j T(u_j^(alpha-1), .) = rows_j,     T = sum_i b_i x_i^(alpha)
+
+with the measurement noise spread evenly over `rows`, so that row j counts with the weight
+|scales_j| |u_j|^(alpha-1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from identify.arrays import FloatArray
+from identify.errors import InvalidInputError
+from identify.model.two_layer import TwoLayerNetwork
+
+SOURCES = ("kkt", "weight-decay", "gradient", "fine-tuning")
+LOSSES = ("logistic", "squared", "cross-entropy")
+
+
+@dataclass(frozen=True, eq=False)
+class HermiteData:
+    """Points, rows and values that a source gives about the moment tensor.
+
+    `points` (m, D) with D = d, or d + 1 with a hidden bias; `rows` (m, D); `scales` (m,) equal to
+    alpha a_j; `values` (m,) with p(u_j), or None; float64, all finite. `consistency` is the
+    relative residual of the redundant equations (balance, or Euler's identity), None where the
+    source has none.
+
+    Example:
+        >>> import numpy as np
+        >>> net = TwoLayerNetwork(np.eye(2), np.ones(2), degree=3)
+        >>> HermiteData.from_weight_decay(net).points.shape
+        (2, 2)
+    """
+
+    source: str
+    degree: int
+    points: FloatArray
+    rows: FloatArray
+    scales: FloatArray
+    values: FloatArray | None
+    consistency: float | None
+    rounding: float
+    network: TwoLayerNetwork
+    loss: str | None = None
+    decay: float | None = None
+    initial: TwoLayerNetwork | None = None
+    target: TwoLayerNetwork | None = None
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether the last coordinate of every point is a hidden bias."""
+        return self.network.has_bias
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether the points are eigenvectors of T, as for KKT and weight decay."""
+        return self.source in ("kkt", "weight-decay")
+
+    @property
+    def inputs(self) -> tuple[Mapping[str, str], ...]:
+        """Role and sha256 of every set of arrays that the data came from."""
+        entries = [{"role": "model", "sha256": self.network.sha256()}]
+        if self.source == "gradient" and self.target is not None:
+            entries.append({"role": "gradient", "sha256": self.target.sha256()})
+        if self.source == "fine-tuning" and self.initial is not None:
+            entries.append({"role": "initial", "sha256": self.initial.sha256()})
+        return tuple(entries)
+
+    @classmethod
+    def from_kkt(cls, network: TwoLayerNetwork) -> HermiteData:
+        """Hermite data of a KKT point of the max-margin problem, up to its scale.
+
+        w_j = alpha a_j T(w_j^(alpha-1), .); the consistency residual is the balance
+        sum_j ||w_j|^2 - alpha a_j^2| / sum_j (|w_j|^2 + alpha a_j^2), in [0, 1].
+
+        Raises:
+            UnsupportedModelError: polynomial activation or several outputs.
+            InvalidInputError: every neuron is zero, or the output bias is not.
+
+        Source: stationarity of min |theta|^2/2 s.t. y_i f(x_i) >= 1 (Lyu & Li 2020).
+        """
+        return cls._from_stationary(network, "kkt", None, None)
+
+    @classmethod
+    def from_weight_decay(
+        cls, network: TwoLayerNetwork, decay: float | None = None, loss: str | None = None
+    ) -> HermiteData:
+        """Hermite data of a stationary point of loss + decay/2 |theta|^2.
+
+        decay w_j = alpha a_j T(w_j^(alpha-1), .); without `decay` the coefficients are in units
+        of it. `loss` ("logistic", "squared", "cross-entropy") names the loss for the ties.
+
+        Raises:
+            UnsupportedModelError, InvalidInputError: as `from_kkt`; decay not positive.
+        """
+        if decay is not None and not (np.isfinite(decay) and decay > 0):
+            raise InvalidInputError("decay", "a positive number", decay, "leave it out if unknown")
+        return cls._from_stationary(network, "weight-decay", decay, check_loss(loss))
+
+    @classmethod
+    def _from_stationary(
+        cls, network: TwoLayerNetwork, source: str, decay: float | None, loss: str | None
+    ) -> HermiteData:
+        network.require_supported()
+        if source == "kkt" and network.output_bias is not None and np.any(network.output_bias):
+            raise InvalidInputError(
+                "output.bias",
+                "0 for --source kkt",
+                float(network.output_bias.ravel()[0]),
+                "a network with an output bias is not homogeneous",
+            )
+        points, output, alpha = network.points, network.output_weight, network.degree
+        # One power of two per layer pair keeps the sums of squares in range and loses no bit.
+        shift = -max(_exponent(points), _exponent(output))
+        near, low = np.ldexp(points, shift), np.ldexp(output, shift)
+        norms, heights = np.einsum("jk,jk->j", near, near), alpha * low**2
+        total = float(norms.sum() + heights.sum())
+        if total == 0.0 or not np.any(norms * heights):
+            raise InvalidInputError(
+                "model", "at least one live neuron", "all neurons dead", "no sample is visible"
+            )
+        return cls(
+            source=source,
+            degree=alpha,
+            points=points,
+            rows=points * (1.0 if decay is None else decay),
+            scales=alpha * output,
+            values=None,
+            consistency=float(np.abs(norms - heights).sum() / total),
+            rounding=network.rounding,
+            network=network,
+            loss=loss,
+            decay=decay,
+        )
+
+    @classmethod
+    def from_gradient(
+        cls, network: TwoLayerNetwork, gradient: TwoLayerNetwork, loss: str | None = None
+    ) -> HermiteData:
+        """Hermite data of one gradient of a batch's loss, b_i = dloss_i/df_i.
+
+        (grad_W)_j = alpha a_j T(w_j^(alpha-1), .) and (grad_a)_j = p(w_j), so that
+        alpha a_j (grad_a)_j = w_j . (grad_W)_j: the consistency residual.
+
+        Args:
+            network: the weights at which the gradient was taken.
+            gradient: the gradient, a container of the same shapes.
+            loss: "logistic", "squared" or "cross-entropy"; used for ties where the scale is fixed.
+
+        Raises:
+            InvalidInputError: shapes differ, the gradient is zero, all output weights are zero, or
+                the consistency residual is above 0.5 (a gradient of another network or degree).
+
+        Source: Wang, Lee & Lei 2022 for the tensor view of one gradient.
+        """
+        network.require_supported()
+        _same_shapes(network, gradient, "gradient")
+        rows, values, scales = (
+            gradient.points,
+            gradient.output_weight,
+            network.degree * network.output_weight,
+        )
+        if not np.any(rows) and not np.any(values):
+            raise InvalidInputError("gradient", "a non-zero gradient", "all zeros")
+        if not np.any(scales):
+            raise InvalidInputError(
+                "output.weight",
+                "at least one non-zero entry",
+                "all zeros",
+                "the first layer then has no gradient",
+            )
+        _check_euler(network, rows, scales, values)
+        return cls(
+            source="gradient",
+            degree=network.degree,
+            points=network.points,
+            rows=rows,
+            scales=scales,
+            values=values,
+            consistency=_euler_residual(network.points, rows, scales, values),
+            rounding=max(network.rounding, gradient.rounding),
+            network=network,
+            loss=check_loss(loss),
+            target=gradient,
+        )
+
+    @classmethod
+    def from_fine_tuning(
+        cls,
+        initial: TwoLayerNetwork,
+        final: TwoLayerNetwork,
+        *,
+        point: str = "midpoint",
+        loss: str | None = None,
+    ) -> HermiteData:
+        """Hermite data of a fine-tuned pair, exact to first order in the movement.
+
+        (w_j^T - w_j^0) = alpha a_j T(u_j^(alpha-1), .) + second order, with u_j the midpoint
+        (smaller constant for many small steps) or the initial weight (better for one step).
+
+        Args:
+            initial, final: the networks before and after.
+            point: "midpoint" or "initial".
+            loss: as in `from_gradient`.
+
+        Raises:
+            InvalidInputError: shapes or degrees differ, nothing moved, or `point` is unknown.
+        """
+        initial.require_supported()
+        final.require_supported()
+        _same_shapes(initial, final, "final network")
+        if initial.degree != final.degree:
+            raise InvalidInputError("degree", f"{initial.degree} in both files", final.degree)
+        if point not in ("midpoint", "initial"):
+            raise InvalidInputError("point", "'midpoint' or 'initial'", point)
+        rows = final.points - initial.points
+        values = final.output_weight - initial.output_weight
+        if not np.any(rows) and not np.any(values):
+            raise InvalidInputError(
+                "final network", "weights that differ from the initial ones", "equal weights"
+            )
+        share = 0.5 if point == "midpoint" else 0.0
+        points = initial.points + share * rows
+        output = initial.output_weight + share * values
+        scales = initial.degree * output
+        if not np.any(scales):
+            raise InvalidInputError("output.weight", "at least one non-zero entry", "all zeros")
+        size = max(float(np.abs(final.points).max()), float(np.abs(initial.points).max()))
+        unit = max(initial.rounding, final.rounding)
+        moved = float(np.linalg.norm(rows)) / np.sqrt(rows.size)
+        return cls(
+            source="fine-tuning",
+            degree=initial.degree,
+            points=points,
+            rows=rows,
+            scales=scales,
+            values=values,
+            consistency=_euler_residual(points, rows, scales, values),
+            # The difference of two rounded weights carries their rounding, not its own.
+            rounding=float(unit * max(1.0, size / moved)) if moved > 0 else unit,
+            network=final,
+            loss=check_loss(loss),
+            initial=initial,
+            target=final,
+        )
+
+
+def check_loss(loss: str | None) -> str | None:
+    """The loss itself, or an error that lists the known ones."""
+    if loss is not None and loss not in LOSSES:
+        raise InvalidInputError("loss", f"one of {', '.join(LOSSES)}", loss)
+    return loss
+
+
+def _same_shapes(network: TwoLayerNetwork, other: TwoLayerNetwork, name: str) -> None:
+    shapes = {
+        key: (array.shape, other.arrays()[key].shape if key in other.arrays() else None)
+        for key, array in network.arrays().items()
+        if key != "output.bias"
+    }
+    for key, (expected, got) in shapes.items():
+        if expected != got:
+            raise InvalidInputError(f"{name} {key}", f"shape {expected}", got or "no such array")
+
+
+def _euler_residual(
+    points: FloatArray, rows: FloatArray, scales: FloatArray, values: FloatArray
+) -> float:
+    """|left - right| / ||left| + |right|| over all neurons, for Euler's identity; in [0, 1]."""
+    left, right = _euler_sides(points, rows, scales, values)
+    total = float(np.linalg.norm(np.abs(left) + np.abs(right)))
+    return float(np.linalg.norm(left - right)) / total if total > 0 else 0.0
+
+
+def _euler_sides(
+    points: FloatArray, rows: FloatArray, scales: FloatArray, values: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """scales_j values_j and u_j . rows_j over one power of two, so that neither overflows."""
+    tall = [_exponent(array) for array in (points, rows, scales, values)]
+    left = np.ldexp(scales, -tall[2]) * np.ldexp(values, -tall[3])
+    right = np.einsum("jk,jk->j", np.ldexp(points, -tall[0]), np.ldexp(rows, -tall[1]))
+    first, second = tall[2] + tall[3], tall[0] + tall[1]
+    top = max(first, second)
+    # Beyond 2^-1000 of the other side a side is nothing.
+    return np.ldexp(left, max(first - top, -1000)), np.ldexp(right, max(second - top, -1000))
+
+
+def _exponent(array: FloatArray) -> int:
+    """The power of two next above the largest modulus; 0 for zeros."""
+    return int(np.frexp(float(np.abs(array).max(initial=0.0)))[1])
+
+
+def _check_euler(
+    network: TwoLayerNetwork, rows: FloatArray, scales: FloatArray, values: FloatArray
+) -> None:
+    """Refuse a gradient that Euler's identity shows to be of another network or degree."""
+    left, right = _euler_sides(network.points, rows, scales, values)
+    sizes = float(np.linalg.norm(left)) * float(np.linalg.norm(right))
+    if sizes == 0.0:
+        return
+    correlation = float(left @ right) / sizes
+    if correlation < 0.5:
+        raise InvalidInputError(
+            "gradient",
+            "the gradient of this network (a_j (grad_a)_j proportional to w_j . (grad_W)_j)",
+            f"correlation {correlation:.2f}",
+            "check that both files belong together",
+        )
+    ratio = float(left @ right) / float(left @ left)
+    spread = float(np.linalg.norm(right - ratio * left)) / float(np.linalg.norm(right))
+    if abs(ratio - 1.0) > max(0.05, 10.0 * spread):
+        raise InvalidInputError(
+            "gradient",
+            f"the gradient of a network of degree {network.degree}",
+            f"one that fits degree {network.degree * ratio:.3g}",
+            "check --degree and that the gradient holds no weight decay",
+        )

@@ -1,0 +1,1 @@
+"""Networks and data: from untrusted files to checked float64 arrays."""

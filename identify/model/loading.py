@@ -1,0 +1,208 @@
+"""Load and save two-layer networks and their gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from identify.arrays import FloatArray
+from identify.errors import FileError, UnsupportableModelError
+from identify.model.layer_names import (
+    SCOPE,
+    LayerNames,
+    find_layers,
+    resolve_activation,
+    spell_activation,
+)
+from identify.model.tensor_file import ROUNDING, PathLike, TensorFile, tensor_array, tensor_dtype
+from identify.model.two_layer import TwoLayerNetwork
+from identify.model.untrusted import read_tensors
+
+
+def load_network(
+    path: PathLike,
+    *,
+    degree: int | None = None,
+    activation: str | Sequence[float] | None = None,
+    layers: str | None = None,
+) -> TwoLayerNetwork:
+    """Load a two-layer network from ``.safetensors``, ``.npz`` or a torch state_dict in ``.pt``.
+
+    The arrays are ``hidden.weight`` (m, d), ``output.weight`` (C, m) or (m,), and optional
+    ``hidden.bias`` (m,), ``output.bias`` (C,). A file with exactly two other matrices, such as the
+    state_dict of two Linear modules, needs no names; ``layers="HIDDEN,OUTPUT"`` gives them.
+    float64, float32, float16 and bfloat16 are read. ``activation`` ("monomial" or coefficients)
+    and ``degree`` come from the file (metadata or keys), the arguments, or both if they agree.
+
+    Raises FileError, InvalidInputError or UnsupportableModelError with one line. No file can run
+    code; the cost is one pass over it.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "network.npz"
+        >>> np.savez(path, **{"fc1.weight": np.ones((4, 3)), "fc2.weight": np.ones((1, 4))})
+        >>> load_network(path, degree=3)
+        TwoLayerNetwork(width=4, dimension=3, outputs=1, degree=3)
+    """
+    file = read_tensors(path)
+    power, coefficients = resolve_activation(
+        file.path, file.settings, degree=degree, activation=activation
+    )
+    names = find_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)
+    return _assemble(file, names, power, coefficients)
+
+
+def load_gradient(
+    path: PathLike, network: TwoLayerNetwork, *, layers: str | None = None
+) -> TwoLayerNetwork:
+    """Load the gradient of a loss, stored under the names and in the shapes of the network.
+
+    An ``output.bias`` that the network lacks is kept: it is the sum of the coefficients.
+
+    Raises what ``load_network`` raises, and FileError if shapes, biases, degree or activation are
+    not those of the network.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "gradient.npz"
+        >>> network = TwoLayerNetwork([[2.0]], [3.0], degree=3)
+        >>> save_network(network.gradient([[1.0]], [1.0]), path)
+        >>> load_gradient(path, network).output_weight
+        array([8.])
+    """
+    file = read_tensors(path)
+    resolve_activation(
+        file.path,
+        file.settings,
+        degree=network.degree,
+        activation="monomial" if network.activation is None else network.activation,
+    )
+    names = find_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)
+    gradient = _assemble(file, names, network.degree, network.activation)
+    expected = {name: array.shape for name, array in network.arrays().items()}
+    found = {name: array.shape for name, array in gradient.arrays().items()}
+    if "output.bias" not in expected:
+        found.pop("output.bias", None)
+    for name in dict.fromkeys([*expected, *found]):
+        if expected.get(name) != found.get(name):
+            raise FileError(
+                file.path,
+                f"{name} has shape {found.get(name, 'none')}, "
+                f"the network's has {expected.get(name, 'none')}",
+                "this is the gradient of another network",
+            )
+    return gradient
+
+
+def save_network(network: TwoLayerNetwork, path: PathLike) -> None:
+    """Save a network in float64 as ``.safetensors`` (with metadata) or ``.npz`` (with keys).
+
+    ``output.weight`` is stored as (C, m), so that a torch module with the two Linear layers
+    ``hidden`` and ``output`` loads the arrays as its state_dict.
+
+    Raises FileError for another suffix and for a path that cannot be written.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "network.safetensors"
+        >>> network = TwoLayerNetwork([[2.0]], [3.0], degree=3)
+        >>> save_network(network, path)
+        >>> load_network(path).sha256() == network.sha256()
+        True
+    """
+    suffix = Path(path).suffix.lower()
+    arrays: dict[str, Any] = network.arrays()
+    arrays["output.weight"] = network.output_weight.reshape(network.outputs, network.width)
+    settings = {
+        "activation": spell_activation(network.activation or ()),
+        "degree": str(network.degree),
+    }
+    if network.rounding != ROUNDING["float64"]:
+        settings["rounding"] = repr(network.rounding)
+    try:
+        if suffix == ".safetensors":
+            from safetensors.numpy import save
+
+            Path(path).write_bytes(save(arrays, metadata=settings))
+        elif suffix == ".npz":
+            with Path(path).open("wb") as file:
+                arrays |= {**settings, "degree": np.int64(network.degree)}
+                np.savez(file, **arrays)
+        else:
+            raise FileError(path, f'has the suffix "{suffix}"', "expected .safetensors or .npz")
+    except OSError as error:
+        raise FileError(path, f"cannot be written: {error.strerror}", "check the path") from error
+
+
+def from_torch(module: Any, degree: int) -> TwoLayerNetwork:
+    """Take the weights of a torch module with exactly two Linear layers, in their order.
+
+    Nothing but ``module.state_dict()`` and ``module.modules()`` is used. The activation between the
+    layers is assumed to be t^degree, which no state_dict can show; a known other activation of
+    torch is refused.
+
+    Raises UnsupportableModelError for another number of layers or a module such as ReLU,
+    FileError for arrays that are not finite or not floating point. The cost is one copy.
+
+    Example:
+        >>> torch = __import__("pytest").importorskip("torch")
+        >>> linear = torch.nn.Linear
+        >>> from_torch(torch.nn.Sequential(linear(3, 5, bias=False), linear(5, 1)), degree=3)
+        TwoLayerNetwork(width=5, dimension=3, outputs=1, degree=3, output_bias=True)
+    """
+    label = type(module).__name__
+    for part in module.modules():
+        if type(part).__module__ == "torch.nn.modules.activation":
+            raise UnsupportableModelError(
+                f"{label}: has the activation {type(part).__name__}", SCOPE
+            )
+    state = module.state_dict()
+    matrices = [name for name, tensor in state.items() if len(tensor.shape) == 2]
+    if len(matrices) != 2:
+        raise UnsupportableModelError(f"{label}: has {len(matrices)} weight matrices", SCOPE)
+    file = TensorFile(
+        path=label,
+        shapes={name: tuple(tensor.shape) for name, tensor in state.items()},
+        dtypes={name: tensor_dtype(tensor) for name, tensor in state.items()},
+        settings={},
+        ordered=True,
+        read=lambda name: tensor_array(state[name]),
+    )
+    return _assemble(file, find_layers(label, file.shapes), degree, None)
+
+
+def _assemble(
+    file: TensorFile, names: LayerNames, degree: int, activation: tuple[float, ...] | None
+) -> TwoLayerNetwork:
+    def read(name: str | None) -> FloatArray | None:
+        return None if name is None else file.floats(name)
+
+    hidden, output = file.floats(names.hidden), file.floats(names.output)
+    hidden_bias, output_bias = read(names.hidden_bias), read(names.output_bias)
+    return TwoLayerNetwork(
+        hidden_weight=hidden,
+        output_weight=output,
+        degree=degree,
+        activation=activation,
+        hidden_bias=hidden_bias,
+        output_bias=output_bias,
+        rounding=max(file.rounding(*names.present()), _stored_rounding(file)),
+    )
+
+
+def _stored_rounding(file: TensorFile) -> float:
+    # A network that was read in a coarse dtype and saved in float64 keeps its rounding.
+    stored = file.settings.get("rounding")
+    if stored is None:
+        return 0.0
+    try:
+        value = float(stored)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not 0 < value < 1:
+        raise FileError(file.path, "has no unit roundoff in (0, 1) as rounding", "leave it out")
+    return value

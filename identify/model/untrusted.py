@@ -1,0 +1,220 @@
+"""Open untrusted ``.safetensors``, ``.npz`` and ``.pt`` files.
+
+Nothing here runs code from a file, and no declared size is believed before it is held against the
+size of the file itself.
+"""
+
+from __future__ import annotations
+
+import math
+import stat
+import warnings
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from identify.errors import FileError
+from identify.model.tensor_file import (
+    DAMAGE,
+    SETTINGS,
+    AnyArray,
+    PathLike,
+    TensorFile,
+    check_setting,
+    first_line,
+    short,
+    unreadable,
+)
+from identify.model.untrusted_torch import read_torch
+
+MAX_FILE_BYTES = 16 * 2**30
+# A compressed file may grow by this much: enough for any data set this project is made for.
+MAX_EXPANSION_BYTES = 2 * 2**30
+_SAFETENSORS_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "BOOL": "bool",
+    **{f"{kind}{bits}": f"{name}{bits}" for kind, name in (("I", "int"), ("U", "uint"))
+       for bits in (8, 16, 32, 64)},
+}  # fmt: skip
+
+
+def read_tensors(path: PathLike) -> TensorFile:
+    """Open a ``.safetensors``, ``.npz`` or ``.pt`` file without trusting it.
+
+    The declared shapes are compared with the size of the file first; compressed files may grow by
+    2 GiB in all. ``.npz`` is read without pickles, ``.pt`` with ``weights_only=True`` and only in
+    the zip format (torch 1.6 or later).
+
+    Raises FileError with one line for everything that cannot be read. The cost is one pass over
+    the file for ``.pt``; the other two formats read headers now and arrays when asked.
+
+    Example:
+        >>> read_tensors("weights.pickle")
+        Traceback (most recent call last):
+        ...
+        identify.errors.FileError: weights.pickle: has the unknown suffix ".pickle"; expected .safetensors, .npz or .pt
+    """  # noqa: E501
+    readers = {".safetensors": _read_safetensors, ".npz": _read_npz, ".pt": _torch_file}
+    location = Path(path)
+    suffix = location.suffix.lower()
+    if suffix not in readers:
+        raise FileError(
+            path, f'has the unknown suffix "{suffix}"', "expected .safetensors, .npz or .pt"
+        )
+    try:
+        status = location.stat()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise FileError(path, f"cannot be opened: {reason}", "check the path") from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        raise FileError(path, f"is {kind}", f"expected a {suffix} file")
+    if status.st_size == 0:
+        raise FileError(path, "is empty", "write it again")
+    if status.st_size > MAX_FILE_BYTES:
+        raise FileError(
+            path, f"has {status.st_size} bytes", f"at most {MAX_FILE_BYTES} can be read"
+        )
+    try:
+        location.open("rb").close()
+    except OSError as error:
+        raise FileError(path, f"cannot be opened: {error.strerror}", "check access") from error
+    return readers[suffix](location)
+
+
+def _read_safetensors(path: Path) -> TensorFile:
+    from safetensors import SafetensorError, deserialize, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            codes = {name: part.get_dtype() for name, part in slices.items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FileError(
+            path, f"is no readable safetensors file ({error})", "it may be truncated"
+        ) from error
+
+    def read(name: str) -> AnyArray:
+        try:
+            if codes[name] != "BF16":
+                with safe_open(path, framework="numpy") as file:
+                    array: AnyArray = file.get_tensor(name)
+                    return array
+            entry = dict(deserialize(path.read_bytes()))[name]  # type: ignore[no-untyped-call]
+        except (SafetensorError, OSError, KeyError) as error:
+            raise FileError(path, f"changed while it was read ({error})") from error
+        # numpy has no bfloat16: its 16 bits are the upper half of a float32.
+        upper = np.frombuffer(entry["data"], dtype="<u2").astype(np.uint32)
+        return (upper << 16).view(np.float32).reshape(shapes[name])
+
+    return TensorFile(
+        str(path),
+        shapes,
+        {name: _SAFETENSORS_DTYPES.get(code, code) for name, code in codes.items()},
+        {key: metadata[key] for key in SETTINGS if key in metadata},
+        ordered=False,
+        read=read,
+    )
+
+
+def _read_npz(path: Path) -> TensorFile:
+    shapes: dict[str, tuple[int, ...]] = {}
+    dtypes: dict[str, str] = {}
+    with _open_zip(path) as archive:
+        for entry in archive.infolist():
+            name = entry.filename.removesuffix(".npy")
+            if name == entry.filename:
+                raise FileError(path, f'holds "{name}", which is no array', "save it with np.savez")
+            if name in shapes:
+                raise FileError(path, f'holds "{name}" twice', "save it again")
+            try:
+                with archive.open(entry) as member:
+                    shapes[name], dtype = _npy_header(member)
+                    declared = math.prod(shapes[name]) * dtype.itemsize
+                    if not dtype.hasobject and declared != entry.file_size - member.tell():
+                        raise FileError(
+                            path,
+                            f'"{name}" declares shape {short(shapes[name])}, '
+                            "which its size contradicts",
+                            "the file is damaged",
+                        )
+            except FileError:
+                raise
+            except DAMAGE as error:
+                raise unreadable(path, name, error) from error
+            dtypes[name] = "object" if dtype.hasobject else dtype.name
+
+    def read(name: str) -> AnyArray:
+        if dtypes[name] == "object":
+            raise FileError(path, f'"{name}" is an array of objects', "objects can run code")
+        try:
+            with _open_zip(path) as archive, archive.open(f"{name}.npy") as member:
+                return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
+        except FileError:
+            raise
+        except DAMAGE as error:
+            raise unreadable(path, name, error) from error
+
+    settings: dict[str, object] = {}
+    for key in SETTINGS:
+        if key in shapes:
+            check_setting(path, key, shapes[key])
+            settings[key] = read(key).tolist()
+    names = [name for name in shapes if name not in settings]
+    return TensorFile(
+        str(path),
+        {name: shapes[name] for name in names},
+        {name: dtypes[name] for name in names},
+        settings,
+        ordered=True,
+        read=read,
+    )
+
+
+def _torch_file(path: Path) -> TensorFile:
+    with _open_zip(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise FileError(path, "is compressed, as torch.save never does", "save it again")
+    return read_torch(path)
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        archive = zipfile.ZipFile(path)
+    except DAMAGE as error:
+        raise FileError(
+            path, f"is no readable {path.suffix} file ({first_line(error)})", "it may be truncated"
+        ) from error
+    size = sum(entry.file_size for entry in archive.infolist())
+    if size > path.stat().st_size + MAX_EXPANSION_BYTES:
+        archive.close()
+        raise FileError(
+            path,
+            f"would grow to {size} bytes",
+            f"a file may grow by at most {MAX_EXPANSION_BYTES}",
+        )
+    return archive
+
+
+def _npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(member)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"npy format {version[0]}.{version[1]}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # written by Python 2, or with non-ASCII fields
+        reader = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = reader(member)
+    if any(length < 0 for length in shape):
+        raise ValueError(f"negative length in shape {short(shape)}")
+    return shape, dtype

@@ -1,0 +1,1 @@
+"""Exact stationary networks for given samples."""

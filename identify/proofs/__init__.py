@@ -1,0 +1,1 @@
+"""Proofs of single conditions: ranks modulo primes, singular values, enclosures."""

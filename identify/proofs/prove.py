@@ -1,0 +1,233 @@
+"""From a numerical `globally` to proofs: which are tried, what they show, what is missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from identify.arrays import FloatArray
+from identify.decomposition.decompose import order_by_size
+from identify.decomposition.refine import Decomposition
+from identify.hermite.data import HermiteData
+from identify.hermite.reduction import ReducedData
+from identify.proofs import enclosure as boxes
+from identify.proofs import rank as exact
+from identify.proofs import singular_value as singular
+from identify.proofs.certificate import ProofData, proof_data
+from identify.proofs.enclosure import Enclosure
+from identify.proofs.rank import RankProof
+from identify.proofs.singular_value import SingularValueBound
+from identify.records import Evidence
+from identify.recovery.bounds import ErrorBounds
+from identify.tensors import symmetric_dimension
+
+LEVELS = ("auto", "exact", "interval", "numerical")
+BOX_LIMIT = 0.1
+"""Largest relative size of a box that counts."""
+PATIENCE = 5.0
+"""Seconds that one proof may take, by its estimate, where nothing was asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Proofs:
+    """What was proved about recovered terms; None where a proof was not tried.
+
+    `terms` (r, r) and `signs` (r,) in the units of `data`; `tolerance` is the distance that the
+    points may be off; `movement` (r,) the proved first-order bound |dz_i|/|z_i| or None;
+    `strengthen` says what would strengthen the evidence; `tied` that only a tie, a numerical
+    finding, speaks for the number of samples.
+    """
+
+    data: ProofData
+    terms: FloatArray
+    signs: FloatArray
+    tolerance: float
+    rank: RankProof | None
+    singular: SingularValueBound | None
+    enclosure: Enclosure | None
+    movement: FloatArray | None
+    strengthen: tuple[str, ...]
+    tied: bool = False
+
+    @property
+    def rank_evidence(self) -> Evidence:
+        """How I-hermite is established."""
+        if self.rank is not None and self.rank.outcome == "full" and self.rank.prime is not None:
+            return Evidence.PROVED_EXACT
+        return Evidence.PROVED_INTERVAL if self.stable else Evidence.NUMERICAL
+
+    @property
+    def stable(self) -> bool:
+        """Whether every set of points as near as the noise level is proved to have full rank."""
+        found = self.singular
+        return bool(found is not None and found.bound > 0.0 and found.radius >= self.tolerance)
+
+    @property
+    def enclosed(self) -> bool:
+        """Whether exactly one solution is proved to lie in the box, and to fit all equations."""
+        box = self.enclosure
+        return bool(
+            box is not None and box.outcome == "proved" and np.all(box.relative < BOX_LIMIT)
+        )
+
+    @property
+    def level(self) -> Evidence:
+        """The weakest evidence among the conditions that uniqueness rests on."""
+        proved = self.enclosed and not self.tied
+        return self.rank_evidence if proved else Evidence.NUMERICAL
+
+    @property
+    def conflict(self) -> str | None:
+        """What contradicts the numerical verdict, if anything does."""
+        if self.rank is not None and self.rank.outcome == "deficient":
+            return f"the rank is proved to be {self.rank.rank}, below {self.rank.required}"
+        if self.enclosure is not None and self.enclosure.outcome == "contradicted":
+            return f"the enclosure excludes the recovered set ({self.enclosure.reason})"
+        return None
+
+
+def prove(
+    data: HermiteData,
+    reduced: ReducedData,
+    found: Decomposition,
+    bounds: ErrorBounds,
+    noise_level: float,
+    *,
+    level: str = "auto",
+    seed: int = 0,
+    deadline: float | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> Proofs:
+    """Try to prove the conditions of uniqueness for recovered terms.
+
+    exact: rank of the integer points modulo a prime; interval: sigma_min(H) of the unit points and
+    an enclosure of the terms; auto: each proof that its estimate says is done in `PATIENCE`
+    seconds, or before the deadline if there is one.
+
+    Args:
+        data, reduced: the data and their reduction at `noise_level`.
+        found: the accepted decomposition.
+        bounds: its numerical error bounds.
+        level: one of `LEVELS`, not "numerical".
+        seed: of the choice of primes.
+        deadline, progress: as in `assess_identifiability`.
+
+    Cost: O(m r N^2) for the rank, O(N^3) for the singular value, O(r^6) for the enclosure.
+    """
+    proof = proof_data(data, reduced)
+    ordered, signs, _ = order_by_size(found.terms, found.signs, data.degree)
+    terms = proof.convert_terms(reduced, ordered)
+    columns = symmetric_dimension(data.degree, proof.dimension)
+    rows = proof.points.size
+    remarks: list[str] = []
+
+    def worth(seconds: float, asked: bool, name: str, flag: str) -> bool:
+        left = np.inf if deadline is None else deadline - time.monotonic()
+        limit = left if asked or deadline is not None else PATIENCE
+        if seconds <= limit:
+            return True
+        remarks.append(f"--evidence {flag}: {name}, about {_duration(seconds)}")
+        return False
+
+    box: Enclosure | None = None
+    if worth(
+        boxes.estimate_seconds(proof.dimension, len(proof.points)),
+        level in ("exact", "interval"),
+        "an enclosure of the samples",
+        "interval",
+    ):
+        box = boxes.enclose_terms(
+            proof.points,
+            proof.shift,
+            proof.right_sides,
+            proof.weights,
+            data.degree,
+            terms,
+            signs,
+            max(noise_level, found.residual),
+            deadline=deadline,
+            progress=progress,
+        )
+        if box.outcome != "proved":
+            remarks.append(f"no enclosure of the samples: {box.reason}")
+    smallest: SingularValueBound | None = None
+    movement: FloatArray | None = None
+    tolerance = float(max(noise_level, 2.0**-proof.shift * np.sqrt(proof.dimension)))
+    if level != "exact" and worth(
+        singular.estimate_seconds(rows, columns),
+        level == "interval",
+        "a proved bound for the smallest singular value",
+        "interval",
+    ):
+        smallest = singular.bound_smallest_singular_value(
+            proof.points, proof.shift, data.degree, deadline=deadline, progress=progress
+        )
+        if smallest.bound > 0.0:
+            movement = first_order_bounds(proof, smallest, terms, signs, bounds.data_error)
+        if smallest.bound == 0.0 or smallest.radius < tolerance:
+            remarks.append(f"no proved bound for the smallest singular value: {smallest.method}")
+    rank: RankProof | None = None
+    if level != "interval" and worth(
+        exact.estimate_seconds(rows, columns), level == "exact", "the rank modulo a prime", "exact"
+    ):
+        rank = exact.prove_rank(
+            proof.points, data.degree, seed=seed, deadline=deadline, progress=progress
+        )
+        if rank.outcome == "undecided":
+            remarks.append(f"no rank proof: {rank.method}")
+    return Proofs(
+        proof, terms, signs, tolerance, rank, smallest, box, movement, tuple(dict.fromkeys(remarks))
+    )
+
+
+def first_order_bounds(
+    proof: ProofData,
+    smallest: SingularValueBound,
+    terms: FloatArray,
+    signs: FloatArray,
+    data_error: float,
+) -> FloatArray:
+    """|dz_i|/|z_i| <= |M_i^+| |dT|/|z_i|, |dT| <= e |y|/(sigma_min(H) min w): shape (r,).
+
+    M maps the dz_i to dT; M^T M has blocks alpha [c^(alpha-1) I + (alpha-1) c^(alpha-2) z_k z_i^T],
+    c = z_i . z_k. sigma_min(H) is proved, M^+ is computed in float64. Infinite where M is singular.
+
+    Source: condition number of the decomposition (Breiding & Vannieuwenhoven 2018).
+    """
+    count, r = terms.shape
+    used = smallest.neurons
+    error = data_error * float(np.linalg.norm(proof.right_sides))
+    tensor = error / (smallest.bound * float(proof.weights[:used].min()))
+    values, vectors = np.linalg.eigh(tangent_gram(terms, signs, proof.degree))
+    if values[0] <= 1e-12 * values[-1]:
+        return np.full(count, np.inf)
+    half = (vectors / np.sqrt(values)).reshape(count, r, -1)
+    norms = np.array([np.linalg.norm(block, 2) for block in half])
+    return np.asarray(norms * tensor / np.linalg.norm(terms, axis=1))
+
+
+def tangent_gram(terms: FloatArray, signs: FloatArray, degree: int) -> FloatArray:
+    """Inner products of the tangent vectors d(s_i z_i^(alpha)), shape (n r, n r).
+
+    Example:
+        >>> import numpy as np
+        >>> tangent_gram(np.array([[2.0]]), np.array([1.0]), 3)
+        array([[144.]])
+    """
+    count, r = terms.shape
+    cosines = terms @ terms.T
+    first = degree * cosines ** (degree - 1)
+    second = degree * (degree - 1) * cosines ** (degree - 2)
+    blocks = np.einsum("ik,ab->iakb", first, np.eye(r))
+    blocks = blocks + np.einsum("ik,ka,ib->iakb", second, terms, terms)
+    blocks = blocks * (signs[:, None] * signs[None, :])[:, None, :, None]
+    return np.asarray(blocks.reshape(count * r, count * r))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90.0:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60.0:.0f} min" if seconds < 5400.0 else f"{seconds / 3600.0:.0f} h"

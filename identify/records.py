@@ -1,0 +1,126 @@
+"""Records that the package returns, and the words in which they are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from identify.arrays import FloatArray
+
+
+class Verdict(StrEnum):
+    """The four answers to "do the data determine the training samples?"."""
+
+    GLOBALLY = "globally"
+    LOCALLY = "locally"
+    NONIDENTIFIABLE = "nonidentifiable"
+    UNDECIDED = "undecided"
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in plain words."""
+        return {
+            Verdict.GLOBALLY: "GLOBALLY identifiable: the training samples are determined",
+            Verdict.LOCALLY: "LOCALLY identifiable: no other training set nearby",
+            Verdict.NONIDENTIFIABLE: "NOT identifiable: two different training sets are shown",
+            Verdict.UNDECIDED: "UNDECIDED: neither uniqueness nor its failure is established",
+        }[self]
+
+
+class Evidence(StrEnum):
+    """How a condition was established."""
+
+    PROVED_EXACT = "proved_exact"
+    PROVED_INTERVAL = "proved_interval"
+    NUMERICAL = "numerical"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The training sets among which a verdict speaks.
+
+    Example:
+        >>> Scope("at_most", 6).sentence
+        'among all training sets of at most 6 samples'
+    """
+
+    kind: str
+    samples: int | tuple[int, int]
+
+    @property
+    def sentence(self) -> str:
+        """The scope as the phrase that follows a verdict."""
+        if isinstance(self.samples, tuple):
+            first, second = self.samples
+            return f"shown by one set of {first} and another of {second} samples"
+        words = {"at_most": "at most", "exactly": "exactly"}[self.kind]
+        plural = "" if self.samples == 1 else "s"
+        return f"among all training sets of {words} {self.samples} sample{plural}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The scope as it stands in report.json."""
+        count = list(self.samples) if isinstance(self.samples, tuple) else self.samples
+        return {"kind": self.kind, "samples": count}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One checked condition: what was required, what was found, by which evidence.
+
+    `holds` is None where the condition could not be checked.
+    """
+
+    name: str
+    holds: bool | None
+    required: float | int | str | None
+    found: float | int | str | None
+    evidence: Evidence = Evidence.NUMERICAL
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Residual:
+    """A relative residual and the number of equations that could have made it non-zero.
+
+    `value` is None where nothing could be checked; it is never 0 for that reason.
+    """
+
+    value: float | None
+    equations: int
+
+
+@dataclass(frozen=True, eq=False)
+class Recovery:
+    """Recovered training samples, ordered by |b_i| |x_i|^alpha, largest first.
+
+    `samples` (n, d) in the units of the scale convention, `coefficients` (n,) b_i,
+    `error_bounds` (n,) relative to |x_i|, NaN where there is none, `residuals` relative.
+    """
+
+    samples: FloatArray
+    coefficients: FloatArray
+    error_bounds: FloatArray
+    residuals: Mapping[str, float]
+
+    @property
+    def labels(self) -> FloatArray:
+        """Signs of the coefficients, shape (n,)."""
+        return np.sign(self.coefficients)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """A training set that explains the data: samples (n, d), coefficients (n,), residual."""
+
+    samples: FloatArray
+    coefficients: FloatArray
+    stationarity: float
+
+    @property
+    def count(self) -> int:
+        """Number of samples."""
+        return int(self.samples.shape[0])

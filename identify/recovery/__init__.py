@@ -1,0 +1,1 @@
+"""From terms to samples: scale, ties, error bounds, what is left over."""

@@ -1,0 +1,244 @@
+"""Measurements behind a verdict: V, rank H, T, the decomposition, its bounds and ties."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from identify.arrays import FloatArray
+from identify.decomposition.decompose import decompose_tensor, order_by_size
+from identify.decomposition.refine import Decomposition
+from identify.hermite.data import HermiteData
+from identify.hermite.reduction import ReducedData, distinct_directions, reduce_data
+from identify.interpolation.interpolate import (
+    Interpolation,
+    interpolate,
+    minimum_norm,
+    row_weights,
+    solve_tensor,
+)
+from identify.recovery.assumptions import Assumptions
+from identify.recovery.bounds import ErrorBounds, bound_errors
+from identify.recovery.leftover import Leftover, leftover_residual
+from identify.recovery.samples import Samples, to_samples
+from identify.recovery.ties import Tie, check_ties
+
+Progress = Callable[[str, float], None]
+NOISE_FLOOR = 1e-13
+BALANCE_LIMIT = 1e-2
+NOISE_LIMIT = 0.03
+_CHEAP_PRODUCT = 20_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """All measurements that the rules look at."""
+
+    noise_level: float
+    reduced: ReducedData | None = None
+    linear: Interpolation | None = None
+    linear_residual: float | None = None
+    decomposition: Decomposition | None = None
+    samples: Samples | None = None
+    bounds: ErrorBounds | None = None
+    tie: Tie | None = None
+    leftover: Leftover | None = None
+    neurons: int = 0
+    timed_out: bool = False
+
+    @property
+    def decomposes(self) -> bool:
+        """Whether a refined r-term set fits to ten times the noise level."""
+        found = self.decomposition
+        return found is not None and found.residual <= 10.0 * self.noise_level
+
+    @property
+    def redundancy(self) -> int | None:
+        """rank H - r^2 + ties, None before the rank is known."""
+        if self.linear is None or self.reduced is None:
+            return None
+        ties = self.tie.equations if self.tie is not None else 0
+        return self.linear.rank - self.reduced.dimension**2 + ties
+
+
+def measure(
+    data: HermiteData,
+    given: Assumptions,
+    *,
+    seed: int = 0,
+    deadline: float | None = None,
+    progress: Progress | None = None,
+) -> Findings:
+    """Find V, rank H, T, the decomposition and its bounds at a self-consistent noise level.
+
+    rho starts as the largest of consistency, rounding, stated noise and 1e-13; the linear
+    residual joins it and everything is redone until rho is stable. The residual of the
+    decomposition never joins.
+    """
+    rho = max(data.consistency or 0.0, data.rounding, given.noise or 0.0, NOISE_FLOOR)
+    findings = Findings(noise_level=rho)
+    previous: Findings | None = None
+    for _ in range(12):
+        if data.homogeneous and (data.consistency or 0.0) > BALANCE_LIMIT:
+            return Findings(noise_level=rho)
+        if rho > NOISE_LIMIT:
+            return Findings(noise_level=rho)
+        findings = _measure_once(data, rho, previous, seed, deadline, progress)
+        residual = max(findings.linear_residual or 0.0, _merge_residual(findings))
+        if findings.timed_out or residual <= rho * 1.001:
+            break
+        rho, previous = residual, findings
+    return _finish(data, given, findings)
+
+
+def _merge_residual(findings: Findings) -> float:
+    return 0.0 if findings.reduced is None else findings.reduced.merge_residual
+
+
+def _measure_once(
+    data: HermiteData,
+    rho: float,
+    previous: Findings | None,
+    seed: int,
+    deadline: float | None,
+    progress: Progress | None,
+) -> Findings:
+    reduced = reduce_data(data, rho, seed=seed)
+    findings = Findings(noise_level=rho, reduced=reduced)
+    if not reduced.span.clear or reduced.dimension == 0 or reduced.neurons == 0:
+        return findings
+    neurons = reduced.neurons
+    if neurons <= reduced.dimension:
+        neurons = distinct_directions(data, rho)
+    findings = replace(findings, neurons=neurons)
+    kept = _reuse(previous, reduced, rho)
+    if kept is not None:
+        return replace(
+            findings,
+            linear=kept.linear,
+            linear_residual=kept.linear_residual,
+            decomposition=kept.decomposition,
+        )
+    linear = interpolate(reduced, rho, seed=seed, deadline=deadline, progress=progress)
+    if linear.gram is not None:
+        return _measure_large(findings, linear, rho, seed, deadline, progress)
+    decomposition = None
+    if linear.tensor is not None and linear.determined is not False:
+        decomposition = decompose_tensor(
+            reduced, linear.tensor, accept=10.0 * rho, seed=seed, deadline=deadline
+        )
+    residual = linear.residual
+    if decomposition is not None and residual is not None:
+        residual = min(residual, decomposition.residual)
+    return replace(
+        findings,
+        linear=linear,
+        linear_residual=residual,
+        decomposition=decomposition,
+        timed_out=deadline is not None and time.monotonic() > deadline,
+    )
+
+
+def _reuse(previous: Findings | None, reduced: ReducedData, rho: float) -> Findings | None:
+    """The kernel path's work of the last round, if the new noise level changed no decision."""
+    if previous is None or previous.reduced is None or previous.linear is None:
+        return None
+    before, linear = previous.reduced, previous.linear
+    same = before.points.shape == reduced.points.shape and before.dropped == reduced.dropped
+    if linear.gram is None or not same or linear.condition_number is None:
+        return None
+    noise = row_weights(reduced, rho)[2]
+    clear = 1.0 / linear.condition_number > max(10.0 * noise, 1e-12)
+    linear = replace(linear, determined=linear.determined if clear else None, row_noise=noise)
+    return replace(previous, linear=linear)
+
+
+def _measure_large(
+    findings: Findings,
+    linear: Interpolation,
+    rho: float,
+    seed: int,
+    deadline: float | None,
+    progress: Progress | None,
+) -> Findings:
+    """Kernel path: solve as far as the pencil needs, refine, then measure what is left."""
+    reduced = findings.reduced
+    assert reduced is not None
+    decomposition: Decomposition | None = None
+    # The weakest direction of V must stand out of the solver's error; cheap products go further.
+    cheap = 6 * reduced.neurons**2 * reduced.dimension < _CHEAP_PRODUCT
+    weakest = reduced.span.smallest
+    for tolerance in (1e-15,) if cheap else (1e-5 * weakest, 1e-9 * weakest):
+        linear = solve_tensor(
+            reduced,
+            linear,
+            tolerance=max(tolerance, 1e-3 * rho, 1e-15),
+            enough=10.0 * linear.row_noise,
+            deadline=deadline,
+            progress=progress,
+        )
+        assert linear.tensor is not None
+        decomposition = decompose_tensor(
+            reduced, linear.tensor, accept=10.0 * rho, seed=seed, deadline=deadline
+        )
+        late = deadline is not None and time.monotonic() > deadline
+        if late or (decomposition is not None and decomposition.residual <= 10.0 * rho):
+            break
+    residual = linear.residual
+    if decomposition is not None and residual is not None:
+        # T of the refined terms is one more trial tensor: the least residual is below its own.
+        residual = min(residual, decomposition.residual)
+    return replace(
+        findings,
+        linear=linear,
+        linear_residual=residual if linear.redundant > 0 else None,
+        decomposition=decomposition,
+        timed_out=deadline is not None and time.monotonic() > deadline,
+    )
+
+
+def _finish(data: HermiteData, given: Assumptions, findings: Findings) -> Findings:
+    """Samples, error bounds and ties of an accepted decomposition."""
+    reduced, found = findings.reduced, findings.decomposition
+    if reduced is None or found is None or not findings.decomposes:
+        return findings
+    terms, signs, _ = order_by_size(found.terms, found.signs, data.degree)
+    samples = to_samples(data, reduced, terms, signs, given.scale, given.non_negative)
+    level = max(
+        data.consistency or 0.0,
+        data.rounding,
+        given.noise or 0.0,
+        findings.linear_residual or 0.0,
+        reduced.merge_residual,
+    )
+    bounds = bound_errors(reduced, terms, signs, samples, found.residual, given.noise, level)
+    tie = check_ties(data, samples, bounds, given.scale, findings.noise_level)
+    count, left = leftover_residual(data, reduced, terms, signs)
+    leftover: Leftover | None = None
+    if count:
+        # Noise spreads evenly over the entries of all rows, of which V holds r of D.
+        share = np.sqrt(count * data.rows.shape[1] / (len(data.rows) * reduced.dimension))
+        leftover = Leftover(count, left, float(10.0 * findings.noise_level * max(1.0, share)))
+    return replace(findings, samples=samples, bounds=bounds, tie=tie, leftover=leftover)
+
+
+def estimate_samples(data: HermiteData, *, seed: int = 0) -> FloatArray:
+    """The samples (n, d) that the data would have if they are determined: no rank, no verdict.
+
+    Cost: one solve with the Gram operator and a few refinement steps, about half of an assessment.
+    """
+    rho = max(data.consistency or 0.0, data.rounding, NOISE_FLOOR)
+    reduced = reduce_data(data, rho, seed=seed)
+    linear = minimum_norm(reduced, rho)
+    found = Findings(noise_level=rho, reduced=reduced)
+    if linear.gram is not None:
+        decomposition = _measure_large(found, linear, rho, seed, None, None).decomposition
+    else:
+        assert linear.tensor is not None
+        decomposition = decompose_tensor(reduced, linear.tensor, accept=10.0 * rho, seed=seed)
+    assert decomposition is not None
+    scale = "bias" if data.has_bias else "free"
+    return to_samples(data, reduced, decomposition.terms, decomposition.signs, scale).samples

@@ -1,0 +1,1 @@
+"""The KKT system in symbols and its exact solutions in small cases."""

@@ -1,0 +1,154 @@
+"""The verdict rules, in their order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from identify.hermite.data import HermiteData
+from identify.records import Scope, Verdict
+from identify.recovery.assumptions import Assumptions
+from identify.recovery.measure import BALANCE_LIMIT, NOISE_LIMIT, Findings
+from identify.recovery.samples import Samples
+from identify.verdict import sentences
+
+BOUND_LIMIT = 0.1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Verdict, reason and scope; `searchable` says that other sets are worth looking for."""
+
+    verdict: Verdict
+    reason: str
+    scope: Scope | None = None
+    searchable: bool = False
+
+
+def judge(data: HermiteData, given: Assumptions, findings: Findings) -> Outcome:
+    """The verdict rules in their order; the first that applies decides."""
+    reduced, linear = findings.reduced, findings.linear
+    if data.homogeneous and (data.consistency or 0.0) > BALANCE_LIMIT:
+        return _undecided(sentences.not_stationary(data.consistency or 0.0))
+    if reduced is None:
+        return _undecided(sentences.too_noisy(findings.noise_level, NOISE_LIMIT))
+    if not reduced.span.clear or reduced.dimension == 0 or linear is None:
+        return _undecided(sentences.span_unclear(reduced))
+    r = reduced.dimension
+    if given.samples is not None and given.samples < r:
+        return _undecided(
+            f"--samples {given.samples} contradicts the data: every set that explains them has "
+            f"at least {r} samples"
+        )
+    if data.homogeneous is False and findings.neurons <= r:
+        return _undecided(
+            f"the rows of the gradient span {r} dimensions and there are {findings.neurons} "
+            "distinct neurons: the batch may be as large as the width or larger, so that samples "
+            "outside the span are not excluded",
+            searchable=True,
+        )
+    if linear.determined is None:
+        return _undecided(
+            "the rank of the Hermite matrix is not clear at noise level "
+            f"{findings.noise_level:.1e} ({linear.method})"
+        )
+    if not linear.determined:
+        return _undecided(
+            f"I-hermite fails: {findings.neurons} distinct neurons give rank {linear.rank} of the "
+            f"{linear.required} that determine the moment tensor on {r} dimensions",
+            searchable=True,
+        )
+    if given.samples is not None and given.samples > r:
+        more = (
+            "; for a stationary network with linearly independent samples there is no uniqueness"
+            if data.homogeneous and r < data.points.shape[1] - int(data.has_bias)
+            else ""
+        )
+        return _undecided(
+            f"{given.samples} samples in {r} dimensions are more than the theorem covers{more}",
+            searchable=True,
+        )
+    if not findings.decomposes or findings.samples is None:
+        found = findings.decomposition
+        best = "none was found" if found is None else f"best residual {found.residual:.1e}"
+        return _undecided(
+            f"the moment tensor is determined but is not a sum of {r} independent terms ({best}): "
+            f"the true number of samples exceeds {r}",
+            searchable=True,
+        )
+    return _judge_set(data, given, findings, findings.samples)
+
+
+def _judge_set(
+    data: HermiteData, given: Assumptions, findings: Findings, found: Samples
+) -> Outcome:
+    """Rules 1 and 2 for a refined set of r samples."""
+    reduced, bounds, tie = findings.reduced, findings.bounds, findings.tie
+    assert reduced is not None
+    assert bounds is not None
+    r = reduced.dimension
+    redundancy = findings.redundancy
+    assert redundancy is not None
+    lone = not data.homogeneous and r == 1 and findings.neurons >= 2 and data.network.dimension >= 2
+    if not found.finite:
+        return _undecided("a recovered sample is infinite under the assumed scale")
+    left = findings.leftover
+    if left is not None and not left.holds:
+        plural = "neuron" if left.neurons == 1 else "neurons"
+        return _undecided(
+            f"{left.neurons} {plural} that the equations leave out, too small or without a part in "
+            f"the span, have rows that the recovered samples do not explain ({left.residual:.1e} "
+            f"of all rows, more than {left.limit:.1e})"
+        )
+    if tie is not None and not tie.holds:
+        return _undecided(
+            f"the assumption fails: {tie.name} differ by {tie.spread:.1e} (logarithm) where the "
+            f"error bounds allow {tie.tolerance:.1e}; the true number of samples exceeds {r}, or "
+            "the scale is not as assumed"
+        )
+    if given.non_negative:
+        lowest = found.samples.min(axis=1)
+        margin = np.nan_to_num(bounds.samples, nan=0.0) * np.linalg.norm(found.samples, axis=1)
+        if np.any(lowest < -margin - 1e-12):
+            return _undecided(
+                "the assumption fails: a recovered sample has negative entries "
+                f"({float(lowest.min()):.1e}) under --non-negative"
+            )
+    if data.source == "kkt":
+        outputs = data.network.value(found.samples)
+        if np.any(found.coefficients * outputs <= 0.0):
+            count = int(np.count_nonzero(found.coefficients * outputs <= 0.0))
+            return _undecided(
+                f"{count} of the {r} recovered samples lie on the wrong side of their margin "
+                f"(b_i f(x_i) <= 0): the true number of samples exceeds {r}, or the source is "
+                "weight decay"
+            )
+    if redundancy < 1 and given.samples != r and not lone:
+        return _undecided(
+            f"no redundant equation speaks for {sentences.plural(r)}: {r**2} unknowns are "
+            f"fitted to {reduced.dimension**2 + redundancy} equations, so the number of samples "
+            "itself is open",
+            searchable=True,
+        )
+    # The size of a term counts too: where it is open, near-parallel terms trade places.
+    both = np.concatenate([bounds.samples, bounds.terms])
+    worst = float(np.max(both)) if np.all(np.isfinite(both)) else np.inf
+    if not worst < BOUND_LIMIT:
+        return _undecided(
+            f"the largest error bound of a sample or its coefficient is {worst:.1e}, relative, "
+            f"above {BOUND_LIMIT}"
+            if np.isfinite(worst)
+            else f"a sample has no error bound ({bounds.method})"
+        )
+    support = sentences.support(redundancy, given.samples, r, lone)
+    return Outcome(
+        Verdict.GLOBALLY,
+        f"the moment tensor is determined on {r} dimensions, is a sum of {r} independent terms, "
+        f"and {support}",
+        Scope("at_most", r),
+    )
+
+
+def _undecided(reason: str, searchable: bool = False) -> Outcome:
+    return Outcome(Verdict.UNDECIDED, reason, None, searchable)

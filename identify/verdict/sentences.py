@@ -1,0 +1,149 @@
+"""The sentences of a report: reasons, assumptions, symmetries, caveats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from identify.hermite.data import HermiteData
+from identify.hermite.reduction import ReducedData
+from identify.records import TrainingSet, Verdict
+
+if TYPE_CHECKING:
+    from identify.recovery.measure import Findings
+
+
+def plural(count: int) -> str:
+    """'1 sample', '2 samples'."""
+    return f"{count} sample{'' if count == 1 else 's'}"
+
+
+def not_stationary(balance: float) -> str:
+    """Reason of rule 0."""
+    return (
+        f"not stationary for any data: the balance |w_j|^2 = alpha a_j^2 is violated by "
+        f"{balance:.1e}, more than 1e-2"
+    )
+
+
+def too_noisy(level: float, limit: float) -> str:
+    """Reason where the noise drowns every rank."""
+    return f"the noise level of the data, {level:.1e}, is above {limit:g}: no rank can be decided"
+
+
+def span_unclear(reduced: ReducedData) -> str:
+    """Reason where dim V is not decided."""
+    span = reduced.span
+    if reduced.dimension == 0 or reduced.neurons == 0:
+        return "no neuron stands out of the noise"
+    return (
+        f"the dimension of the samples' span is not clear: singular value {span.rank} is "
+        f"{span.smallest:.1e} of the largest and the next {span.largest_uncounted or 0.0:.1e}, "
+        "less than a factor 100 apart"
+    )
+
+
+def support(redundancy: int, samples: int | None, r: int, lone: bool) -> str:
+    """What speaks for the number of samples."""
+    if redundancy >= 1:
+        if redundancy == 1:
+            return "1 redundant equation agrees with it"
+        return f"{redundancy} redundant equations agree with it"
+    if samples == r:
+        return f"the number of samples is given as {r}"
+    assert lone
+    return "rows of rank 1 over several neurons agree with a single sample"
+
+
+def two_sets(reason: str, sets: Sequence[TrainingSet], data: HermiteData) -> str:
+    """Reason of `nonidentifiable`: the shown sets, and why they exist."""
+    first, second = sets[0], sets[1]
+    worst = max(first.stationarity, second.stationarity)
+    what = "stationary on the network" if data.homogeneous else "exact for the data"
+    if first.count == second.count:
+        counts = f"of {first.count} sample{'' if first.count == 1 else 's'} each"
+    else:
+        counts = f"of {first.count} and {second.count} samples"
+    return f"two different training sets {counts} are both {what} to {worst:.1e}; {reason}"
+
+
+def symmetries(degree: int, scale: str, non_negative: bool) -> tuple[str, ...]:
+    """Transformations under which a training set explains the same data."""
+    rows = ["order of the samples"]
+    if scale != "bias" and not non_negative:
+        image = "(-x_i, y_i)" if degree % 2 == 0 else "(-x_i, -y_i)"
+        rows.append(f"sign: (x_i, y_i) and {image}")
+    if scale == "free":
+        rows.append(f"scale: (x_i, b_i) and (c x_i, c^-{degree} b_i); printed with |x_i| = 1")
+    if scale == "margin":
+        rows.append("one common scale of all samples; printed with largest norm 1")
+    rows.append("parallel samples count as one, with the sum of their coefficients")
+    rows.append("inactive samples and samples below the noise leave no trace")
+    return tuple(rows)
+
+
+def assumptions(
+    data: HermiteData, samples: int | None, scale: str, non_negative: bool, noise: float | None
+) -> tuple[str, ...]:
+    """What the verdict takes for granted."""
+    rows = {
+        "kkt": ["the weights are a KKT point of the max-margin problem, up to scale"],
+        "weight-decay": ["the weights are stationary for loss + decay/2 |theta|^2, both layers"],
+        "gradient": ["the gradient is that of the loss of one batch at these weights, undisturbed"],
+        "fine-tuning": [
+            "plain, mini-batch or momentum descent from the initial weights, short enough for "
+            "first order"
+        ],
+    }[data.source]
+    if data.source == "weight-decay" and data.decay is None:
+        rows.append("coefficients b_i are in units of the decay constant")
+    if scale == "unit":
+        rows.append("all samples have norm 1 (--scale unit)")
+    if scale == "margin":
+        rows.append("all samples have the same |f(x_i)| (--scale margin)")
+    if scale == "bias":
+        rows.append("the hidden bias fixes the scale: x_i enters as (x_i, 1)")
+    if samples is not None:
+        rows.append(f"exactly {samples} active samples (--samples)")
+    if non_negative:
+        rows.append("all entries of the samples are non-negative (--non-negative)")
+    if noise is not None:
+        rows.append(f"Gaussian noise of relative size {noise:g} in the data (--noise)")
+    if data.loss is not None:
+        rows.append(f"the loss is {data.loss} (--loss)")
+    return tuple(rows)
+
+
+def caveats(data: HermiteData, findings: Findings, verdict: Verdict) -> tuple[str, ...]:
+    """What the verdict does not say."""
+    reduced = findings.reduced
+    if reduced is None or verdict is not Verdict.GLOBALLY:
+        return ()
+    r, alpha = reduced.dimension, data.degree
+    level = 10.0 * findings.noise_level
+    rows = [
+        f"sets of more than {r} samples are never excluded by the equations",
+        f"the redundant equations would be broken by a further sample in general position whose "
+        f"part of the data exceeds about {level:.0e}; not by parallel samples, nor by samples "
+        "below that",
+    ]
+    if alpha == 3:
+        rows.append(
+            "degree 3: three or more samples in one plane (mixtures of two, a common shift with a "
+            "bias, three samples centred by their own mean) are replaced by two false ones that no "
+            "redundant equation exposes; equal margins, a known loss or --samples would"
+        )
+    if r < data.points.shape[1] and data.homogeneous:
+        rows.append(
+            "a sample may be split into two that differ by +-nu orthogonal to all neurons, and any "
+            "part of the samples orthogonal to the neurons is invisible if there are more than "
+            f"{r} of them"
+        )
+    if data.source == "fine-tuning":
+        rows.append(
+            "fine-tuning data are exact to first order only; the bounds come from the residual "
+            "that this leaves"
+        )
+    if findings.linear is not None and findings.linear.gram is not None:
+        rows.append("rank and conditioning are estimates of an iterative method")
+    return tuple(rows)

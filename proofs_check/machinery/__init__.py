@@ -1,0 +1,1 @@
+"""Runs statements: search for counterexamples, sabotages, results."""

@@ -1,0 +1,225 @@
+"""Run statements: proofs by algebra, random instances, necessity of hypotheses, sabotage."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from proofs_check import strategies
+from proofs_check.machinery.results import (
+    HELD,
+    NEEDED,
+    NO_INSTANCE,
+    NOT_BROKEN,
+    PROVED,
+    REFUTED,
+    STOPPED,
+    Found,
+    Necessity,
+    Result,
+    Table,
+)
+from proofs_check.machinery.search import Trial, search
+from proofs_check.machinery.statement import EXAMPLES, Check, Hypothesis, Sabotage, Statement
+
+__all__ = [
+    "HELD",
+    "PROVED",
+    "REFUTED",
+    "STOPPED",
+    "Found",
+    "Necessity",
+    "Result",
+    "Table",
+    "count_examples",
+    "run_statement",
+    "self_test",
+]
+
+_NECESSITY_SHARE, _NECESSITY_LEAST = 0.5, 10
+"""Tries without a hypothesis: half of the examples, and at least so many; the first one ends it."""
+_PATIENCE = 20
+"""A sabotage that leaves no instance in so many is found: the statement is not confirmed."""
+
+
+def count_examples(statement: Statement, factor: float) -> int:
+    """Instances that a run tries, at least one.
+
+    Example:
+        >>> from proofs_check.machinery.registry import select
+        >>> count_examples(select("kkt-balance")[0], 0.5)
+        100
+    """
+    return max(1, round(EXAMPLES[statement.cost] * factor))
+
+
+def run_statement(
+    statement: Statement,
+    examples: float = 1.0,
+    seed: int = 0,
+    *,
+    deadline: float | None = None,
+    necessity: bool = True,
+) -> Result:
+    """Prove a statement by algebra where it can be, and try it on random instances.
+
+    An instance that fails is judged again by `recheck`, where there is one, before it counts, and
+    is then shrunk. A package that is missing leaves the statement "not run".
+
+    Args:
+        statement: what to check.
+        examples: factor on the number of instances of its cost class.
+        seed: of the instances; the same seed gives the same result but for `seconds`.
+        deadline: a value of `time.monotonic`; instances stop there.
+        necessity: also look for counterexamples without each hypothesis.
+
+    Example:
+        >>> from proofs_check.machinery.registry import select
+        >>> run_statement(select("kkt-balance")[0], examples=0.05).status
+        'proved'
+    """
+    started = time.monotonic()
+    try:
+        return _run(statement, examples, seed, deadline, necessity, started)
+    except ModuleNotFoundError as error:
+        return Result.not_run(statement, f"needs the package {error.name}, which is not installed")
+
+
+def _run(
+    statement: Statement,
+    examples: float,
+    seed: int,
+    deadline: float | None,
+    necessity: bool,
+    started: float,
+) -> Result:
+    count = count_examples(statement, examples)
+    judged = _Judge(statement)
+    trial = search(
+        statement.instances(), statement.satisfied, judged, count, seed, deadline=deadline
+    )
+    status, note = _status(statement, trial, deadline)
+    if judged.alarms:
+        words = f"{judged.alarms} failed in float64 and hold in exact or high precision"
+        note = f"{note}; {words}" if note else words
+    entries: list[Necessity] = []
+    if necessity and status != REFUTED:
+        share = max(_NECESSITY_LEAST, round(count * _NECESSITY_SHARE))
+        for index, hypothesis in enumerate(statement.hypotheses):
+            entries.append(_necessity(statement, hypothesis, share, seed + index + 1, deadline))
+    return Result(
+        name=statement.name,
+        title=statement.title,
+        status=status,
+        examples=trial.tries,
+        worst=trial.worst,
+        seconds=time.monotonic() - started,
+        counterexample=repr(trial.failing) if trial.broken else None,
+        necessity=tuple(entries),
+        note=note,
+        rechecked=True if trial.broken and statement.recheck is not None else None,
+    )
+
+
+def _status(statement: Statement, trial: Trial, deadline: float | None) -> tuple[str, str]:
+    """The status, and what is to be said beside it."""
+    if trial.check is not None:
+        return REFUTED, trial.check.detail
+    late = deadline is not None and time.monotonic() > deadline
+    if statement.algebra is not None and not late:
+        if statement.algebra():
+            return PROVED, statement.algebra_note
+        return REFUTED, f"the algebra does not close ({statement.algebra_note})"
+    if trial.tries:
+        return HELD, "time limit" if late else ""
+    return STOPPED, "time limit" if late else "no instance satisfies the hypotheses"
+
+
+@dataclass
+class _Judge:
+    """A statement's conclusion, with its recheck for instances that fail."""
+
+    statement: Statement
+    alarms: int = 0
+
+    def __call__(self, instance: Any) -> Check:
+        check = self.statement.conclusion(instance)
+        if check.holds or self.statement.recheck is None:
+            return check
+        again = self.statement.recheck(instance)
+        if again.holds:
+            self.alarms += 1
+            return again
+        return again if again.detail else check
+
+
+def _necessity(
+    statement: Statement, hypothesis: Hypothesis, count: int, seed: int, deadline: float | None
+) -> Necessity:
+    if hypothesis.violating is None:
+        return Necessity(hypothesis.name, NO_INSTANCE, 0, None, hypothesis.necessary)
+
+    def accept(instance: Any) -> bool:
+        alone = statement.satisfied(instance, without=hypothesis.name)
+        return alone and not hypothesis.predicate(instance)
+
+    trial = search(
+        hypothesis.violating(), accept, _Judge(statement), count, seed, deadline=deadline
+    )
+    outcome = NEEDED if trial.broken else NOT_BROKEN if trial.tries else NO_INSTANCE
+    instance = repr(trial.failing) if trial.broken else None
+    return Necessity(hypothesis.name, outcome, trial.tries, instance, hypothesis.necessary)
+
+
+def self_test(
+    statement: Statement,
+    examples: float = 1.0,
+    seed: int = 0,
+    *,
+    deadline: float | None = None,
+) -> tuple[Found, ...]:
+    """Try every sabotage of a statement; each has to be found.
+
+    It is found if the conclusion fails, cannot be computed, or if nothing satisfies the
+    hypotheses any more. Sabotages that the deadline or a missing package leaves untried are not
+    listed.
+
+    Example:
+        >>> from proofs_check.machinery.registry import select
+        >>> [entry.found for entry in self_test(select("kkt-balance")[0])]
+        [True, True]
+    """
+    count = count_examples(statement, examples)
+    found: list[Found] = []
+    for entry in statement.sabotages:
+        if deadline is not None and time.monotonic() > deadline:
+            break
+        try:
+            found.append(_sabotaged(statement, entry, count, seed))
+        except ModuleNotFoundError:
+            continue
+    return tuple(found)
+
+
+def _sabotaged(statement: Statement, entry: Sabotage, count: int, seed: int) -> Found:
+    conclusion = entry.conclusion or statement.conclusion
+    # What was built by sound code must not hide the mistake, nor outlive it.
+    strategies.forget()
+    try:
+        with entry.implementation() if entry.implementation is not None else nullcontext():
+            trial = search(
+                statement.instances(),
+                statement.satisfied,
+                conclusion,
+                count,
+                seed,
+                shrink=False,
+                patience=_PATIENCE,
+            )
+    except (ArithmeticError, AssertionError, ValueError):
+        return Found(entry.name, entry.kind, True, 1)
+    finally:
+        strategies.forget()
+    return Found(entry.name, entry.kind, trial.broken or trial.tries == 0, trial.tries)

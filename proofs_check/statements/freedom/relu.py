@@ -1,0 +1,381 @@
+"""Merging and splitting of samples of homogeneous ReLU networks."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import numpy as np
+
+from identify.arrays import FloatArray
+from proofs_check import strategies
+from proofs_check.arithmetic import rational
+from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
+from proofs_check.statements.freedom.relu_networks import (
+    Layers,
+    draw_layers,
+    gradients,
+    moduli,
+    pattern,
+    value,
+)
+from proofs_check.statements.kkt.balance import UNIT
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+REFAEL = "Refael, Smorodinsky, Lindenbaum & Safran 2026 (merging and splitting of KKT points)"
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """A ReLU network; samples with signed multipliers b_i = lambda_i y_i before, and others after.
+
+    `steps` are what the change was built from: the directions and lengths of a split.
+    """
+
+    layers: Layers
+    samples: FloatArray
+    coefficients: FloatArray
+    steps: tuple[FloatArray, float, float] | None
+    seed: int
+
+    def __repr__(self) -> str:
+        widths = "-".join(str(weight.shape[1]) for weight in self.layers)
+        return f"Change(n={len(self.samples)}, {widths}-1, seed={self.seed})"
+
+
+def merge(change: Change) -> tuple[FloatArray, FloatArray]:
+    """One sample for two: (lambda_1 x_1 + lambda_2 x_2)/(lambda_1 + lambda_2), the sum of both.
+
+    Shapes (1, d) and (1,); the label is that of the first.
+    """
+    shares = np.abs(change.coefficients)
+    total = float(shares.sum())
+    label = np.sign(change.coefficients[:1])
+    return (shares @ change.samples)[None] / total, label * total
+
+
+def split(change: Change) -> tuple[FloatArray, FloatArray]:
+    """x + alpha v and x - beta v for x, lambda beta/(alpha+beta) and lambda alpha/(alpha+beta)."""
+    assert change.steps is not None
+    v, alpha, beta = change.steps
+    x, b = change.samples[0], float(change.coefficients[0])
+    heights = b * np.array([beta, alpha]) / (alpha + beta)
+    return np.stack([x + alpha * v, x - beta * v]), heights
+
+
+def compare(
+    change: Change, samples: FloatArray, heights: FloatArray, *, exactly: bool = False
+) -> Check:
+    """Whether sum_i b_i grad f(x_i) stays and all margins are those of before, which are 1.
+
+    `exactly` evaluates the sums in fractions.
+    """
+    layers = change.layers
+    numbers: Any = rational.exact if exactly else np.asarray
+    weights = tuple(numbers(weight) for weight in layers)
+    terms = 8.0 * (sum(max(weight.shape) for weight in layers) + 4 * len(layers)) * UNIT
+    gap = 0.0
+    sets = ((1.0, change.samples, change.coefficients), (-1.0, samples, heights))
+    for depth in range(len(layers)):
+        left: Any = 0 * weights[depth]
+        bulk = np.zeros(layers[depth].shape)
+        for sign, rows, b in sets:
+            for x, height in zip(rows, b, strict=True):
+                slope = gradients(weights, numbers(x))[1][depth]
+                left = left + numbers([sign * height])[0] * slope
+                bulk += abs(height) * moduli(layers, x)[depth]
+        left = np.abs(rational.floats(left))
+        gap = max(gap, float(np.max(left / (terms * bulk + 1e-300))))
+    for x, height in zip(samples, heights, strict=True):
+        bulk_value = float(np.sum(moduli(layers, x)[-1] * np.abs(layers[-1])))
+        margin = np.sign(height) * value(weights, numbers(x))
+        gap = max(gap, float(abs(margin - 1.0)) / (terms * bulk_value))
+    return Check.compare(gap, 1.0)
+
+
+def same_pattern(change: Change) -> bool:
+    """Whether all samples, and those of a split, have one activation pattern."""
+    rows = change.samples if change.steps is None else np.vstack([change.samples, split(change)[0]])
+    return len({pattern(change.layers, x) for x in rows}) == 1
+
+
+def on_margin(change: Change) -> bool:
+    """Whether y_i f(x_i) = 1."""
+    for x, b in zip(change.samples, change.coefficients, strict=True):
+        bulk = float(np.sum(moduli(change.layers, x)[-1] * np.abs(change.layers[-1])))
+        if abs(np.sign(b) * value(change.layers, x) - 1.0) > 256.0 * UNIT * bulk:
+            return False
+    return True
+
+
+def _networks(
+    build: Any, widths: tuple[tuple[int, ...], ...] = ((3,), (6,), (4, 3), (8, 5))
+) -> SearchStrategy[Change]:
+    from hypothesis import strategies as st
+
+    drawn = st.builds(
+        build, st.integers(2, 5), st.sampled_from(widths), st.integers(0, strategies.SEEDS)
+    )
+    kept: SearchStrategy[Any] = drawn.filter(lambda change: change is not None)
+    return kept
+
+
+def _near(layers: Layers, x: FloatArray, step: FloatArray) -> FloatArray | None:
+    """x + step, the step halved until the pattern is that of x."""
+    wanted = pattern(layers, x)
+    for _ in range(30):
+        if pattern(layers, x + step) == wanted:
+            return step
+        step = 0.5 * step
+    return None
+
+
+def _finish(
+    layers: Layers, rows: list[FloatArray], seed: int, margins: tuple[float, ...]
+) -> Change | None:
+    """Samples scaled to these margins, with random multipliers; None where f is too small."""
+    outputs = [value(layers, x) for x in rows]
+    if min(abs(output) for output in outputs) < 1e-2:
+        return None
+    samples = np.stack([m * x / abs(y) for m, x, y in zip(margins, rows, outputs, strict=True)])
+    rng = np.random.default_rng([seed, 17])
+    b = np.sign(outputs) * rng.uniform(0.2, 2.0, len(rows))
+    return Change(layers, samples, b, None, seed)
+
+
+# --- merging -----------------------------------------------------------------------------------
+
+
+def _pairs(kind: str = "same") -> SearchStrategy[Change]:
+    def build(dimension: int, widths: tuple[int, ...], seed: int) -> Change | None:
+        rng = np.random.default_rng([seed, dimension])
+        layers = draw_layers(dimension, widths, rng)
+        cloud = rng.standard_normal((60, dimension))
+        x = cloud[0]
+        others = [row for row in cloud[1:] if value(layers, row) != 0.0]
+        if kind == "pattern":
+            fits = [
+                row for row in others
+                if pattern(layers, row) != pattern(layers, x)
+                and value(layers, row) * value(layers, x) > 0.0
+            ]  # fmt: skip
+        elif kind == "label":
+            fits = [
+                row for row in others
+                if pattern(layers, row) == pattern(layers, x)
+                and value(layers, row) * value(layers, x) < 0.0
+            ]  # fmt: skip
+        else:
+            step = _near(layers, x, cloud[1])
+            fits = [] if step is None else [x + step]
+            if fits and value(layers, fits[0]) * value(layers, x) <= 0.0:
+                return None
+        margins = (1.0, 1.5) if kind == "margin" else (1.0, 1.0)
+        return _finish(layers, [x, fits[0]], seed, margins) if fits else None
+
+    return _networks(build, ((2,), (3,)) if kind == "label" else ((3,), (6,), (4, 3), (8, 5)))
+
+
+def _merged(change: Change) -> Check:
+    return compare(change, *merge(change))
+
+
+def _recheck_merged(change: Change) -> Check:
+    return compare(change, *merge(change), exactly=True)
+
+
+def _midpoint(change: Change) -> Check:
+    samples, heights = merge(change)
+    return compare(change, change.samples.mean(axis=0)[None] + 0.0 * samples, heights)
+
+
+def _wrong_shares() -> AbstractContextManager[object]:
+    """Each sample weighted with the multiplier of the other."""
+    import proofs_check.statements.freedom.relu as module
+
+    original = module.merge
+
+    def broken(change: Change) -> tuple[FloatArray, FloatArray]:
+        return original(replace(change, samples=change.samples[::-1]))
+
+    return patch.object(module, "merge", broken)
+
+
+def _linear_algebra() -> bool:
+    """On one pattern gradients and f are linear in x: two layers, d = 2, two active neurons."""
+    import sympy as sp
+
+    layers = sp.Matrix(2, 2, sp.symbols("w1:5")), sp.Matrix([sp.symbols("a1:3")])
+    first, second = sp.symbols("lambda1:3", positive=True)
+    x, y, v = (sp.Matrix(sp.symbols(f"{name}1:3")) for name in "xyv")
+    alpha, beta = sp.symbols("alpha beta", positive=True)
+
+    def slopes(sample: sp.Matrix) -> sp.Matrix:
+        hidden = layers[0] * sample
+        return sp.Matrix([*(layers[1].T * sample.T), *hidden, (layers[1] * hidden)[0]])
+
+    total = first + second
+    merged = total * slopes((first * x + second * y) / total)
+    apart = (beta * slopes(x + alpha * v) + alpha * slopes(x - beta * v)) / (alpha + beta)
+    gaps = (merged - first * slopes(x) - second * slopes(y), apart - slopes(x))
+    return all(sp.simplify(entry) == 0 for gap in gaps for entry in gap)
+
+
+MERGE = Statement(
+    name="relu-merging",
+    title="Two samples of one pattern become one",
+    sentence=(
+        "In a homogeneous ReLU network two samples of one label and one activation pattern may "
+        "be replaced by their mean, weighted by the multipliers, with the sum of both: the "
+        "stationarity equations and the margins 1 stay."
+    ),
+    formula=r"x = \tfrac{\lambda_1 x_1 + \lambda_2 x_2}{\lambda_1 + \lambda_2},\quad "
+    r"\lambda = \lambda_1 + \lambda_2",
+    source=REFAEL,
+    hypotheses=(
+        Hypothesis(
+            "label",
+            "both samples have the same label",
+            lambda change: bool(np.ptp(np.sign(change.coefficients)) == 0.0),
+            lambda: _pairs("label"),
+        ),
+        Hypothesis(
+            "pattern",
+            "both samples have the same activation pattern",
+            same_pattern,
+            lambda: _pairs("pattern"),
+        ),
+        Hypothesis("margin", "both are on the margin", on_margin, lambda: _pairs("margin")),
+    ),
+    instances=_pairs,
+    conclusion=_merged,
+    sabotages=(
+        Sabotage("midpoint", "the plain mean", conclusion=_midpoint),
+        Sabotage("shares", "shares exchanged", implementation=_wrong_shares),
+    ),
+    cost="light",
+    recheck=_recheck_merged,
+    algebra=_linear_algebra,
+    algebra_note="two layers on one pattern, d = 2, two active neurons, symbolic multipliers",
+    code=("attack.splitting.tidy.merged_points",),
+    remark="Every depth without biases; the instances have one and two hidden layers.",
+)
+
+
+# --- splitting ---------------------------------------------------------------------------------
+
+
+def _splits(kind: str = "level") -> SearchStrategy[Change]:
+    def build(dimension: int, widths: tuple[int, ...], seed: int) -> Change | None:
+        rng = np.random.default_rng([seed, dimension, 1])
+        layers = draw_layers(dimension, widths, rng)
+        found = _finish(layers, [rng.standard_normal(dimension)], seed, (1.0,))
+        if found is None:
+            return None
+        x = found.samples[0]
+        slope = gradients(layers, x)[0]
+        v = rng.standard_normal(dimension)
+        if kind != "slope":
+            for _ in range(2):
+                v = v - slope * float(slope @ v) / float(slope @ slope)
+        v *= float(np.linalg.norm(x)) / float(np.linalg.norm(v))
+        if kind == "far":
+            return replace(found, steps=(v, 4.0, 6.0))
+        there, back = _near(layers, x, 2.0 * v), _near(layers, x, -3.0 * v)
+        if there is None or back is None:
+            return None
+        lengths = float(np.linalg.norm(there)), float(np.linalg.norm(back))
+        size = float(np.linalg.norm(v))
+        return replace(found, steps=(v, lengths[0] / size, lengths[1] / size))
+
+    return _networks(build)
+
+
+def _separated(change: Change) -> Check:
+    return compare(change, *split(change))
+
+
+def _recheck_separated(change: Change) -> Check:
+    return compare(change, *split(change), exactly=True)
+
+
+def _halves(change: Change) -> Check:
+    samples, heights = split(change)
+    return compare(change, samples, np.full(2, heights.sum() / 2.0))
+
+
+def _is_level(change: Change) -> bool:
+    """Whether the direction is orthogonal to the gradient of f, to rounding."""
+    assert change.steps is not None
+    slope = gradients(change.layers, change.samples[0])[0]
+    bulk = gradients(tuple(np.abs(w) for w in change.layers), np.abs(change.samples[0]))[0]
+    v = change.steps[0]
+    return bool(abs(float(slope @ v)) <= 64.0 * len(v) * UNIT * float(bulk @ np.abs(v)))
+
+
+def _exchanged() -> AbstractContextManager[object]:
+    """The multipliers of the two halves exchanged."""
+    import proofs_check.statements.freedom.relu as module
+
+    original = module.split
+
+    def broken(change: Change) -> tuple[FloatArray, FloatArray]:
+        samples, heights = original(change)
+        return samples, heights[::-1]
+
+    return patch.object(module, "split", broken)
+
+
+SPLIT = Statement(
+    name="relu-splitting",
+    title="One sample becomes two of its pattern",
+    sentence=(
+        "In a homogeneous ReLU network a sample may be replaced by x + alpha v and x - beta v "
+        "with multipliers lambda beta/(alpha+beta) and lambda alpha/(alpha+beta) if both have its "
+        "activation pattern; both are on the margin if f does not change along v."
+    ),
+    formula=r"(x, \lambda) \to (x + \alpha v, \tfrac{\lambda\beta}{\alpha+\beta}),\ "
+    r"(x - \beta v, \tfrac{\lambda\alpha}{\alpha+\beta}),\qquad v \perp \nabla_x f(x)",
+    source=REFAEL + "; the condition on the margins is ours",
+    hypotheses=(
+        Hypothesis(
+            "pattern",
+            "both halves have the activation pattern of the sample",
+            same_pattern,
+            lambda: _splits("far"),
+        ),
+        Hypothesis(
+            "level",
+            "v is orthogonal to the gradient of f in x",
+            _is_level,
+            lambda: _splits("slope"),
+        ),
+        Hypothesis(
+            "margin",
+            "the sample is on the margin",
+            on_margin,
+            lambda: _splits().map(lambda change: replace(change, samples=1.5 * change.samples)),
+        ),
+    ),
+    instances=_splits,
+    conclusion=_separated,
+    sabotages=(
+        Sabotage("halves", "half of the multiplier each", conclusion=_halves),
+        Sabotage("exchanged", "multipliers exchanged", implementation=_exchanged),
+    ),
+    cost="light",
+    recheck=_recheck_separated,
+    algebra=_linear_algebra,
+    algebra_note="two layers on one pattern, d = 2, two active neurons, symbolic alpha and beta",
+    code=("attack.splitting.plan.offspring",),
+    remark=(
+        "The pattern alone keeps stationarity; off the level set one half has a margin below 1 "
+        "and the other, above it, may not have a multiplier."
+    ),
+)
+
+STATEMENTS = (MERGE, SPLIT)

@@ -1,0 +1,1 @@
+"""Statements: the linear equations and their rank."""

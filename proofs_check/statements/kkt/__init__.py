@@ -1,0 +1,1 @@
+"""Statements: the KKT system and its sources."""

@@ -1,0 +1,387 @@
+"""What penalties add to a split, and what repeated splits do to the splitting matrix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import numpy as np
+
+from identify.arrays import FloatArray
+from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
+from proofs_check.statements.splitting import problems as base
+from proofs_check.statements.splitting.expansion import (
+    CODE,
+    STEPS,
+    Case,
+    at_least,
+    change,
+    halved_cases,
+    order,
+)
+from proofs_check.statements.splitting.families import UNIT, Array, spectrum
+from proofs_check.statements.splitting.problems import Problem
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+FREE = ("well", "box", "blur")
+TIED = ("floor", "sparse", "scaled", "mixed")
+EDGE, MARGIN = 0.5, 0.1
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """h(x, lam). Free of lam: well |x|_4^4, box max(|x_k| - 1/2, 0)^2, blur (sum_k x_k)^2.
+
+    floor max(3 - lam, 0)^2 and sparse |lam| are free of x; scaled is lam times blur, mixed is
+    exp(-lam) times well.
+    """
+
+    kind: str
+
+    def value(self, x: Array, lam: Array) -> Array:
+        """h for x (..., d) and lam (...)."""
+        well, blur = (x**4).sum(axis=-1), x.sum(axis=-1) ** 2
+        if self.kind == "box":
+            return np.asarray((np.maximum(np.abs(x) - EDGE, 0.0) ** 2).sum(axis=-1))
+        if self.kind == "floor":
+            return np.asarray(np.maximum(3.0 - lam, 0.0) ** 2 + 0.0 * well)
+        if self.kind == "sparse":
+            return np.asarray(np.abs(lam) + 0.0 * well)
+        if self.kind == "mixed":
+            return np.asarray(np.exp(-lam) * well)
+        return np.asarray({"well": well, "blur": blur, "scaled": lam * blur}[self.kind])
+
+    def curvature(self, x: Array, lam: float) -> Array:
+        """D^2_x h, shape (d, d)."""
+        if self.kind == "box":
+            return np.asarray(np.diag(2.0 * (np.abs(x) > EDGE)))
+        if self.kind in ("floor", "sparse"):
+            return np.zeros((len(x), len(x)))
+        if self.kind in ("well", "mixed"):
+            share = 1.0 if self.kind == "well" else float(np.exp(-lam))
+            return np.asarray(share * np.diag(12.0 * x**2))
+        return np.asarray(np.full((len(x), len(x)), 2.0 if self.kind == "blur" else 2.0 * lam))
+
+
+@dataclass(frozen=True, eq=False)
+class PenaltyCase:
+    """Symmetric halves of a candidate that carries a penalty."""
+
+    case: Case
+    penalty: Penalty
+
+    def __repr__(self) -> str:
+        return f"PenaltyCase({self.penalty.kind}, {self.case!r})"
+
+    @property
+    def point(self) -> Array:
+        """The candidate x_i."""
+        return np.asarray(self.case.problem.x[self.case.index])
+
+    @property
+    def multiplier(self) -> float:
+        """Its multiplier lam_i."""
+        return float(self.case.problem.lam[self.case.index])
+
+
+def penalty_change(found: PenaltyCase) -> Array:
+    """How the penalty changes when its candidate becomes two halves, shape (steps, B)."""
+    moved = found.point + STEPS[:, None, None, None] * found.case.displacements
+    halved = np.asarray(0.5 * found.multiplier)
+    new = found.penalty.value(moved, halved).sum(axis=-1)
+    return np.asarray(new - found.penalty.value(found.point, np.asarray(found.multiplier)))
+
+
+def decisive(found: PenaltyCase) -> Array:
+    """S_i + 2 D^2_x h at the halved multiplier, whose sign decides."""
+    matrix = base.splitting_matrix(found.case.problem, found.case.index)
+    return np.asarray(matrix + 2.0 * found.penalty.curvature(found.point, 0.5 * found.multiplier))
+
+
+def _noise(found: PenaltyCase) -> float:
+    size = float(found.penalty.value(found.point, np.asarray(found.multiplier))) + 1.0
+    return found.case.problem.value_rounding + 16.0 * len(found.point) * UNIT * size
+
+
+def _order(found: PenaltyCase, jump: float, matrix: Array) -> float:
+    moves = found.case.displacements[:, 0]
+    bent = ((moves @ matrix) * moves).sum(axis=-1)
+    rest = change(found.case) + penalty_change(found) - jump - 0.5 * STEPS[:, None] ** 2 * bent
+    return order(rest, _noise(found))
+
+
+def _jump(found: PenaltyCase) -> float:
+    before = found.penalty.value(found.point, np.asarray(found.multiplier))
+    after = found.penalty.value(found.point, np.asarray(0.5 * found.multiplier))
+    return float(2.0 * after - before)
+
+
+def _free(found: PenaltyCase) -> Check:
+    """The jump is h(x_i)."""
+    jump = float(found.penalty.value(found.point, np.asarray(found.multiplier)))
+    return at_least(_order(found, jump, decisive(found)), 4)
+
+
+def _any(found: PenaltyCase) -> Check:
+    return at_least(_order(found, _jump(found), decisive(found)), 4)
+
+
+def _single(found: PenaltyCase) -> Check:
+    """D^2 h counted once, as if only one candidate carried it."""
+    once = found.penalty.curvature(found.point, 0.5 * found.multiplier)
+    return at_least(_order(found, _jump(found), decisive(found) - once), 4)
+
+
+def _without_jump(found: PenaltyCase) -> Check:
+    return at_least(_order(found, 0.0, decisive(found)), 4)
+
+
+def _smooth_here(found: PenaltyCase) -> bool:
+    """Whether the pieces of h do not change within the largest step."""
+    if found.penalty.kind == "box":
+        return bool(np.all(np.abs(np.abs(found.point) - EDGE) > MARGIN))
+    return True
+
+
+def _cases(kinds: tuple[str, ...]) -> SearchStrategy[PenaltyCase]:
+    from hypothesis import strategies as st
+
+    return st.builds(PenaltyCase, halved_cases(), st.sampled_from(kinds).map(Penalty))
+
+
+def _moved(found: PenaltyCase, place: Callable[[Array], Array]) -> PenaltyCase:
+    problem = found.case.problem
+    x = problem.x.copy()
+    x[found.case.index] = place(x[found.case.index])
+    return replace(found, case=replace(found.case, problem=replace(problem, x=x)))
+
+
+def _off_edge(found: PenaltyCase) -> PenaltyCase:
+    """Coordinates close to the kink of the box moved to 0.2 beyond it."""
+    near = np.abs(np.abs(found.point) - EDGE) <= MARGIN
+    return _moved(found, lambda x: np.where(near, EDGE + 0.2, x))
+
+
+def smooth_cases(kinds: tuple[str, ...]) -> SearchStrategy[PenaltyCase]:
+    return _cases(kinds).map(_off_edge)
+
+
+def _kinked() -> SearchStrategy[PenaltyCase]:
+    """Candidates whose every coordinate lies on the edge of the box."""
+    return _cases(("box",)).map(lambda found: _moved(found, lambda x: np.full_like(x, EDGE)))
+
+
+def _wrong_curvature() -> AbstractContextManager[object]:
+    right = Penalty.curvature
+    return patch.object(Penalty, "curvature", lambda self, x, lam: -right(self, x, lam))
+
+
+def _wrong_penalty() -> AbstractContextManager[object]:
+    """Only one of the two halves pays."""
+    right = penalty_change
+
+    def broken(found: PenaltyCase) -> Array:
+        new = right(found) + found.penalty.value(found.point, np.asarray(found.multiplier))
+        return np.asarray(0.5 * new)
+
+    return patch.dict(globals(), {"penalty_change": broken})
+
+
+def _algebra() -> bool:
+    """h and <grad l, phi> by their Taylor coefficients to order 3 in two dimensions."""
+    from sympy import QQ, ring
+
+    eps, first, second, lam, *rest = ring("e v:2 m h:10 k:1 f:10", QQ)[1:]
+    powers = [(i, j) for i in range(4) for j in range(4 - i)]
+
+    def polynomial(names: list[Any], sign: int) -> Any:
+        terms = zip(names, powers, strict=True)
+        v, w = eps * first * sign, eps * second * sign
+        return sum((c * v**i * w**j for c, (i, j) in terms), start=eps * 0)
+
+    halved, old, phi = rest[:10], rest[10], rest[11:]
+    new = sum(polynomial(halved, sign) for sign in (1, -1))
+    shift = sum(polynomial(phi, sign) for sign in (1, -1)) / 2 - phi[0]
+    found = new - old + lam * shift
+
+    def bent(names: list[Any]) -> Any:
+        place = dict(zip(powers, names, strict=True))
+        return 2 * (place[2, 0] * first**2 + place[1, 1] * first * second + place[0, 2] * second**2)
+
+    claim = 2 * halved[0] - old + eps**2 * (lam * bent(phi) + 2 * bent(halved)) / 2
+    return bool(found == claim)
+
+
+SMOOTH = Hypothesis(
+    "smooth",
+    "h is smooth in x near x_i: no coordinate on the edge of a box",
+    _smooth_here,
+    _kinked,
+)
+_SABOTAGES = (
+    Sabotage("once", "D^2 h counted once", conclusion=_single),
+    Sabotage("jump", "the jump is left out", conclusion=_without_jump),
+    Sabotage("curvature", "D^2 h with the wrong sign", implementation=_wrong_curvature),
+    Sabotage("payment", "only one half pays the penalty", implementation=_wrong_penalty),
+)
+
+PENALTIES = Statement(
+    name="splitting-penalties",
+    title="Penalties in a split",
+    sentence=(
+        "With a penalty h(x_i) that does not depend on lam_i, two halves at x_i +- eps v change "
+        "the loss by the jump h(x_i), plus eps^2/2 v . (S_i + 2 D^2 h(x_i)) v, up to O(eps^4)."
+    ),
+    formula=(r"L' = L + h(x_i) + \tfrac{\epsilon^2}{2} v^T (S_i + 2 D^2 h(x_i)) v + O(\epsilon^4)"),
+    source="ours, after Wu, Wang & Liu 2019 (splitting steepest descent, section 3)",
+    hypotheses=(
+        Hypothesis(
+            "independent",
+            "h does not depend on the multiplier",
+            lambda found: found.penalty.kind in FREE,
+            lambda: smooth_cases(TIED),
+        ),
+        SMOOTH,
+    ),
+    instances=lambda: smooth_cases(FREE),
+    conclusion=_free,
+    sabotages=_SABOTAGES,
+    code=(*CODE, "attack.splitting.plan.auto_plan"),
+    remark=(
+        "A split with lambda_min(S_i) < 0 can still raise the loss: decide with S_i + 2 D^2 h and "
+        "the jump. Penalties that do depend on lam_i: see splitting-penalties-any."
+    ),
+)
+
+ANY = Statement(
+    name="splitting-penalties-any",
+    title="Penalties that depend on the multiplier",
+    sentence=(
+        "With any penalty h(x_i, lam_i), two halves change the loss by the jump "
+        "2 h(x_i, lam_i/2) - h(x_i, lam_i), plus eps^2/2 v . (S_i + 2 D^2_x h(x_i, lam_i/2)) v, "
+        "up to O(eps^4); the jump is 0 where h is proportional to lam_i."
+    ),
+    formula=(
+        r"L' = L + 2 h(x_i, \tfrac{\lambda_i}{2}) - h(x_i, \lambda_i) + \tfrac{\epsilon^2}{2} "
+        r"v^T (S_i + 2 D_x^2 h(x_i, \tfrac{\lambda_i}{2})) v + O(\epsilon^4)"
+    ),
+    source="ours",
+    hypotheses=(SMOOTH,),
+    instances=lambda: smooth_cases(FREE + TIED),
+    conclusion=_any,
+    sabotages=_SABOTAGES,
+    algebra=_algebra,
+    algebra_note="Taylor polynomials of order 3 in two dimensions with symbolic coefficients",
+    code=(*CODE, "attack.splitting.plan.auto_plan"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Generations:
+    """A candidate that is split again and again, with shares `weights` and steps of 0."""
+
+    case: Case
+    target: float
+    weights: tuple[float, float]
+
+    def __repr__(self) -> str:
+        return f"Generations({self.case!r}, gamma={self.target:g}, weights={self.weights})"
+
+
+def descend(found: Generations, rounds: int) -> tuple[Problem, FloatArray]:
+    """The problem after that many rounds, and the positions of the descendants."""
+    problem = found.case.problem
+    descendants = np.array([found.case.index])
+    for _ in range(rounds):
+        lam = problem.lam.copy()
+        parts = [weight * lam[descendants] for weight in found.weights]
+        lam[descendants] = parts[0]
+        count = len(lam)
+        x = np.concatenate([problem.x, problem.x[descendants]])
+        problem = replace(problem, x=x, lam=np.concatenate([lam, parts[1]]))
+        descendants = np.concatenate([descendants, np.arange(count, len(x))])
+    return problem, descendants
+
+
+def _halving(found: Generations) -> Check:
+    """After ceil(log2(-lambda_min / gamma)) rounds nothing has changed but the S_i."""
+    problem, index = found.case.problem, found.case.index
+    matrix = base.splitting_matrix(problem, index)
+    least = float(spectrum(matrix)[0])
+    rounds = max(1, min(6, math.ceil(math.log2(max(-least, found.target) / found.target))))
+    reached = max(found.target, -least / 2.0**rounds)
+    after, descendants = descend(found, rounds)
+    noise = base.matrix_rounding(problem, index) + base.matrix_rounding(after, index) * 2.0**rounds
+    moved = abs(float(after.value(after.x, after.lam) - problem.value(problem.x, problem.lam)))
+    worst = moved / (problem.value_rounding + after.value_rounding)
+    for member in descendants:
+        now = base.splitting_matrix(after, int(member))
+        worst = max(worst, float(np.abs(2.0**rounds * now - matrix).max()) / noise)
+        ratio = now / after.lam[member] - matrix / problem.lam[index]
+        scale = noise / abs(float(problem.lam[index]))
+        worst = max(worst, float(np.abs(ratio).max()) / scale)
+        worst = max(worst, (-float(spectrum(now)[0]) - reached) / noise)
+    return Check.compare(worst, 1.0, f"{worst:.3g} times the rounding after {rounds} rounds")
+
+
+def _wrong_ratio(found: Generations) -> Check:
+    """S_i itself would be kept by a split."""
+    after, descendants = descend(found, 1)
+    now = base.splitting_matrix(after, int(descendants[0]))
+    then = base.splitting_matrix(found.case.problem, found.case.index)
+    noise = base.matrix_rounding(found.case.problem, found.case.index)
+    return Check.compare(float(np.abs(now - then).max()), noise)
+
+
+def _kept_multipliers() -> AbstractContextManager[object]:
+    """Offspring keep the multiplier of the parent."""
+    right = descend
+
+    def broken(found: Generations, rounds: int) -> tuple[Problem, FloatArray]:
+        return right(replace(found, weights=(1.0, 1.0)), rounds)
+
+    return patch.dict(globals(), {"descend": broken})
+
+
+def _generations(weights: tuple[float, float]) -> SearchStrategy[Generations]:
+    from hypothesis import strategies as st
+
+    return st.builds(
+        Generations, halved_cases(), st.sampled_from((0.02, 0.1, 0.5)), st.just(weights)
+    )
+
+
+HALVING = Statement(
+    name="splitting-halving",
+    title="Every split halves the splitting matrix",
+    sentence=(
+        "Splitting into halves with steps of 0 keeps the loss and all S_i/lam_i and halves S_i: "
+        "after ceil(log2(-lambda_min(S_i)/gamma)) rounds every descendant satisfies "
+        "lambda_min >= -gamma although nothing has moved, so that only S_i/lam_i tells."
+    ),
+    formula=r"S_i(x_i, \lambda_i/2) = \tfrac12 S_i(x_i, \lambda_i)",
+    source="ours",
+    hypotheses=(
+        Hypothesis(
+            "halves",
+            "the offspring are halves",
+            lambda found: found.weights == (0.5, 0.5),
+            lambda: _generations((0.75, 0.25)),
+        ),
+    ),
+    instances=lambda: _generations((0.5, 0.5)),
+    conclusion=_halving,
+    sabotages=(
+        Sabotage("kept", "S_i stays as it is", conclusion=_wrong_ratio),
+        Sabotage("weights", "offspring keep lam_i", implementation=_kept_multipliers),
+    ),
+    code=(*CODE, "attack.splitting.split_round.SplitRound"),
+)
+
+STATEMENTS = (PENALTIES, ANY, HALVING)

@@ -1,0 +1,1 @@
+"""Statements: moment tensors and their decompositions."""

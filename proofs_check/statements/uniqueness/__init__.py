@@ -1,0 +1,1 @@
+"""Statements: uniqueness of the recovered samples."""
