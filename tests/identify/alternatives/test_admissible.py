@@ -104,4 +104,5 @@ class TestRules:
         sets = searched(data, samples=4)
         assert min(found.samples.min() for found in sets) < -1e-3
         positive = searched(data, samples=4, non_negative=True)
-        assert positive is None or min(found.samples.min() for found in positive) >= -1e-9
+        assert len(positive) == 2
+        assert min(found.samples.min() for found in positive) >= -1e-9
