@@ -17,49 +17,10 @@ from proofs_check.statements import (
     splitting_optimal,
     splitting_penalties,
     splitting_problems,
-    splitting_products,
 )
 from proofs_check.statements.splitting_families import Features, Loss, spectrum
 from proofs_check.statements.splitting_problems import Problem
 from tests.proofs_check import helpers
-
-MODULES = (
-    splitting_expansion,
-    splitting_penalties,
-    splitting_optimal,
-    splitting_bounds,
-    splitting_gain,
-    splitting_descent,
-    splitting_kkt,
-    splitting_products,
-)
-STATEMENTS = tuple(statement for module in MODULES for statement in module.STATEMENTS)
-every = helpers.for_each(STATEMENTS)
-
-
-@every
-def test_is_complete(statement):
-    helpers.assert_complete(statement)
-
-
-@every
-def test_is_not_refuted(statement):
-    helpers.assert_not_refuted(statement)
-
-
-@every
-def test_hypotheses_are_as_necessary_as_expected(statement):
-    helpers.assert_necessity(statement)
-
-
-@every
-def test_sabotages_are_found(statement):
-    helpers.assert_sabotages_found(statement)
-
-
-@every
-def test_same_seed_same_result(statement):
-    helpers.assert_repeatable(statement)
 
 
 @pytest.mark.parametrize("kind", splitting_problems.LOSSES)
