@@ -1,13 +1,4 @@
-"""Assertions shared by the tests of all modules of statements.
-
-A test file lists its module's statements and applies them:
-
-    every = helpers.for_each(module.STATEMENTS)
-
-    @every
-    def test_is_not_refuted(statement):
-        helpers.assert_not_refuted(statement)
-"""
+"""Assertions about statements, shared by the tests of the machinery and of all statements."""
 
 from __future__ import annotations
 

@@ -20,41 +20,6 @@ from proofs_check.statements.uniqueness.recovery import coplanar_data
 from proofs_check.strategies import GradientProblem, SampleSet
 from tests.proofs_check import helpers
 
-MODULES = (
-    collapse,
-    collapse_trained,
-    lowrank,
-    finetuning_orders,
-    finetuning_updates,
-    random_features,
-)
-every = helpers.for_each(tuple(entry for module in MODULES for entry in module.STATEMENTS))
-
-
-@every
-def test_is_complete(statement):
-    helpers.assert_complete(statement)
-
-
-@every
-def test_is_not_refuted(statement):
-    helpers.assert_not_refuted(statement)
-
-
-@every
-def test_hypotheses_are_as_necessary_as_expected(statement):
-    helpers.assert_necessity(statement)
-
-
-@every
-def test_sabotages_are_found(statement):
-    helpers.assert_sabotages_found(statement)
-
-
-@every
-def test_same_seed_same_result(statement):
-    helpers.assert_repeatable(statement)
-
 
 def valley(loss="squared", degree=3):
     """A stationary point of two orthonormal samples with all its eigenvectors."""

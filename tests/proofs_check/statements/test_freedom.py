@@ -12,34 +12,6 @@ from proofs_check.statements.freedom import off_span as freedom
 from proofs_check.strategies import SampleSet
 from tests.proofs_check import helpers
 
-MODULES = (freedom, never_identifiable, relu)
-every = helpers.for_each(tuple(entry for module in MODULES for entry in module.STATEMENTS))
-
-
-@every
-def test_is_complete(statement):
-    helpers.assert_complete(statement)
-
-
-@every
-def test_is_not_refuted(statement):
-    helpers.assert_not_refuted(statement)
-
-
-@every
-def test_hypotheses_are_as_necessary_as_expected(statement):
-    helpers.assert_necessity(statement)
-
-
-@every
-def test_sabotages_are_found(statement):
-    helpers.assert_sabotages_found(statement)
-
-
-@every
-def test_same_seed_same_result(statement):
-    helpers.assert_repeatable(statement)
-
 
 def shadow(count=4, dimension=5, neurons=2, *, bias=False, seed=1):
     """A stationary network of few neurons on generic samples."""

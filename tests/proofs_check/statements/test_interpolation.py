@@ -10,36 +10,8 @@ import pytest
 from identify.tensors import hermite_matrix, symmetric_dimension
 from proofs_check.arithmetic import integers
 from proofs_check.statements.interpolation import conditions as interpolation
-from proofs_check.statements.interpolation import generic_rank, kernel_form
+from proofs_check.statements.interpolation import generic_rank
 from tests.proofs_check import helpers
-
-MODULES = (interpolation, kernel_form, generic_rank)
-every = helpers.for_each(tuple(entry for module in MODULES for entry in module.STATEMENTS))
-
-
-@every
-def test_is_complete(statement):
-    helpers.assert_complete(statement)
-
-
-@every
-def test_is_not_refuted(statement):
-    helpers.assert_not_refuted(statement)
-
-
-@every
-def test_hypotheses_are_as_necessary_as_expected(statement):
-    helpers.assert_necessity(statement)
-
-
-@every
-def test_sabotages_are_found(statement):
-    helpers.assert_sabotages_found(statement)
-
-
-@every
-def test_same_seed_same_result(statement):
-    helpers.assert_repeatable(statement)
 
 
 @pytest.mark.parametrize("dropped", generic_rank.EXCEPTIONS)

@@ -16,48 +16,9 @@ from proofs_check.statements.splitting import kkt as splitting_kkt
 from proofs_check.statements.splitting import optimal as splitting_optimal
 from proofs_check.statements.splitting import penalties as splitting_penalties
 from proofs_check.statements.splitting import problems as splitting_problems
-from proofs_check.statements.splitting import products as splitting_products
 from proofs_check.statements.splitting.families import Features, Loss, spectrum
 from proofs_check.statements.splitting.problems import Problem
 from tests.proofs_check import helpers
-
-MODULES = (
-    splitting_expansion,
-    splitting_penalties,
-    splitting_optimal,
-    splitting_bounds,
-    splitting_gain,
-    splitting_descent,
-    splitting_kkt,
-    splitting_products,
-)
-STATEMENTS = tuple(statement for module in MODULES for statement in module.STATEMENTS)
-every = helpers.for_each(STATEMENTS)
-
-
-@every
-def test_is_complete(statement):
-    helpers.assert_complete(statement)
-
-
-@every
-def test_is_not_refuted(statement):
-    helpers.assert_not_refuted(statement)
-
-
-@every
-def test_hypotheses_are_as_necessary_as_expected(statement):
-    helpers.assert_necessity(statement)
-
-
-@every
-def test_sabotages_are_found(statement):
-    helpers.assert_sabotages_found(statement)
-
-
-@every
-def test_same_seed_same_result(statement):
-    helpers.assert_repeatable(statement)
 
 
 @pytest.mark.parametrize("kind", splitting_problems.LOSSES)

@@ -13,39 +13,10 @@ from proofs_check.statements.tensors import (
     decomposition,
     flattenings,
     next_decomposition,
-    sample_symmetries,
 )
 from proofs_check.statements.tensors import eigenvectors as tensors
 from proofs_check.strategies import SampleSet
 from tests.proofs_check import helpers
-
-MODULES = (sample_symmetries, tensors, flattenings, decomposition, next_decomposition)
-every = helpers.for_each(tuple(entry for module in MODULES for entry in module.STATEMENTS))
-
-
-@every
-def test_is_complete(statement):
-    helpers.assert_complete(statement)
-
-
-@every
-def test_is_not_refuted(statement):
-    helpers.assert_not_refuted(statement)
-
-
-@every
-def test_hypotheses_are_as_necessary_as_expected(statement):
-    helpers.assert_necessity(statement)
-
-
-@every
-def test_sabotages_are_found(statement):
-    helpers.assert_sabotages_found(statement)
-
-
-@every
-def test_same_seed_same_result(statement):
-    helpers.assert_repeatable(statement)
 
 
 def independent(count=2, degree=4, seed=3):

@@ -11,7 +11,6 @@ from identify import HermiteData, TwoLayerNetwork
 from identify.hermite.stationarity import stationarity
 from proofs_check.statements.uniqueness import (
     conditioning,
-    pairs_off_points,
     redundancy,
     sample_span,
     sharpness,
@@ -19,34 +18,6 @@ from proofs_check.statements.uniqueness import (
 from proofs_check.statements.uniqueness import explanations as base
 from proofs_check.statements.uniqueness import recovery as uniqueness
 from tests.proofs_check import helpers
-
-MODULES = (uniqueness, sample_span, pairs_off_points, sharpness, redundancy, conditioning)
-every = helpers.for_each(tuple(entry for module in MODULES for entry in module.STATEMENTS))
-
-
-@every
-def test_is_complete(statement):
-    helpers.assert_complete(statement)
-
-
-@every
-def test_is_not_refuted(statement):
-    helpers.assert_not_refuted(statement)
-
-
-@every
-def test_hypotheses_are_as_necessary_as_expected(statement):
-    helpers.assert_necessity(statement)
-
-
-@every
-def test_sabotages_are_found(statement):
-    helpers.assert_sabotages_found(statement)
-
-
-@every
-def test_same_seed_same_result(statement):
-    helpers.assert_repeatable(statement)
 
 
 def gradient(samples, coefficients, degree=3, width=8, seed=0):

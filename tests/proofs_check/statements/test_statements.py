@@ -1,0 +1,35 @@
+"""What holds for every statement: complete, not refuted, necessary hypotheses, found sabotages."""
+
+from __future__ import annotations
+
+import pytest
+
+from proofs_check.machinery.registry import all_statements
+from tests.proofs_check import helpers
+
+
+# In the scope of the module, so that the tests of one statement follow each other: they share
+# the result of one run.
+@pytest.fixture(scope="module", params=all_statements(), ids=lambda statement: statement.name)
+def statement(request):
+    return request.param
+
+
+def test_is_complete(statement):
+    helpers.assert_complete(statement)
+
+
+def test_is_not_refuted(statement):
+    helpers.assert_not_refuted(statement)
+
+
+def test_hypotheses_are_as_necessary_as_expected(statement):
+    helpers.assert_necessity(statement)
+
+
+def test_sabotages_are_found(statement):
+    helpers.assert_sabotages_found(statement)
+
+
+def test_same_seed_same_result(statement):
+    helpers.assert_repeatable(statement)
