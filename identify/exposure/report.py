@@ -137,6 +137,7 @@ def format_audit(audit: AuditReport) -> str:
     """Write an audit as plain text of at most 100 columns, the exposed samples first.
 
     Example:
+        >>> import numpy as np
         >>> from identify.exposure.audit import audit
         >>> from identify.model.two_layer import TwoLayerNetwork
         >>> rng = np.random.default_rng(0)

@@ -19,6 +19,7 @@ class Dataset:
     Raises InvalidInputError if the shapes do not fit together.
 
     Example:
+        >>> import numpy as np
         >>> Dataset(np.zeros((5, 12)), None, (2, 2, 3)).image_shape
         (2, 2, 3)
     """
@@ -47,6 +48,7 @@ def load_samples(path: PathLike) -> Dataset:
 
     Example:
         >>> import pathlib, tempfile
+        >>> import numpy as np
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "data.npz"
         >>> np.savez(path, images=np.full((4, 2, 3), 255, dtype=np.uint8), labels=[0, 1, 0, 1])
         >>> data = load_samples(path)

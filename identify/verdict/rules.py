@@ -1,4 +1,4 @@
-"""The verdict rules, in their order."""
+"""The verdict rules, in their order: Theorem 4.1 with I-hermite, and what limits it."""
 
 from __future__ import annotations
 

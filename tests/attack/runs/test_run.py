@@ -220,7 +220,7 @@ import torch
 torch.set_num_threads(1)
 from pathlib import Path
 import attack
-from tests.attack.test_runs import FIELDS, VICTIM
+from tests.attack.runs.test_run import FIELDS, VICTIM
 
 def wait(text, share):
     time.sleep(0.02)

@@ -1,6 +1,5 @@
 """Kernel form, MINRES, rank, conditioning and memory, against dense references."""
 
-import time
 import tracemalloc
 
 import numpy as np
@@ -154,15 +153,15 @@ def test_kernel_path_agrees_with_dense_path(n: int, m: int, degree: int, seed: i
     assert 0.2 < kernel.condition_number / dense.condition_number < 1.1
 
 
-def test_counting_comes_before_solving() -> None:
+def test_counting_comes_before_solving(monkeypatch: pytest.MonkeyPatch) -> None:
     data = reduced(0, 12, 20, 3)
     assert data.equations < symmetric_dimension(3, 12)
-    started = time.perf_counter()
+    for name in ("GramOperator", "_dense", "probe_rank"):
+        monkeypatch.setattr(f"identify.interpolation.{name}", lambda *given: pytest.fail("solved"))
     linear = interpolate(data, 1e-13, method="kernel")
     assert linear.method == "counting"
     assert linear.determined is False
     assert linear.gram is None
-    assert time.perf_counter() - started < 0.5
 
 
 @pytest.mark.parametrize("position", ["exceptional", "in a subspace"])
@@ -225,6 +224,6 @@ def test_deadline_returns_a_partial_solution() -> None:
     linear = minimum_norm(data, 1e-13)
     assert linear.gram is not None
     target = stacked_target(data, linear.gram.weights, linear.gram.value_weights)
-    found = solve_gram(linear.gram, target, tolerance=1e-15, deadline=time.monotonic())
+    found = solve_gram(linear.gram, target, tolerance=1e-15, deadline=float("-inf"))
     assert 0.0 < found.residual < 1.0
     assert found.products < 20
