@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
 from identify.arrays import FloatArray
+from identify.decomposition.cp import MAX_DIMENSION, cp_starts
 from identify.decomposition.pencil import pencil_starts
 from identify.decomposition.refine import Decomposition, refine
+from identify.errors import InvalidInputError
 from identify.hermite.reduction import ReducedData
 from identify.tensors import MomentTensor
 
@@ -22,11 +25,12 @@ def decompose_tensor(
     seed: int = 0,
     deadline: float | None = None,
     attempts: int | None = None,
+    method: str = "pencil",
 ) -> Decomposition | None:
     """Decompose T into r independent terms and refine them on the Hermite data.
 
-    Returns the best refinement over a few pencils, whatever its residual (judge by the residual,
-    never by a rank), or None where no pencil gave r directions.
+    Returns the best refinement over a few starts, whatever its residual (judge by the residual,
+    never by a rank), or None where no start gave r directions.
 
     Args:
         data: reduced data; r = dim V terms are sought.
@@ -34,18 +38,35 @@ def decompose_tensor(
         accept: relative residual below which the first refinement is the answer.
         seed: of the pencils.
         deadline: as in `refine`.
-        attempts: number of starts that are refined; by default 6, or 2 above 30 dimensions.
+        attempts: number of starts that are refined; by default 6, or 2 above 30 dimensions; 12
+            for tensorly.
+        method: "pencil", or "tensorly" for r up to `cp.MAX_DIMENSION`.
+
+    Raises InvalidInputError for another method, and for tensorly beyond its dimension.
     """
-    if attempts is None:
-        attempts = 6 if data.dimension <= 30 else 2
     best: Decomposition | None = None
-    for _, terms, signs in pencil_starts(data, tensor, seed=seed)[:attempts]:
+    for _, terms, signs in _starts(data, tensor, method, seed, attempts):
         found = refine(data, terms, signs, deadline=deadline)
         if best is None or found.residual < best.residual:
             best = found
         if best.residual <= accept or (deadline is not None and time.monotonic() > deadline):
             break
     return best
+
+
+def _starts(
+    data: ReducedData, tensor: MomentTensor, method: str, seed: int, attempts: int | None
+) -> Iterable[tuple[float, FloatArray, FloatArray]]:
+    if method == "tensorly":
+        if data.dimension > MAX_DIMENSION:
+            limit = f"at most {MAX_DIMENSION} dimensions for tensorly"
+            raise InvalidInputError("method", limit, data.dimension, "use the pencil")
+        return cp_starts(data, tensor, seed=seed, starts=12 if attempts is None else attempts)
+    if method != "pencil":
+        raise InvalidInputError("method", "pencil or tensorly", repr(method))
+    if attempts is None:
+        attempts = 6 if data.dimension <= 30 else 2
+    return pencil_starts(data, tensor, seed=seed)[:attempts]
 
 
 def order_by_size(

@@ -1,6 +1,4 @@
-"""Pencil and refinement against the truth and against tensorly's CP as a second method."""
-
-import warnings
+"""Pencil and refinement against the truth; tensorly's CP as a second method is in test_cp."""
 
 import numpy as np
 import pytest
@@ -60,43 +58,6 @@ def test_value_rows_count() -> None:
     assert found is not None
     assert case.samples is not None
     assert largest_error(found.terms, data, case.samples) < 1e-10
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_agrees_with_tensorly(seed: int) -> None:
-    """tensorly's CP of the full tensor, kept only if its own residual is small."""
-    tensorly = pytest.importorskip("tensorly")
-    from tensorly.decomposition import parafac
-
-    # Alternating least squares needs samples that are not too correlated.
-    rng = np.random.default_rng(seed)
-    ortho, _ = np.linalg.qr(rng.normal(size=(7, 4)))
-    samples = ortho.T + 0.1 * rng.normal(size=(4, 7))
-    case = gradient_case(
-        "plain", rng.normal(size=(20, 7)), rng.normal(size=20), samples,
-        rng.choice([-1.0, 1.0], 4), 3,
-    )  # fmt: skip
-    data = reduce_data(case.data, 1e-13)
-    linear = interpolate(data, 1e-13)
-    assert linear.tensor is not None
-    full = np.stack([linear.tensor.contract(axis) for axis in np.eye(data.dimension)])
-    best, kept = np.inf, None
-    for start in range(8):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            cp = parafac(
-                tensorly.tensor(full), rank=4, n_iter_max=3000, tol=1e-15, init="random",
-                random_state=start,
-            )  # fmt: skip
-        residual = float(np.linalg.norm(tensorly.cp_to_tensor(cp) - full) / np.linalg.norm(full))
-        if residual < best:
-            best, kept = residual, np.asarray(cp.factors[0]).T
-    assert best < 1e-6
-    found = decompose_tensor(data, linear.tensor, accept=1e-12)
-    assert found is not None
-    assert kept is not None
-    cosines = np.abs(unit_rows(found.terms) @ unit_rows(kept).T)
-    assert np.all(cosines.max(axis=1) > 1 - 1e-8)
 
 
 @pytest.mark.parametrize("degree", [3, 4, 5])
