@@ -103,8 +103,17 @@ def load_refresh():
 
 
 def masked(text):
-    """Words alone: numbers, sizes of tables and line breaks differ between machines."""
-    return " ".join(re.sub(r"[-+]?\d[\d.,]*(e[-+]?\d+)?|\b[0-9a-f]{12,}\b", "#", text).split())
+    """Words alone: numbers, sizes of tables and line breaks differ between machines.
+
+    Hashes come first, or what follows the digits that one of them begins with would stay.
+    """
+    return " ".join(re.sub(r"\b[0-9a-f]{12,}\b|[-+]?\d[\d.,]*(e[-+]?\d+)?", "#", text).split())
+
+
+@pytest.mark.parametrize("digits", ["0123456789ab", "a1b2c3d4e5f6", "1e5000000000", "12e4" * 16])
+def test_the_mask_covers_whole_hashes_and_nothing_else(digits):
+    assert masked(f"sha256 {digits}, rank 35 of 1.2e-13") == "sha# #, rank # of #"
+    assert masked("verdict globally") != masked("verdict locally")
 
 
 def test_pasted_output_is_what_the_commands_print(tmp_path, monkeypatch, capsys):

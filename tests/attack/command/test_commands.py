@@ -395,7 +395,7 @@ class TestPage:
 def masked(text):
     """Words alone: numbers, widths and names of what ended a run differ between machines."""
     text = re.sub(r"\((steps|second-order stationary|no further decrease)\)", "(end)", text)
-    return " ".join(re.sub(r"[-+]?\d[\d.,]*(e[-+]?\d+)?", "#", text).split())
+    return " ".join(re.sub(r"\b[0-9a-f]{12,}\b|[-+]?\d[\d.,]*(e[-+]?\d+)?", "#", text).split())
 
 
 def scores(folder):

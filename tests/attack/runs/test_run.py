@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -190,13 +192,22 @@ RESUMED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+def hasty_clock() -> SimpleNamespace:
+    """Every look at this clock takes 1,000 seconds."""
+    began, looks = time.monotonic(), itertools.count()
+    return SimpleNamespace(monotonic=lambda: began + 1e3 * next(looks))
+
+
 @pytest.mark.parametrize("case", sorted(RESUMED))
-def test_a_time_limit_and_a_resume_change_nothing(case: str, tmp_path: Path) -> None:
+def test_a_time_limit_and_a_resume_change_nothing(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fields = RESUMED[case]
     whole = run(tmp_path / "whole", **fields)
     parts = 0
-    while True:
-        found = run(tmp_path / "parts", resume=True, time_limit=3e-3, **fields)
+    while parts < 30:  # at least one step each
+        monkeypatch.setattr(sys.modules["attack.solve"], "time", hasty_clock())
+        found = run(tmp_path / "parts", resume=True, time_limit=9.5e3, **fields)
         parts += 1
         if found.stopped != "time limit":
             break
@@ -215,27 +226,27 @@ def test_a_time_limit_and_a_resume_change_nothing(case: str, tmp_path: Path) -> 
 
 
 KILLED = """
-import sys, time
+import json, sys, time
 import torch
 torch.set_num_threads(1)
-from pathlib import Path
 import attack
-from tests.attack.runs.test_run import FIELDS, VICTIM
 
 def wait(text, share):
     time.sleep(0.02)
 
-attack.reconstruct(VICTIM, **FIELDS, out=Path(sys.argv[1]), save_every=1, progress=wait)
+victim, out, fields = sys.argv[1:]
+attack.reconstruct(victim, **json.loads(fields), out=out, save_every=1, progress=wait)
 """
 
 
 def test_kill_and_resume_change_nothing(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole")
-    out = tmp_path / "killed"
+    out, victim = tmp_path / "killed", tmp_path / "victim.safetensors"
+    save_network(VICTIM, victim)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(out)], env=environment,
-        cwd=Path(__file__).parents[3], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        [sys.executable, "-c", KILLED, victim, out, json.dumps(FIELDS)], env=environment,
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 60

@@ -166,7 +166,7 @@ def test_rounds_are_recorded_and_lower_the_loss() -> None:
 def test_rounds_that_raise_the_loss_are_kept_on_demand() -> None:
     # A floor above all multipliers makes every split jump.
     objective, _ = planted()
-    object.__setattr__(objective, "penalties", (FloorPenalty(3.0, weight=1e3),))
+    objective = replace(objective, penalties=(FloorPenalty(3.0, weight=1e3),))
     settings: dict[str, Any] = {
         "splitting": "paper", "solver": "lbfgs", "interval": 20, "steps": 21, "log_every": 1,
     }  # fmt: skip
@@ -188,7 +188,8 @@ def test_no_round_passes_the_limit(mode: str, limit: int) -> None:
     )  # fmt: skip
     assert found.candidates.count <= limit
     assert all(not r.taken or r.count_after <= limit for r in found.state.rounds)
-    assert found.state.rounds or (limit == 2 or mode == "auto")
+    assert len(found.state.rounds) >= limit - 2
+    assert found.candidates.count > 2 or limit == 2
 
 
 def test_auto_splits_when_the_loss_stalls() -> None:

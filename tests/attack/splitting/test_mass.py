@@ -40,7 +40,7 @@ def problem(kind: str, count: int = 5, seed: int = 0) -> tuple[Objective, Candid
     """An objective with penalties that bind, and candidates of different masses."""
     objective = problems.EVERY[kind](activation="tanh")
     if not objective.penalties:
-        object.__setattr__(objective, "penalties", (BoxPenalty(-0.3, 0.3),))
+        objective = replace(objective, penalties=(BoxPenalty(-0.3, 0.3),))
     at = problems.candidates(objective, count)
     generator = torch.Generator().manual_seed(seed)
     mass = 0.2 + torch.rand(count, generator=generator, dtype=torch.float64)

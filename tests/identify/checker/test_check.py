@@ -118,15 +118,25 @@ def test_without_proofs_the_verdict_is_not_checkable(planted):
     result = check_report(bare, files[0], gradient=files[1])
     assert result.outcome == "not checkable"
     assert result["inputs"].holds
-    for part, word in (("enclosure", "enclosure"), ("rank", "rank")):
-        forged = put(report, ("certificate", part), None)
-        forged["evidence"] = "numerical"
-        for row in forged["conditions"]:
-            row["evidence"] = "numerical"
-        forged["conditions"] = [r for r in forged["conditions"] if r["name"] != part]
-        result = check_report(sign(forged), files[0], gradient=files[1])
-        assert not result["verdict"].holds
-        assert word in result["verdict"].detail or result.outcome == "refuted"
+    # An honest report without one of the proofs: what rested on it is numerical.
+    for parts, lowered, gone, word in (
+        (("enclosure",), ("decomposition",), ("enclosure",), "enclosure"),
+        (("rank", "singular_value"), ("I-hermite", "redundancy"), ("stable rank",), "rank"),
+    ):
+        honest = copy.deepcopy(report)
+        honest["evidence"] = "numerical"
+        for part in parts:
+            honest["certificate"][part] = None
+        for row in honest["conditions"]:
+            if row["name"] in lowered:
+                row["evidence"] = "numerical"
+        honest["conditions"] = [r for r in honest["conditions"] if r["name"] not in gone]
+        result = check_report(sign(honest), files[0], gradient=files[1])
+        assert result.outcome == result["verdict"].outcome == "not checkable", str(result)
+        assert word in result["verdict"].detail
+        # And a dishonest one, which still states a proof.
+        honest["evidence"] = report["evidence"]
+        assert check_report(sign(honest), files[0], gradient=files[1]).outcome == "refuted"
 
 
 def test_an_interval_proof_of_the_rank_is_enough(planted):

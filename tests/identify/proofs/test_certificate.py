@@ -225,10 +225,10 @@ class TestConflicts:
         x[2] = 0.5 * x[0] + 0.7 * x[1]
         data = HermiteData.from_gradient(net, net.gradient(x, [1.0, 0.8, 1.2, 0.9]))
         report = assess_identifiability(data)
-        if report.verdict is Verdict.GLOBALLY:
-            assert report.scope is not None
-            assert report.scope.samples == 3
-            assert any("one plane" in words for words in report.caveats)
+        assert report.verdict is Verdict.GLOBALLY
+        assert report.scope is not None
+        assert report.scope.samples == 3
+        assert any("one plane" in words for words in report.caveats)
 
 
 class TestFirstOrder:
