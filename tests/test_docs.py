@@ -107,6 +107,7 @@ def masked(text):
     return " ".join(re.sub(r"[-+]?\d[\d.,]*(e[-+]?\d+)?|\b[0-9a-f]{12,}\b", "#", text).split())
 
 
+@pytest.mark.medium
 def test_pasted_output_is_what_the_commands_print(tmp_path, monkeypatch, capsys):
     tool = load_refresh()
     monkeypatch.chdir(tmp_path)

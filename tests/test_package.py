@@ -28,6 +28,7 @@ def fresh_import():
     return float(seconds), set(modules)
 
 
+@pytest.mark.medium
 def test_import_is_light():
     runs = [fresh_import() for _ in range(3)]
     assert min(seconds for seconds, _ in runs) < 1.0

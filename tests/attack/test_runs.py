@@ -189,6 +189,7 @@ RESUMED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("case", sorted(RESUMED))
 def test_a_time_limit_and_a_resume_change_nothing(case: str, tmp_path: Path) -> None:
     fields = RESUMED[case]
@@ -228,6 +229,7 @@ attack.reconstruct(VICTIM, **FIELDS, out=Path(sys.argv[1]), save_every=1, progre
 """
 
 
+@pytest.mark.medium
 def test_kill_and_resume_change_nothing(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole")
     out = tmp_path / "killed"

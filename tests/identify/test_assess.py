@@ -175,6 +175,7 @@ def test_rounded_weights_raise_the_noise_level(dtype: type) -> None:
         assert report.verdict is Verdict.GLOBALLY, report.reason
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("noise", [1e-9, 1e-6])
 def test_stated_noise_gives_statistical_bounds(noise: float) -> None:
     """Stated or not, the bounds are above the error over twenty draws."""
@@ -229,6 +230,7 @@ def test_time_limit_gives_a_partial_report() -> None:
     assert report.to_json()
 
 
+@pytest.mark.medium
 def test_progress_is_called_and_seed_recorded() -> None:
     data, _ = gradient(13, 20, 130, 30)
     stages: list[tuple[str, float]] = []

@@ -66,6 +66,7 @@ def test_value_rows_count() -> None:
     assert largest_error(found.terms, data, case.samples) < 1e-10
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("seed", range(3))
 def test_agrees_with_tensorly(seed: int) -> None:
     """tensorly's CP of the full tensor, kept only if its own residual is small."""
@@ -95,6 +96,8 @@ def test_agrees_with_tensorly(seed: int) -> None:
         residual = float(np.linalg.norm(tensorly.cp_to_tensor(cp) - full) / np.linalg.norm(full))
         if residual < best:
             best, kept = residual, np.asarray(cp.factors[0]).T
+        if best < 1e-10:
+            break
     assert best < 1e-6
     found = decompose_tensor(data, linear.tensor, accept=1e-12)
     assert found is not None

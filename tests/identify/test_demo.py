@@ -21,6 +21,7 @@ from identify.demo_networks import (
 from identify.errors import InvalidInputError, KktCertError
 from identify.hermite import HermiteData
 
+pytestmark = pytest.mark.medium
 DECAY = 1e-3
 
 
