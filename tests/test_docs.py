@@ -116,6 +116,7 @@ def test_the_mask_covers_whole_hashes_and_nothing_else(digits):
     assert masked("verdict globally") != masked("verdict locally")
 
 
+@pytest.mark.medium
 def test_pasted_output_is_what_the_commands_print(tmp_path, monkeypatch, capsys):
     tool = load_refresh()
     monkeypatch.chdir(tmp_path)

@@ -41,6 +41,7 @@ def run_gate(folder):
     )
 
 
+@pytest.mark.medium
 def test_library_example_prints_what_is_shown(tmp_path):
     script = tmp_path / "example.py"
     script.write_text(block("python"), encoding="utf-8")
@@ -56,6 +57,7 @@ def test_library_example_prints_what_is_shown(tmp_path):
     assert run.stdout == shown
 
 
+@pytest.mark.medium
 def test_gate_blocks_weights_that_determine_their_samples(tmp_path):
     samples = np.random.default_rng(0).normal(size=(5, 12))
     planted = identify.plant_network(samples, stationary="regression", determined=True)
@@ -66,6 +68,7 @@ def test_gate_blocks_weights_that_determine_their_samples(tmp_path):
     assert '"verdict": "globally"' in (tmp_path / "privacy-report/report.json").read_text()
 
 
+@pytest.mark.medium
 def test_gate_lets_weights_pass_that_do_not(tmp_path):
     network = identify.TwoLayerNetwork(np.eye(2), np.full(2, 3.0**-0.5), degree=3)
     identify.save_network(network, tmp_path / "model.safetensors")
@@ -75,6 +78,7 @@ def test_gate_lets_weights_pass_that_do_not(tmp_path):
     assert '"verdict": "nonidentifiable"' in (tmp_path / "privacy-report/report.json").read_text()
 
 
+@pytest.mark.medium
 def test_gate_blocks_a_model_that_cannot_be_read(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
     run = run_gate(tmp_path)

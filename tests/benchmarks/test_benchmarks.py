@@ -124,6 +124,7 @@ def forbidden(*_: Any, **__: Any) -> None:
 # Every script ------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_second_call_makes_nothing_anew(
     name: str, folders: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch

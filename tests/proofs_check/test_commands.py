@@ -144,6 +144,7 @@ def test_interrupt_prints_what_was_reached_and_ends_with_130(monkeypatch):
     assert table["stopped"] == "interrupted"
 
 
+@pytest.mark.medium
 @pytest.mark.skipif(os.name == "nt", reason="needs signals of POSIX")
 def test_interrupt_reaches_a_run_in_two_processes():
     code = "import kktcert, sys; sys.exit(kktcert.run(sys.argv[1:]))"
@@ -165,6 +166,7 @@ def test_interrupt_reaches_a_run_in_two_processes():
     assert "Traceback" not in err
 
 
+@pytest.mark.medium
 def test_mounting_loads_no_statement_and_no_engine():
     code = (
         "import sys, kktcert\n"

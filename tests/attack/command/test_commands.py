@@ -364,6 +364,7 @@ class TestPage:
 
     PAGE = Path(kktcert.__file__).parent / "docs" / "attack.md"
 
+    @pytest.mark.medium
     def test_pasted_output_is_what_the_commands_print(self, tmp_path, monkeypatch):
         spec = importlib.util.spec_from_file_location(
             "refresh_outputs", self.PAGE.with_name("refresh_outputs.py")
@@ -434,6 +435,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
 
+@pytest.mark.medium
 def test_help_and_the_verifier_do_without_torch(shop):
     done = subprocess.run(
         [sys.executable, "-c", LIGHT, shop / "victim.safetensors"],

@@ -198,6 +198,7 @@ def hasty_clock() -> SimpleNamespace:
     return SimpleNamespace(monotonic=lambda: began + 1e3 * next(looks))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("case", sorted(RESUMED))
 def test_a_time_limit_and_a_resume_change_nothing(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -239,6 +240,7 @@ attack.reconstruct(victim, **json.loads(fields), out=out, save_every=1, progress
 """
 
 
+@pytest.mark.medium
 def test_kill_and_resume_change_nothing(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole")
     out, victim = tmp_path / "killed", tmp_path / "victim.safetensors"

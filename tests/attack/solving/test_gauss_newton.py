@@ -136,6 +136,7 @@ def test_convergence_is_quadratic() -> None:
     assert (tail[-1] - tail[-2]) / (tail[-2] - tail[-3]) > 1.5
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("samples", "dimension", "width"), [(6, 64, 80), (10, 64, 120)])
 def test_certified_networks_from_random_starts(samples: int, dimension: int, width: int) -> None:
     for seed in range(5):
@@ -154,6 +155,7 @@ def test_certified_networks_from_random_starts(samples: int, dimension: int, wid
             pytest.fail(f"problem {seed}: loss {found.loss}")
 
 
+@pytest.mark.medium
 def test_growing_by_splits_from_one_candidate() -> None:
     found = 0
     for seed in range(4):

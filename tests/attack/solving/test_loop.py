@@ -76,6 +76,7 @@ def scheduled() -> Objective:
     return loo_objective(first, last, normaliser=4, schedule=schedule)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("case", sorted(CASES))
 def test_a_continued_loop_ends_where_the_whole_one_does(case: str, tmp_path: Path) -> None:
     fields, kind = CASES[case]

@@ -154,6 +154,7 @@ def check_round(objective, before, after, origin, record):
         assert counts[index] == 0
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_accepted_split_lowers_the_loss(kind):
     rounds = splits = 0

@@ -317,6 +317,7 @@ class TestVanishingLoss:
 
 
 class TestDecay:
+    @pytest.mark.medium
     @pytest.mark.parametrize(
         ("spec", "loss"),
         [("64-12-1,power3,bias=none", "logistic"), ("64-12-1,power3,bias=none", "squared"),

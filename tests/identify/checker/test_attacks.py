@@ -277,6 +277,7 @@ def test_a_pencil_with_a_double_eigenvalue_decides_nothing(tmp_path):
         assert found in expected
 
 
+@pytest.mark.medium
 def test_long_augmenting_paths(planted):
     case = case_of(planted[1], planted[2])
     count = 5000

@@ -72,6 +72,7 @@ def test_progress_and_time_limit(planted):
     assert "time limit" in result["enclosure"].detail
 
 
+@pytest.mark.medium
 def test_no_changed_field_is_confirmed(planted):
     _, report, files = planted
     survivors, tried = [], 0

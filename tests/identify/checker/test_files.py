@@ -191,6 +191,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.medium
 @settings(max_examples=150)
 @given(data=st.data())
 def test_replaced_parts_never_crash(planted, data):

@@ -20,6 +20,7 @@ from tests.model_files import npz
 
 
 class TestLog:
+    @pytest.mark.medium
     def test_verbose_names_the_stages_on_standard_error(self, tmp_path):
         model, gradient, _ = gradient_pair(tmp_path, width=60, dimension=16, samples=16)
         arguments = ("verify", model, "--source", "gradient", "--gradient", gradient)

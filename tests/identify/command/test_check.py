@@ -205,6 +205,7 @@ def replaced(report, path, value):
 class TestMutations:
     """Not one changed claim, evidence or input is still confirmed."""
 
+    @pytest.mark.medium
     def test_every_marked_field(self, proved):
         from identify.checker.outcome import CheckInputError
 

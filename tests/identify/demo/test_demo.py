@@ -21,6 +21,7 @@ from identify.demo.networks import (
 from identify.errors import InvalidInputError, KktCertError
 from identify.hermite.data import HermiteData
 
+pytestmark = pytest.mark.medium
 DECAY = 1e-3
 
 

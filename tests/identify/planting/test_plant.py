@@ -171,6 +171,7 @@ def test_determined_agrees_with_a_dense_hermite_matrix(degree, n, shared, kind):
         assert planted.condition_number is None
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", ["margin", "regression"])
 @pytest.mark.parametrize("seed", range(4))
 def test_determined_is_reached_for_correlated_samples(kind, seed):

@@ -132,6 +132,7 @@ def cases(count: int, share: float, seed: int) -> Iterator[tuple[IntArray, int, 
         yield integer_points(points), SHIFT, degree
 
 
+@pytest.mark.medium
 def test_never_above_the_true_value() -> None:
     """1,000 cases: wherever the bound is positive, balls prove that sigma_min is larger."""
     small = well = sharp = zero = 0

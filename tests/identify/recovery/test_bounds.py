@@ -19,6 +19,7 @@ def rounded(case: Case, dtype: type) -> Case:
     return Case(case.family, data, case.samples, case.coefficients)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("shape", [(1, 2, 2, 3), (1, 3, 3, 3), (2, 4, 9, 5), (3, 5, 4, 3)])
 @pytest.mark.parametrize("kind", ["gaussian", "float16", "float32"])
 def test_few_equations(shape: tuple[int, int, int, int], kind: str) -> None:
@@ -40,7 +41,8 @@ def test_few_equations(shape: tuple[int, int, int, int], kind: str) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("degree", [3, 4, 5])
+@pytest.mark.medium
+@pytest.mark.parametrize("degree", [3, 4, pytest.param(5, marks=pytest.mark.slow)])
 def test_near_parallel_samples(degree: int) -> None:
     """Two samples that nearly coincide: their coefficients are open before their directions."""
     wrong, answered = [], 0

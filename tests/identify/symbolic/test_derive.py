@@ -69,6 +69,7 @@ def expected_coefficients(system, values):
     return b
 
 
+@pytest.mark.medium
 def test_stationarity_is_the_residual_of_the_network(case):
     system, network, values = case
     step = network.gradient(values["x"], expected_coefficients(system, values))
@@ -118,6 +119,7 @@ def test_hermite_matrix_is_the_numerical_one(case):
         np.testing.assert_allclose(matrix, expected, atol=1e-12)
 
 
+@pytest.mark.medium
 def test_moment_tensor_is_the_numerical_one(case):
     system, network, values = case
     lifted = network.lift(values["x"])
@@ -233,6 +235,7 @@ def test_refused_parts():
         system.lambdify(system.symbols["a"])(a=[1.0, 2.0])
 
 
+@pytest.mark.medium
 def test_library_loads_sympy_only_when_asked():
     code = "import sys, identify, kktcert; sys.exit('sympy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -38,6 +38,7 @@ PLANTED = {
 
 
 class TestStationaryWeights:
+    @pytest.mark.medium
     @pytest.mark.parametrize("arguments", PLANTED.values(), ids=PLANTED)
     def test_exact_kkt_point(self, arguments):
         w, a, x, multipliers = planted(*arguments)

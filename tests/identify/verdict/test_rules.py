@@ -190,6 +190,7 @@ def test_rounded_weights_raise_the_noise_level(dtype: type, seeds: range, fewest
     assert decided >= fewest
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("noise", [1e-9, 1e-6])
 def test_stated_noise_gives_statistical_bounds(noise: float) -> None:
     """Stated or not, the bounds are above the error over twenty draws."""
@@ -244,6 +245,7 @@ def test_time_limit_gives_a_partial_report() -> None:
     assert report.to_json()
 
 
+@pytest.mark.medium
 def test_progress_is_called_and_seed_recorded() -> None:
     data, _ = gradient(13, 20, 130, 30)
     stages: list[tuple[str, float]] = []

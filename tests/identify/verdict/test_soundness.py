@@ -1,9 +1,17 @@
 """Soundness and completeness of the verdict over the families; more in tests/benchmarks."""
 
+import functools
+
 import numpy as np
 import pytest
 
-from identify import HermiteData, TwoLayerNetwork, Verdict, assess_identifiability
+from identify import (
+    HermiteData,
+    IdentifiabilityReport,
+    TwoLayerNetwork,
+    Verdict,
+    assess_identifiability,
+)
 from tests.identify.families import (
     UNDETERMINED,
     Case,
@@ -16,12 +24,17 @@ from tests.identify.families import (
     unit_rows,
 )
 
-BATCHES = 10
+#: Batches of 20 seeds: one for a quick look, five in the suite, ten in all.
+BATCHES = [
+    0,
+    *(pytest.param(batch, marks=pytest.mark.medium) for batch in range(1, 5)),
+    *(pytest.param(batch, marks=pytest.mark.slow) for batch in range(5, 10)),
+]
 
 
-@pytest.mark.parametrize("batch", range(BATCHES))
+@pytest.mark.parametrize("batch", BATCHES)
 def test_no_wrong_globally(batch: int) -> None:
-    """200 networks that are not determined, or only seem to be."""
+    """20 networks that are not determined, or only seem to be."""
     for seed in range(batch * 20, batch * 20 + 20):
         case = undetermined(seed)
         report = assess_identifiability(case.data, **case.options)
@@ -33,9 +46,9 @@ def test_every_family_is_drawn() -> None:
     assert len(names) == len(UNDETERMINED)
 
 
-@pytest.mark.parametrize("batch", range(BATCHES))
+@pytest.mark.parametrize("batch", BATCHES)
 def test_determined_cases(batch: int) -> None:
-    """200 determined cases: at most one of the 20 of a batch may be missing, none wrong."""
+    """20 determined cases: at most one may be missing, none wrong."""
     missed = []
     for seed in range(batch * 20, batch * 20 + 20):
         case = determined(seed)
@@ -62,6 +75,7 @@ def test_the_check_of_wrongness_can_fail() -> None:
     assert is_wrong(Case(case.family, case.data, None, None), report) != ""
 
 
+@pytest.mark.medium
 def test_coplanar_samples_are_caught_by_their_number() -> None:
     """Three coplanar samples at degree 3, with --samples: never globally."""
     caught = 0
@@ -136,10 +150,9 @@ def _variant(case: Case, kind: str, rng: np.random.Generator) -> tuple[Case, np.
     return moved, turn
 
 
-@pytest.mark.parametrize("kind", ["order", "signs", "rotation", "scale"])
-@pytest.mark.parametrize("seed", [0, 1, 3, 4, 6, 7, 10, 18, 25])
-def test_invariance(kind: str, seed: int) -> None:
-    """Verdict and samples do not depend on how the same network is written down."""
+@functools.cache
+def _original(seed: int) -> tuple[Case, IdentifiabilityReport]:
+    """A case as it is first written down, with its report."""
     case = undetermined(seed)
     if seed == 18:
         rng = np.random.default_rng(1)
@@ -151,7 +164,15 @@ def test_invariance(kind: str, seed: int) -> None:
             rng.normal(size=4),
             4,
         )
-    first = assess_identifiability(case.data, **case.options)
+    return case, assess_identifiability(case.data, **case.options)
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("kind", ["order", "signs", "rotation", "scale"])
+@pytest.mark.parametrize("seed", [0, 1, 3, 4, 6, 7, 10, 18, 25])
+def test_invariance(kind: str, seed: int) -> None:
+    """Verdict and samples do not depend on how the same network is written down."""
+    case, first = _original(seed)
     moved, turn = _variant(case, kind, np.random.default_rng(seed))
     second = assess_identifiability(moved.data, **moved.options)
     if Verdict.GLOBALLY in (first.verdict, second.verdict):

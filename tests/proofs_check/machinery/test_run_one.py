@@ -308,6 +308,7 @@ def test_table_keeps_the_order_of_the_names_and_counts():
         table["nothing"]
 
 
+@pytest.mark.medium
 def test_same_seed_same_table_in_one_process_and_in_two():
     one, two = (check(QUICK, 0.1, 3, processes=count) for count in (1, 2))
     assert without_seconds(one) == without_seconds(two)
@@ -315,6 +316,7 @@ def test_same_seed_same_table_in_one_process_and_in_two():
     assert json.loads(one.to_json())["statements"][0]["status"] == PROVED
 
 
+@pytest.mark.medium
 def test_self_test_in_two_processes():
     found = check_sabotages(QUICK, processes=2)
     assert found.missed == ()
@@ -360,6 +362,7 @@ def test_progress_ends_at_one():
     assert seen[-1] == (QUICK[1], 1.0)
 
 
+@pytest.mark.medium
 def test_dead_process_is_an_error():
     going = parallel.run_parallel(["no-such-name", "kkt-balance"], 0.05, 0, None, 2)
     with pytest.raises(KktCertError, match="no-such-name"):

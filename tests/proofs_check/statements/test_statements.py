@@ -27,9 +27,11 @@ def test_hypotheses_are_as_necessary_as_expected(statement):
     helpers.assert_necessity(statement)
 
 
+@pytest.mark.medium
 def test_sabotages_are_found(statement):
     helpers.assert_sabotages_found(statement)
 
 
+@pytest.mark.medium
 def test_same_seed_same_result(statement):
     helpers.assert_repeatable(statement)
