@@ -101,7 +101,6 @@ class TestFiles:
         rows = npz(tmp_path / "r.npz", samples=np.eye(4), labels=np.array([0.5, -0.5, 1, 2]))
         data = load_images(str(rows), task="regression", mean="none")
         assert data.image_shape == (4,)
-        assert not data.is_image
         assert data.labels.tolist() == [0.5, -0.5, 1.0, 2.0]
         np.testing.assert_array_equal(data.samples, np.eye(4))
 
