@@ -157,7 +157,9 @@ def test_counting_comes_before_solving(monkeypatch: pytest.MonkeyPatch) -> None:
     data = reduced(0, 12, 20, 3)
     assert data.equations < symmetric_dimension(3, 12)
     for name in ("GramOperator", "_dense", "probe_rank"):
-        monkeypatch.setattr(f"identify.interpolation.interpolate.{name}", lambda *given: pytest.fail("solved"))
+        monkeypatch.setattr(
+            f"identify.interpolation.interpolate.{name}", lambda *given: pytest.fail("solved")
+        )
     linear = interpolate(data, 1e-13, method="kernel")
     assert linear.method == "counting"
     assert linear.determined is False
