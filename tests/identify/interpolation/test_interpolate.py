@@ -119,7 +119,7 @@ def test_minres_solves_singular_and_inconsistent_systems(noise: float) -> None:
     found = solve_gram(gram, target, tolerance=1e-13)
     coordinates = matrix.T @ found.vector
     best = np.linalg.lstsq(matrix, target, rcond=None)[0]
-    assert np.linalg.norm(coordinates - best) < 1e-8 * np.linalg.norm(best)
+    assert np.linalg.norm(coordinates - best) < 1e-7 * np.linalg.norm(best)
     assert np.linalg.norm(coordinates - truth) <= 10 * noise * np.sqrt(matrix.size) + 1e-9
 
 
