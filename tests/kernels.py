@@ -27,7 +27,7 @@ print(*sorted({i["architecture"] for i in found}))
 """
 ASK_ATEN = "import torch; print(torch.backends.cpu.get_cpu_capability())"
 NUMPY_PART = ("tests/identify", "tests/proofs_check")
-TORCH_PART = ("tests/attack",)
+TORCH_PART = ("tests/attack", "tests/benchmarks")
 
 
 @dataclass(frozen=True)

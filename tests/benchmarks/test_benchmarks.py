@@ -33,6 +33,7 @@ from tests.benchmarks import (
 )
 from tests.benchmarks.peers import Peer
 
+pytestmark = pytest.mark.medium
 Row = dict[str, Any]
 CERTIFIED = ["--problems", "2", "--sizes", "4", "--steps", "40"]
 SPLITTING = [
@@ -124,7 +125,6 @@ def forbidden(*_: Any, **__: Any) -> None:
 # Every script ------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_second_call_makes_nothing_anew(
     name: str, folders: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch

@@ -22,7 +22,7 @@ from tests.model_files import npz
 class TestLog:
     @pytest.mark.medium
     def test_verbose_names_the_stages_on_standard_error(self, tmp_path):
-        model, gradient, _ = gradient_pair(tmp_path, width=60, dimension=16, samples=16)
+        model, gradient, _ = gradient_pair(tmp_path, width=30, dimension=12, samples=10)
         arguments = ("verify", model, "--source", "gradient", "--gradient", gradient)
         outcome = kkt(*arguments, "-v", "--format", "json")
         check_report(outcome.out)

@@ -247,7 +247,7 @@ def test_time_limit_gives_a_partial_report() -> None:
 
 @pytest.mark.medium
 def test_progress_is_called_and_seed_recorded() -> None:
-    data, _ = gradient(13, 20, 130, 30)
+    data, _ = gradient(13, 10, 50, 16)
     stages: list[tuple[str, float]] = []
     report = assess_identifiability(data, progress=lambda *a: stages.append(a), seed=5)
     assert stages

@@ -24,15 +24,16 @@ from tests.identify.families import (
     unit_rows,
 )
 
-#: Batches of 20 seeds: one for a quick look, five in the suite, ten in all.
-BATCHES = [
-    0,
-    *(pytest.param(batch, marks=pytest.mark.medium) for batch in range(1, 5)),
-    *(pytest.param(batch, marks=pytest.mark.slow) for batch in range(5, 10)),
-]
+
+def batches(quick: int, usual: int) -> list[object]:
+    """Ten batches of 20 seeds: some for a quick look, more in the suite, the rest in all."""
+    marks = (
+        [()] * quick + [pytest.mark.medium] * (usual - quick) + [pytest.mark.slow] * (10 - usual)
+    )
+    return [pytest.param(batch, marks=mark) for batch, mark in enumerate(marks)]
 
 
-@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("batch", batches(quick=1, usual=5))
 def test_no_wrong_globally(batch: int) -> None:
     """20 networks that are not determined, or only seem to be."""
     for seed in range(batch * 20, batch * 20 + 20):
@@ -46,7 +47,7 @@ def test_every_family_is_drawn() -> None:
     assert len(names) == len(UNDETERMINED)
 
 
-@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("batch", batches(quick=0, usual=3))
 def test_determined_cases(batch: int) -> None:
     """20 determined cases: at most two may be missing, none wrong."""
     missed = []

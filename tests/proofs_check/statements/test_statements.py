@@ -19,10 +19,12 @@ def test_is_complete(statement):
     helpers.assert_complete(statement)
 
 
+@pytest.mark.medium
 def test_is_not_refuted(statement):
     helpers.assert_not_refuted(statement)
 
 
+@pytest.mark.medium
 def test_hypotheses_are_as_necessary_as_expected(statement):
     helpers.assert_necessity(statement)
 
