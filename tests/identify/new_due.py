@@ -22,10 +22,10 @@ def is_determined(problem: Problem, accuracy: float = 0.01) -> bool:
     if "time_limit" in options or options.get("evidence", "auto") not in ("auto", "numerical"):
         return False
     truth, b = merged_truth(problem)
-    lifted = data.network.lift(truth)
     n = len(truth)
     if n == 0 or options.get("samples", n) != n or not _true_options(problem, truth):
         return False
+    lifted = data.network.lift(truth)
     error = max(least_residual(problem), data.rounding, options.get("noise") or 0.0, 1e-15)
     units = lifted / np.linalg.norm(lifted, axis=1, keepdims=True)
     if problem.coefficients is None:
@@ -38,7 +38,8 @@ def is_determined(problem: Problem, accuracy: float = 0.01) -> bool:
     live = lengths > 1e-8 * lengths.max()
     directions = points[live] / lengths[live][:, None]
     seen = data.points[np.linalg.norm(data.points, axis=1) > 0.0]
-    distinct = len(_distinct(seen / np.linalg.norm(seen, axis=1, keepdims=True)))
+    units = seen / np.linalg.norm(seen, axis=1, keepdims=True)
+    distinct = len(_distinct(units, max(10.0 * error, 1e-8)))
     spectrum = np.linalg.svd(hermite_matrix(directions, data.degree), compute_uv=False)
     required = hermite_matrix(directions[:1], data.degree).shape[1]
     if len(spectrum) < required or spectrum[-1] <= 10.0 * max(error, 1e-13) * spectrum[0]:
@@ -73,10 +74,10 @@ def _true_options(problem: Problem, truth: FloatArray) -> bool:
     return scale != "margin" or bool(np.ptp(outputs) <= tolerance * outputs.max())
 
 
-def _distinct(units: FloatArray) -> list[int]:
+def _distinct(units: FloatArray, gap: float) -> list[int]:
     chosen: list[int] = []
     for k, row in enumerate(units):
-        if all(abs(float(row @ units[c])) < 1.0 - 1e-10 for c in chosen):
+        if all(min(np.linalg.norm(row - s * units[c]) for s in (1, -1)) > gap for c in chosen):
             chosen.append(k)
     return chosen
 

@@ -88,6 +88,7 @@ def quantised_weights(rng: Rng) -> Problem:
     draft = replace(draft, hidden=hidden, output=output)
     if rng.random() < 0.67:
         return _gradient("quantised weights", draft, rng, note=f"{levels} levels")
+    levels = max(levels, 7)  # below, the data no longer speak of the samples
     data = gradient_data(draft, EXACT, rng)
     assert data.target is not None
     rows, values = grid(data.target.hidden_weight), grid(data.target.output_weight)
@@ -246,6 +247,10 @@ def every_option(rng: Rng) -> Problem:
     draft = draw_draft(rng)
     fixed: dict[str, Any] = {}
     if rng.random() < 0.35:
+        if rng.random() < 0.5:  # where the output is small against its slope
+            many = unit_rows(rng.normal(size=(300, draft.hidden.shape[1])))
+            flat = np.argsort(np.abs(draft.network().value(many)))
+            draft = replace(draft, samples=many[flat[: len(draft.samples)]])
         draft = margin_scaled(draft)
         fixed = {"scale": "margin"}
     return _gradient("options", draft, rng, fixed=fixed)

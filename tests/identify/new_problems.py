@@ -160,7 +160,8 @@ def fit_range(draft: Draft, storage: Storage) -> Draft:
         return draft
     gradient = draft.network().gradient(x, draft.coefficients)
     top = max(float(np.abs(gradient.points).max()), float(np.abs(gradient.output_weight).max()))
-    b = draft.coefficients * (10.0 / top if top > 0.0 else 1.0)
+    most = 1e4 / float(np.abs(draft.coefficients).max())
+    b = draft.coefficients * (min(10.0 / top, most) if top > 0.0 else 1.0)
     return replace(
         draft, coefficients=b if storage.arithmetic == "float64" else rounded(b, storage.arithmetic)
     )
