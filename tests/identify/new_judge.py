@@ -5,6 +5,7 @@ Plain and slow on purpose; of the product it uses the report and the network's o
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from identify.arrays import FloatArray
 from tests.identify.new_problems import Problem
 
 FAULTS = (
-    "wrong", "bound", "bound, no globally", "box", "movement", "false pair", "useless", "late",
-    "exception", "refused",
+    "wrong", "bound", "bound, no globally", "box", "movement", "false pair", "false reason",
+    "useless", "late", "exception", "refused",
 )  # fmt: skip
 """The kinds of fault, in the columns of the table; "useless" and "refused" are no false words."""
 SLACK = 1e-14
@@ -94,7 +95,17 @@ def faults(problem: Problem, report: IdentifiabilityReport, seconds: float) -> l
         found += _bound_faults(problem, report) + _box_faults(problem, report)
     found += _scope_faults(problem, report)
     found += [f"false pair: {text}" for text in pair_faults(problem, report)]
+    found += _reason_faults(problem, report)
     return found
+
+
+def _reason_faults(problem: Problem, report: IdentifiabilityReport) -> list[str]:
+    """A number of samples that is said to be exceeded where it is not."""
+    said = re.search(r"true number of samples exceeds (\d+)", report.reason)
+    if said is None or ", or " in report.reason[said.end() :]:
+        return []
+    count = len(merged_truth(problem)[0])
+    return [f"false reason: {count} samples; {said[0]}"] if count <= int(said[1]) else []
 
 
 def stated_truly(problem: Problem) -> bool:

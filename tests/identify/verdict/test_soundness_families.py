@@ -183,6 +183,17 @@ def test_a_hidden_sample_of_weight_is_counted() -> None:
     assert faults(weak, report, 0.0) == []
 
 
+def test_a_false_reason_is_counted() -> None:
+    problem, report = plain()
+    for words, number, kind in (
+        ("the true number of samples exceeds 3", Verdict.UNDECIDED, {"false reason"}),
+        ("the true number of samples exceeds 2", Verdict.UNDECIDED, set()),
+        ("the true number of samples exceeds 3, or the scale differs", Verdict.UNDECIDED, set()),
+    ):
+        said = replace(report, verdict=number, scope=None, reason=words)
+        assert kinds(faults(problem, said, 0.0)) == kind
+
+
 def test_a_late_report_is_counted() -> None:
     problem, report = plain()
     limited = replace(problem, options={"time_limit": 0.5})
