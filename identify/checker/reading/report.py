@@ -31,6 +31,7 @@ from .fields import (
     maybe_whole,
     one_of,
 )
+from .types import check_types
 
 SOURCES = ("kkt", "weight-decay", "gradient", "fine-tuning")
 VERDICTS = ("globally", "locally", "nonidentifiable", "undecided")
@@ -110,7 +111,7 @@ class Report:
     scope: tuple[str, tuple[int, ...]] | None
     spans: bool | None
     sample_count: int | None
-    evidence: str | None
+    evidence: str
     rows: tuple[Row, ...]
     residuals: Mapping[str, tuple[float | None, int]]
     redundant: int | None
@@ -150,7 +151,7 @@ def read_report(report: object) -> Report:
         report = load_json(Path(report))
     check_plain(report)
     raw = as_table(report, "report")
-    one_of(get_field(raw, "schema_version"), "schema_version", (1,))
+    check_types(raw)
     problem = as_table(get_field(raw, "problem"), "problem")
     certificate = get_field(raw, "certificate")
     return Report(
@@ -159,8 +160,7 @@ def read_report(report: object) -> Report:
         scope=_scope(get_field(raw, "scope")),
         spans=as_boolean(get_field(raw, "spans_input_space"), "spans_input_space", optional=True),
         sample_count=maybe_whole(get_field(raw, "sample_count"), "sample_count"),
-        evidence=None if "evidence" not in raw
-        else one_of(raw["evidence"], "evidence", EVIDENCE),
+        evidence=one_of(get_field(raw, "evidence"), "evidence", EVIDENCE),
         rows=tuple(_row(row) for row in as_list(get_field(raw, "conditions"), "conditions")),
         residuals=_residuals(as_table(get_field(raw, "residuals"), "residuals")),
         redundant=maybe_whole(
@@ -248,7 +248,6 @@ def _inputs(value: object) -> dict[str, str]:
 
 
 def _certificate(table: dict[str, Any]) -> Certificate:
-    one_of(get_field(table, "format"), "certificate.format", (1,))
     basis = points = neurons = shift = None
     r = None
     if get_field(table, "basis"):

@@ -56,7 +56,8 @@ def test_the_result_as_text_and_as_data(planted):
     result = check_report(report, files[0], gradient=files[1])
     assert json.loads(json.dumps(result.to_dict()))["outcome"] == "confirmed"
     lines = str(result).splitlines()
-    assert len(lines) == len(result.claims) + 1
+    assert len(lines) == len(result.claims) + 2
+    assert lines[-2].startswith("not checked: reason, symmetries")
     assert lines[-1] == "outcome: confirmed"
     with pytest.raises(KeyError):
         result["margins"]

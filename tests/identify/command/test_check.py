@@ -33,7 +33,7 @@ def outcomes(arguments):
 
 class TestCommand:
     def test_a_proved_report_is_confirmed(self, proved):
-        assert proved[1]["evidence"] == "proved_exact"
+        assert proved[1]["evidence"] == "proved_interval"
         code, outcome, claims = outcomes(proved[0])
         assert (code, outcome) == (0, "confirmed")
         assert set(claims.values()) == {"confirmed"}
