@@ -78,7 +78,8 @@ def assess_identifiability(
     findings = measure(data, given, seed=seed, deadline=deadline, progress=progress)
     outcome = judge(data, given, findings)
     sets: tuple[TrainingSet, ...] = ()
-    if outcome.verdict is Verdict.UNDECIDED and outcome.searchable:
+    searched = outcome.verdict is Verdict.UNDECIDED and outcome.searchable
+    if searched:
         found = _search(data, given, findings, seed, deadline, progress)
         if found is not None:
             sets = found
@@ -102,7 +103,7 @@ def assess_identifiability(
         outcome = Outcome(Verdict.UNDECIDED, reason, None)
         sets = ()
     seconds = time.monotonic() - started
-    return build_report(data, given, findings, outcome, sets, proofs, seed, seconds)
+    return build_report(data, given, findings, outcome, sets, proofs, seed, seconds, searched)
 
 
 def recover_samples(

@@ -8,6 +8,7 @@ from math import exp, lgamma, log
 import numpy as np
 
 from .arithmetic.least_squares import spectral_norm
+from .arithmetic.timed import InTime, always, triangle
 from .case import Case
 from .outcome import (
     FLOAT,
@@ -199,19 +200,19 @@ def _movements(case: Case, found: Samples) -> tuple[FloatArray, FloatArray, str]
         factor = case.degree * inner ** (case.degree - 1) * signs * merged.value_weights[:, None]
         extra = np.einsum("li,lb->lib", factor, merged.value_points).reshape(len(inner), r * r)
         matrix = np.vstack([matrix, extra])
-    blocks = inverse_blocks(matrix, r)
+    blocks = inverse_blocks(matrix, r, case.in_time)
     whole = np.array([_norms(block) for block in blocks])
     mapped = np.array([_norms(found.slopes[i] @ blocks[i]) for i in range(r)])
     return whole, mapped, EXACT if r * r <= _SAME_UNKNOWNS else ABOVE
 
 
-def inverse_blocks(matrix: FloatArray, r: int) -> FloatArray:
+def inverse_blocks(matrix: FloatArray, r: int, in_time: InTime = always) -> FloatArray:
     """The pseudo-inverse of a matrix of full column rank, up to a rotation: (n, r, n r)."""
     scale = np.linalg.norm(matrix, axis=0)
     check_possible(bool(np.all(scale > 0.0)), "the Jacobian is singular")
-    triangle = np.linalg.qr(finite(matrix / scale), mode="r")
-    check_possible(np.linalg.cond(triangle) < 1e12, "the Jacobian is singular")
-    inverse = np.linalg.inv(triangle) / scale[:, None]
+    upper = triangle(matrix / scale, in_time)
+    check_possible(np.linalg.cond(upper) < 1e12, "the Jacobian is singular")
+    inverse = np.linalg.inv(upper) / scale[:, None]
     return np.asarray(inverse.reshape(-1, r, matrix.shape[1]))
 
 

@@ -48,8 +48,9 @@ NOTES = (
 )  # fmt: skip
 """What is written for readers: only its types are checked."""
 UNCLAIMED = (
-    "spans_input_space", "evidence", "conditions", "residuals", "redundant_equations", "error_bounds",
-    "noise_level", "problem.span_dimension", "problem.unknowns", "problem.rank", "certificate",
+    "spans_input_space", "evidence", "conditions", "residuals", "redundant_equations",
+    "error_bounds", "noise_level", "problem.span_dimension", "problem.unknowns", "problem.rank",
+    "certificate",
 )  # fmt: skip
 """What a verdict without a claim leaves unchecked."""
 UNCONFIRMED = 4

@@ -6,6 +6,7 @@ import numpy as np
 
 from .arithmetic.least_squares import least_by_squares, smallest_share
 from .arithmetic.ranks import dimension, hermite, monomials, require_size, roots
+from .arithmetic.timed import triangle
 from .case import NOISE_FLOOR, Case
 from .leftover import leftover
 from .outcome import (
@@ -71,7 +72,7 @@ def check_conditioning(case: Case) -> str:
     matrix = equations(case) * weights[:, None]
     if unknowns <= DENSE_COLUMNS:
         if len(matrix) > unknowns:
-            matrix = np.asarray(np.linalg.qr(finite(matrix), mode="r"), dtype=np.float64)
+            matrix = triangle(matrix, case.in_time)
         sigma = np.linalg.svd(finite(matrix), compute_uv=False)
         sigma = sigma / sigma[0]
         low, high = (int(np.count_nonzero(sigma > limit * f)) for f in (1.1, 0.9))
@@ -152,8 +153,8 @@ def _least(case: Case) -> float:
         if found is not None:
             return found / size
     # The last entry of the triangle of [matrix, aims] is the residual.
-    triangle = np.asarray(np.linalg.qr(np.column_stack([matrix, aims]), mode="r"))
-    return float(abs(triangle[-1, -1])) / size if len(triangle) > unknowns else 0.0
+    upper = triangle(np.column_stack([matrix, aims]), case.in_time)
+    return float(abs(upper[-1, -1])) / size if len(upper) > unknowns else 0.0
 
 
 def check_residuals(case: Case) -> str:
