@@ -56,7 +56,11 @@ def check_bounds(case: Case) -> tuple[str, str]:
         row.found >= 0.999 * largest,
         f"the condition says {row.found:.3g} where the largest bound is {largest:.3g}",
     )
-    ranges = [expected_bounds(case, blur) for blur in (1.0 / 8.0, 1.0, 8.0)]
+    ranges = [
+        expected_bounds(case, 1.0 / 8.0),
+        expected_bounds(case, careful=True),
+        expected_bounds(case, 8.0),
+    ]
     kind = ranges[0][1]
     (lowest, own, highest), found = ([part[0] for part, _ in ranges], np.array([row.found]))
     worst = [np.array([max(map(np.max, part))]) for part, _ in ranges]
@@ -82,20 +86,23 @@ def _check_range(
         case.not_checked[field] = None
 
 
-def expected_bounds(case: Case, blur: float = 1.0) -> tuple[tuple[FloatArray, FloatArray], str]:
+def expected_bounds(
+    case: Case, blur: float = 1.0, *, careful: bool = False
+) -> tuple[tuple[FloatArray, FloatArray], str]:
     """Bounds of samples and of terms, relative, and whether a report's are these or above them.
 
     |J_i^+| e with e from the residual, at least the data level; the part off V; second order.
     `blur` multiplies the part of the rows outside V where it is no more than rounding errors.
+    Residuals are those stated; a `careful` bound takes none below what is found.
     """
     found, merged, r = samples_of(case), case.merged, case.r
-    level = data_level(case, blur)
+    level = data_level(case, blur, careful=careful)
     norms = np.linalg.norm(found.samples, axis=1)
     outside = _off_span(case, level, blur)
     if r == 1:
         relative = np.maximum(outside * found.stretch / norms, 8.0 * _UNIT)
         return (relative, np.array([max(level, _UNIT)])), EXACT
-    share, plain = data_error(case, blur)
+    share, plain = data_error(case, blur, careful=careful)
     error = share * merged.size
     if "movements" not in case.kept:
         case.kept["movements"] = _movements(case, found)
@@ -115,11 +122,12 @@ def expected_bounds(case: Case, blur: float = 1.0) -> tuple[tuple[FloatArray, Fl
     return (relative, terms), kind
 
 
-def data_level(case: Case, blur: float = 1.0) -> float:
+def data_level(case: Case, blur: float = 1.0, *, careful: bool = False) -> float:
     """The size of the data's error, by everything that shows it."""
     known = case.report.residuals
     stated = known["balance"][0]
     return max(
+        max(case.data.consistency, case.kept.get("least", 0.0)) if careful else 0.0,
         # To the last digit as stated: at the level of rounding errors it decides the bounds.
         case.data.consistency if stated is None else stated,
         case.data.rounding,
@@ -137,22 +145,24 @@ def _lost(case: Case, blur: float) -> float:
     return blur * (lost if blur <= 1.0 else max(lost, 4.0 * _UNIT))
 
 
-def data_error(case: Case, blur: float = 1.0) -> tuple[float, float]:
+def data_error(case: Case, blur: float = 1.0, *, careful: bool = False) -> tuple[float, float]:
     """The error of the data that the bounds allow for, relative, and the part the residual shows.
 
     The residual shows the part in the k dimensions outside the range of the Jacobian: a share of
     chi-squared with k degrees of freedom.
     """
-    level, equations, unknowns = data_level(case, blur), case.merged.equations, case.r**2
+    level = data_level(case, blur, careful=careful)
+    equations, unknowns = case.merged.equations, case.r**2
     if case.r == 1:
         return max(level, _UNIT), 0.0
     residual = case.report.residuals["samples"][0]
     if equations <= unknowns or residual is None:
         raise NotCheckableError("there are as many unknowns as equations")
     spare = equations - unknowns
+    residual = max(residual, case.fit) if careful else residual
     plain = residual * float(np.sqrt(equations / spare))
-    careful = residual * float(np.sqrt(equations / chi_squared_quantile(spare)))
-    return max(min(careful, max(plain, 4.0 * level)), level, _UNIT), plain
+    cautious = residual * float(np.sqrt(equations / chi_squared_quantile(spare)))
+    return max(min(cautious, max(plain, 4.0 * level)), level, _UNIT), plain
 
 
 def first_order_bound(case: Case) -> float:

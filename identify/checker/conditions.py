@@ -165,6 +165,8 @@ def _check_numbers(case: Case, row: Row) -> None:
         if rank is None:
             raise NotCheckableError("the report states no rank")
         holds = rank == unknowns
+        if row.holds is None and holds:
+            case.not_checked[f"conditions.{name}.holds"] = None
         _expect(row, unknowns, rank, None if row.holds is None and holds else holds, slack=0.0)
     elif name in ("I-flat", "I-value"):
         _check_spread(case, row)

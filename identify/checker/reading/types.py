@@ -6,6 +6,7 @@ A copy of the schema's types in plain code, so that the folder works wherever it
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -92,6 +93,11 @@ def _name_of_something(value: object, where: str) -> None:
         raise CheckInputError(where, "a sentence", "an empty text")
 
 
+def _hash(value: object, where: str) -> None:
+    if not re.fullmatch("[0-9a-f]{64}", as_text(value, where)):
+        raise CheckInputError(where, "64 hexadecimal digits", repr(value)[:80])
+
+
 def _versions(value: object, where: str) -> None:
     found = as_table(value, where)
     for name in {"kktcert", *found}:
@@ -167,7 +173,7 @@ _CERTIFICATE = table(
         "terms": maybe(table({"values": listed(_numbers), "signs": listed(choice(-1, 1))})),
         "enclosure": maybe(_ENCLOSURE),
         "sets": maybe(listed(_SET, 2, 2)),
-        "digest": as_text,
+        "digest": _hash,
     }
 )
 _PROBLEM = table(
@@ -208,7 +214,7 @@ _REPORT = table(
         "noise_level": maybe(real()),
         "problem": _PROBLEM,
         "inputs": listed(
-            table({"role": choice("model", "gradient", "initial"), "sha256": as_text}), 1
+            table({"role": choice("model", "gradient", "initial"), "sha256": _hash}), 1
         ),
         "seed": whole(0),
         "versions": _versions,
