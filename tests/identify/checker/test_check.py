@@ -273,6 +273,13 @@ def test_exit_codes(planted, tmp_path, capsys):
     arguments = [str(path), str(files[0]), "--gradient", str(files[1])]
     path.write_text(json.dumps(report | {"seed": 9}))
     assert main(arguments) == 3
+    assert main([*arguments, "--require", "confirmed"]) == 3
+    capsys.readouterr()
+    path.write_text(json.dumps(report | {"certificate": None}))
+    assert main(arguments) == 0
+    assert main([*arguments, "--require", "confirmed"]) == 4
+    path.write_text(json.dumps(report))
+    assert main([*arguments, "--require", "confirmed"]) == 0
     capsys.readouterr()
     path.write_text("{")
     assert main(arguments) == 2

@@ -145,6 +145,18 @@ class TestLevels:
         assert (part["enclosure"] is not None) == (asked != "numerical")
         assert bool(report.strengthen) == (asked == "numerical")
 
+    @pytest.mark.parametrize("asked", ["auto", "exact", "interval", "numerical"])
+    @pytest.mark.parametrize(("samples", "noise"), [(3, 0.0), (4, 0.0), (4, 1e-10), (4, 1e-4)])
+    def test_the_evidence_is_the_weakest_of_rank_samples_and_number(self, asked, samples, noise):
+        data, _ = gradient_data(samples, 24, 3, 4, noise=noise)
+        report = assess_identifiability(data, evidence=asked)
+        order = (EXACT, INTERVAL, Evidence.NUMERICAL)
+        rows = {c.name: order.index(c.evidence) for c in report.conditions}
+        counted = ("I-hermite", "decomposition", "redundancy")
+        if report.verdict is Verdict.GLOBALLY:
+            assert report.evidence is order[max(rows[name] for name in counted)]
+        assert report.evidence is not EXACT
+
     def test_noise_that_leaves_no_enclosure_leaves_a_numerical_verdict(self):
         data, _ = gradient_data(5, 40, 3, 2, noise=1e-4)
         report = assess_identifiability(data)
