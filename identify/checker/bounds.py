@@ -220,7 +220,7 @@ def inverse_blocks(matrix: FloatArray, r: int, in_time: InTime = always) -> Floa
     """The pseudo-inverse of a matrix of full column rank, up to a rotation: (n, r, n r)."""
     scale = np.linalg.norm(matrix, axis=0)
     check_possible(bool(np.all(scale > 0.0)), "the Jacobian is singular")
-    upper = triangle(matrix / scale, in_time)
+    upper = triangle(matrix / scale, in_time, squares=True)
     check_possible(np.linalg.cond(upper) < 1e12, "the Jacobian is singular")
     inverse = np.linalg.inv(upper) / scale[:, None]
     return np.asarray(inverse.reshape(-1, r, matrix.shape[1]))
