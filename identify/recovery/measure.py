@@ -28,12 +28,17 @@ Progress = Callable[[str, float], None]
 NOISE_FLOOR = 1e-13
 BALANCE_LIMIT = 1e-2
 NOISE_LIMIT = 0.03
+ROUNDS = 12
+"""Rounds in which the noise level has to become stable."""
 _CHEAP_PRODUCT = 20_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """All measurements that the rules look at."""
+    """All measurements that the rules look at.
+
+    `unsettled` is the residual that the last round left above its noise level, if it did.
+    """
 
     noise_level: float
     reduced: ReducedData | None = None
@@ -46,6 +51,7 @@ class Findings:
     leftover: Leftover | None = None
     neurons: int = 0
     timed_out: bool = False
+    unsettled: float | None = None
 
     @property
     def decomposes(self) -> bool:
@@ -73,13 +79,13 @@ def measure(
     """Find V, rank H, T, the decomposition and its bounds at a self-consistent noise level.
 
     rho starts as the largest of consistency, rounding, stated noise and 1e-13; the linear
-    residual joins it and everything is redone until rho is stable. The residual of the
-    decomposition never joins.
+    residual joins it and everything is redone until rho is stable, at most `ROUNDS` times. The
+    residual of the decomposition never joins.
     """
     rho = max(data.consistency or 0.0, data.rounding, given.noise or 0.0, NOISE_FLOOR)
     findings = Findings(noise_level=rho)
     previous: Findings | None = None
-    for _ in range(12):
+    for _ in range(ROUNDS):
         if data.homogeneous and (data.consistency or 0.0) > BALANCE_LIMIT:
             return Findings(noise_level=rho)
         if rho > NOISE_LIMIT:
@@ -89,6 +95,8 @@ def measure(
         if findings.timed_out or residual <= rho * 1.001:
             break
         rho, previous = residual, findings
+    else:
+        findings = replace(findings, unsettled=rho)
     return _finish(data, given, findings)
 
 

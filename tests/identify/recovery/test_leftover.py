@@ -149,7 +149,7 @@ class TestTies:
         assert report.evidence is Evidence.NUMERICAL
         assert any("only a tie" in words for words in report.strengthen)
         given = assess_identifiability(self.data(0), scale="unit", samples=2)
-        assert given.evidence is Evidence.PROVED_EXACT
+        assert given.evidence is Evidence.PROVED_INTERVAL
 
     @pytest.mark.parametrize("seed", range(4))
     @pytest.mark.parametrize("noise", [1e-4, 1e-3])
