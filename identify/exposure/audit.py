@@ -102,7 +102,8 @@ def audit(
         left,
         progress,
         seed,
-        hidden_share=hidden_share,
+        "auto",
+        hidden_share,
     )
 
     level = max(fit.residual, data.rounding, noise or 0.0, 1e-13)

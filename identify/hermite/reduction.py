@@ -14,7 +14,7 @@ from identify.numerical_rank import RankDecision, row_space
 """Smallest counted over largest uncounted singular value that decides a rank."""
 _BLOCK = 1024
 _VANISHING = 1e-150
-_LARGEST_LOGARITHM = 600.0
+_LARGEST_LOGARITHM = 690.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +166,7 @@ def in_range(data: HermiteData) -> bool:
         return True
     row, scale, point = np.log(tops)
     power = (data.degree - 1) * point
-    return bool(max(abs(power), abs(row - scale - power)) < _LARGEST_LOGARITHM)
+    return bool(max(abs(power), abs(row - scale), abs(row - scale - power)) < _LARGEST_LOGARITHM)
 
 
 def distinct_directions(data: HermiteData, noise_level: float) -> int:

@@ -32,6 +32,7 @@ _MIXTURES, _OTHERS = 384, 128
 _FEW_MIXTURES, _FEW_OTHERS = 16, 8
 _FEWEST = 9
 _BLIND = 1e-12
+_SEED = 5
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,12 @@ def hidden_share(
     condition_number: float | None = None,
     ties: FloatArray | None = None,
     limit: float = HIDDEN_SHARE,
-    seed: int = 0,
     deadline: float | None = None,
 ) -> HiddenShare:
     """The share of the data that a further sample of V could have unseen.
+
+    The directions are fixed, so that anybody finds the same numbers: mixtures with the weights
+    default_rng(5).dirichlet(ones(r), 384), or 16 at large size, then random ones.
 
     Args:
         terms, signs: the refined terms (r, r), (r,).
@@ -73,7 +76,6 @@ def hidden_share(
         ties: rows (k, r^2) of the derivatives of ties, in units of their widths; where given they
             count as equations, a further sample shifting none of them by itself.
         limit: the size that matters; upper estimates above it are sharpened.
-        seed: of the directions.
         deadline: time.monotonic() after which nothing is sharpened.
 
     Cost: one QR of J, O(E r^4), and O(E r^2) a direction up to 600 unknowns and 1.2e7 entries of J.
@@ -83,10 +85,11 @@ def hidden_share(
     level = 10.0 * noise_level
     dense = terms.size <= DENSE_UNKNOWNS and reduced.equations * terms.size <= DENSE_NUMBERS
     many, few = (_MIXTURES, _OTHERS) if dense else (_FEW_MIXTURES, _FEW_OTHERS)
-    rng = np.random.default_rng([seed, 5])
-    groups = [_mixtures(samples, r, many, rng), _units(rng.standard_normal((few, r)))]
+    rng = np.random.default_rng(_SEED)
+    groups = [_units(rng.dirichlet(np.ones(r), many) @ samples)]
+    groups.append(_units(rng.standard_normal((few, r))))
     if r > 3:
-        groups.append(_mixtures(samples, 3, few, rng))
+        groups.append(_triples(samples, few, rng))
     probes = np.concatenate(groups)
     if dense:
         seen = _seen_dense(reduced, terms, signs, probes, level, ties)
@@ -113,14 +116,11 @@ def _units(rows: FloatArray) -> FloatArray:
     return np.asarray(rows / np.where(norms > 0.0, norms, 1.0))
 
 
-def _mixtures(
-    samples: FloatArray, members: int, count: int, rng: np.random.Generator
-) -> FloatArray:
-    """Directions of convex mixtures of `members` of the samples, uniform weights."""
+def _triples(samples: FloatArray, count: int, rng: np.random.Generator) -> FloatArray:
+    """Directions of convex mixtures of three of the samples."""
     chosen: npt.NDArray[np.intp] = np.argsort(rng.random((count, len(samples))), axis=1)
-    weights = rng.dirichlet(np.ones(min(members, len(samples))), count)
-    picked = samples[chosen[:, : weights.shape[1]]]
-    return _units(np.einsum("pk,pka->pa", weights, picked))
+    weights = rng.dirichlet(np.ones(3), count)
+    return _units(np.einsum("pk,pka->pa", weights, samples[chosen[:, :3]]))
 
 
 def _rows(reduced: ReducedData, probes: FloatArray) -> FloatArray:

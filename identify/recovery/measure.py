@@ -102,7 +102,7 @@ def measure(
         if findings.timed_out or residual <= rho * 1.001:
             break
         rho, previous = residual, findings
-    return _finish(data, given, findings, seed, deadline)
+    return _finish(data, given, findings, deadline)
 
 
 def _merge_residual(findings: Findings) -> float:
@@ -212,7 +212,7 @@ def _measure_large(
 
 
 def _finish(
-    data: HermiteData, given: Assumptions, findings: Findings, seed: int, deadline: float | None
+    data: HermiteData, given: Assumptions, findings: Findings, deadline: float | None
 ) -> Findings:
     """Samples, error bounds, ties and hidden share of an accepted decomposition."""
     reduced, found = findings.reduced, findings.decomposition
@@ -236,7 +236,7 @@ def _finish(
         share = np.sqrt(count * data.rows.shape[1] / (len(data.rows) * reduced.dimension))
         leftover = Leftover(count, left, float(10.0 * findings.noise_level * max(1.0, share)))
     findings = replace(findings, samples=samples, bounds=bounds, tie=tie, leftover=leftover)
-    return replace(findings, hidden=_hidden(data, given, findings, (terms, signs), seed, deadline))
+    return replace(findings, hidden=_hidden(data, given, findings, (terms, signs), deadline))
 
 
 def _hidden(
@@ -244,7 +244,6 @@ def _hidden(
     given: Assumptions,
     findings: Findings,
     found: tuple[FloatArray, FloatArray],
-    seed: int,
     deadline: float | None,
 ) -> HiddenShare | None:
     """What a further sample could hide; on a line every further sample of V is a parallel one."""
@@ -264,7 +263,6 @@ def _hidden(
         condition_number=linear.condition_number,
         ties=rows,
         limit=given.hidden_share,
-        seed=seed,
         deadline=deadline,
     )
 
