@@ -44,7 +44,7 @@ _ROLES = {"gradient": "gradient", "fine-tuning": "initial"}
 NOTES = (
     "reason", "symmetries", "strengthen", "conditions.source", "condition_number",
     "condition_method", "wording of assumptions", "caveats", "problem.distinct_neurons",
-    "problem.rank_method", "seed", "versions", "seconds",
+    "problem.rank_method", "candidates", "covered", "seed", "versions", "seconds",
 )  # fmt: skip
 """What is written for readers: only its types are checked."""
 UNCLAIMED = (

@@ -75,6 +75,8 @@ class IdentifiabilityReport:
     alternatives: tuple[TrainingSet, ...] = ()
     findings: Findings | None = field(default=None, repr=False)
     searched: bool = False
+    candidates: bool = False
+    covered: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, in the fixed order of report.json."""
@@ -117,6 +119,8 @@ class IdentifiabilityReport:
             else [_plain(bound) for bound in self.error_bounds],
             "assumptions": list(self.assumptions),
             "caveats": list(self.caveats),
+            "candidates": self.candidates,
+            "covered": self.covered,
             "certificate": None if self.certificate is None else dict(self.certificate),
             "noise_level": _plain(self.noise_level),
             "problem": {name: _plain(value) for name, value in self.problem.items()},
@@ -242,7 +246,14 @@ def _evidence(report: IdentifiabilityReport) -> str:
     }
     parts = []
     for kind, words in kinds.items():
-        names = [c.name for c in report.conditions if c.evidence.value == kind]
+        names = [
+            # How many equations there are is proved, not that they speak for the number.
+            "redundancy (the count, not the number of samples)"
+            if c.name == "redundancy" and kind != "numerical"
+            else c.name
+            for c in report.conditions
+            if c.evidence.value == kind
+        ]
         if names:
             parts.append(f"{words}: {', '.join(names)}")
     return "; ".join(parts) or "none: no condition was checked"

@@ -219,7 +219,8 @@ _REPORT = table(
         "seed": whole(0),
         "versions": _versions,
         "seconds": real(0.0),
-    }
+    },
+    {"candidates": _flag, "covered": _flag},
 )
 
 
