@@ -87,8 +87,9 @@ def check_report(
     usable = found["inputs"].holds and found["problem"].holds
     case: Case | None = None
     if usable:
-        decay = None if content.certificate is None else content.certificate.assumed.decay
-        case = Case(content, build_data(content.source, files, decay), deadline)
+        assumed = None if content.certificate is None else content.certificate.assumed
+        decay, point = (None, None) if assumed is None else (assumed.decay, assumed.point)
+        case = Case(content, build_data(content.source, files, decay, point), deadline)
     checks = _checks(content, found)
     for number, (name, how, check) in enumerate(checks):
         if progress is not None:

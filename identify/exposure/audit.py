@@ -41,6 +41,7 @@ def audit(
     time_limit: float | None = None,
     progress: Callable[[str, float], None] | None = None,
     seed: int = 0,
+    arithmetic: str = "auto",
 ) -> AuditReport:
     """Audit a network against the samples that trained it.
 
@@ -61,7 +62,8 @@ def audit(
         source: "kkt", "weight-decay", "gradient" or "fine-tuning".
         gradient, initial: for the two last sources.
         decay, loss: of the weight decay; without `decay` the b_i are in its units.
-        scale, non_negative, noise, time_limit, progress, seed: as in `assess_identifiability`.
+        scale, non_negative, noise, time_limit, progress, seed, arithmetic: as in
+            `assess_identifiability`.
         count: the number of active samples that an attacker is taken to know.
 
     Raises:
@@ -91,7 +93,15 @@ def audit(
     margins = network.value(x) * (1.0 if y is None else y)
     left = None if time_limit is None else max(time_limit - (time.monotonic() - started), 1e-3)
     report = assess_identifiability(
-        data, count, scale, non_negative, noise, left if time_limit else time_limit, progress, seed
+        data,
+        count,
+        scale,
+        non_negative,
+        noise,
+        left if time_limit else time_limit,
+        progress,
+        seed,
+        arithmetic=arithmetic,
     )
 
     level = max(fit.residual, data.rounding, noise or 0.0, 1e-13)

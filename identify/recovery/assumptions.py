@@ -10,12 +10,16 @@ from identify.hermite.data import HermiteData
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What the caller takes for granted: `scale` resolved to free, unit, margin or bias."""
+    """What the caller takes for granted: `scale` resolved to free, unit, margin or bias.
+
+    `arithmetic` is one of `identify.recovery.data_error.ARITHMETIC`.
+    """
 
     samples: int | None
     scale: str
     non_negative: bool
     noise: float | None
+    arithmetic: str = "auto"
 
 
 SCALES = ("auto", "unit", "margin", "bias")

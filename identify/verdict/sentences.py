@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from identify.hermite.data import HermiteData
 from identify.hermite.reduction import ReducedData
 from identify.records import TrainingSet, Verdict
+from identify.recovery.assumptions import Assumptions
+from identify.recovery.data_error import roundings
 
 if TYPE_CHECKING:
     from identify.recovery.measure import Findings
@@ -82,10 +84,9 @@ def symmetries(degree: int, scale: str, non_negative: bool) -> tuple[str, ...]:
     return tuple(rows)
 
 
-def assumptions(
-    data: HermiteData, samples: int | None, scale: str, non_negative: bool, noise: float | None
-) -> tuple[str, ...]:
+def assumptions(data: HermiteData, given: Assumptions) -> tuple[str, ...]:
     """What the verdict takes for granted."""
+    samples, scale, noise = given.samples, given.scale, given.noise
     rows = {
         "kkt": ["the weights are a KKT point of the max-margin problem, up to scale"],
         "weight-decay": ["the weights are stationary for loss + decay/2 |theta|^2, both layers"],
@@ -105,13 +106,26 @@ def assumptions(
         rows.append("the hidden bias fixes the scale: x_i enters as (x_i, 1)")
     if samples is not None:
         rows.append(f"exactly {samples} active samples (--samples)")
-    if non_negative:
+    if given.non_negative:
         rows.append("all entries of the samples are non-negative (--non-negative)")
     if noise is not None:
         rows.append(f"Gaussian noise of relative size {noise:g} in the data (--noise)")
     if data.loss is not None:
         rows.append(f"the loss is {data.loss} (--loss)")
+    rows.append(_arithmetic(data, given.arithmetic))
     return tuple(rows)
+
+
+def _arithmetic(data: HermiteData, arithmetic: str) -> str:
+    """How the data are taken to have been rounded."""
+    if arithmetic == "exact":
+        return "weights taken as exact, and so the arithmetic behind the data: exact (--arithmetic)"
+    unit = roundings(data, arithmetic)
+    words = "the stored numbers, auto" if arithmetic == "auto" else arithmetic
+    return (
+        f"data computed in the arithmetic of {words}, to {unit.products:.1e}, with weights rounded "
+        f"to {unit.weights:.1e} (--arithmetic)"
+    )
 
 
 def caveats(data: HermiteData, findings: Findings, verdict: Verdict) -> tuple[str, ...]:
