@@ -205,18 +205,21 @@ def data_error(case: Case, blur: float = 1.0) -> tuple[float, float]:
     """The error of the data that the bounds allow for, relative, and the part the residual shows.
 
     The residual shows the part in the k dimensions outside the range of the Jacobian: a share of
-    chi-squared with k degrees of freedom. Where k is small, what roundings allow counts.
+    chi-squared with k degrees of freedom. Where k is small, or a few rows carry the error, what
+    roundings allow counts.
     """
     level, equations, unknowns = data_level(case, blur), case.merged.equations, case.r**2
     residual, spare = case.report.residuals["samples"][0], equations - unknowns
     if case.r > 1 and (spare <= 0 or residual is None):
         raise NotCheckableError("there are as many unknowns as equations")
-    rounded, plain, capped = rounded_errors(case)[0], 0.0, 0.0
+    rounded, _, carried = rounded_errors(case)
+    plain = capped = 0.0
     if spare > 0 and residual is not None:
         plain = residual * float(np.sqrt(equations / spare))
         careful = residual * float(np.sqrt(equations / chi_squared_quantile(spare)))
         capped = min(careful, max(plain, 4.0 * level))
-        rounded = rounded if spare < _MANY else min(careful, rounded)
+        shown = min(spare, carried * case.r - unknowns)
+        rounded = rounded if shown < _MANY else min(careful, rounded)
     return max(capped, rounded, level, _UNIT), plain
 
 
@@ -296,8 +299,9 @@ def _off_span(case: Case, level: float, blur: float) -> FloatArray:
     seen = spectral_norm(case.off_span[1]) / top
     if case.off_span[0] < TINY:
         seen *= blur
-    floor = max(4.0 * level, rounded_errors(case)[1]) if spare < _MANY else level
-    error = max(seen, floor * merged.size)
+    _, off, carried = rounded_errors(case)
+    few = min(spare, (carried - r) * (ambient - r)) < _MANY
+    error = max(seen, (max(4.0 * level, off) if few else level) * merged.size)
     system = (merged.points @ terms.T) ** (case.degree - 1) * merged.weights[:, None]
     sizes = np.linalg.norm(system, axis=0)
     check_possible(len(system) >= r and bool(np.all(sizes > 0.0)), "V is not seen by the neurons")

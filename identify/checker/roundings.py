@@ -21,25 +21,32 @@ def units_of(case: Case) -> tuple[float, float, float, float]:
     return data.rounding, data.weight_rounding, product, min(product, UNITS["float32"])
 
 
-def rounded_errors(case: Case) -> tuple[float, float]:
-    """Errors of the merged rows in V and outside, over their norm, as roundings allow."""
+def rounded_errors(case: Case) -> tuple[float, float, float]:
+    """Errors of the merged rows in V and outside, over their norm, as roundings allow.
+
+    The third number says how many rows carry the error, (sum E^2)^2 / sum E^4; earlier versions
+    took all of them to.
+    """
     if "rounded" not in case.kept:
         case.kept["rounded"] = _rounded(case)
-    inside, off = case.kept["rounded"]
-    return float(inside), float(off)
+    inside, off, rows = case.kept["rounded"]
+    return float(inside), float(off), float(rows)
 
 
-def _rounded(case: Case) -> tuple[float, float]:
+def _rounded(case: Case) -> tuple[float, float, float]:
     merged, alpha = case.merged, case.degree
     rows, off = _errors(case, case.data.points[case.neurons], alpha - 1)
-    squares = np.sum((merged.weights * rows) ** 2)
+    squares = (merged.weights * rows) ** 2
     if len(merged.value_points):
         lone = case.data.points[case.data.scales == 0.0]
         keep = np.linalg.norm((lone / case.units[0]) @ case.basis, axis=1) > 1e-12
         values, _ = _errors(case, lone[keep], alpha)
-        squares += np.sum((merged.value_weights * values) ** 2)
+        squares = np.concatenate([squares, (merged.value_weights * values) ** 2])
     outer = np.linalg.norm(merged.weights * off)
-    return float(np.sqrt(squares)) / merged.size, float(outer) / merged.size
+    total, fourth = float(squares.sum()), float((squares**2).sum())
+    old = case.certificate.assumed.arithmetic is None
+    carried = np.inf if old or not fourth > 0.0 else total**2 / fourth
+    return float(np.sqrt(total)) / merged.size, float(outer) / merged.size, carried
 
 
 def _errors(case: Case, points: FloatArray, power: int) -> tuple[FloatArray, FloatArray]:

@@ -69,7 +69,8 @@ def bound_errors(
     shows only the part of e outside the range of J, k = equations - unknowns dimensions of it:
     e = |g| residual sqrt(equations/q), q the 1e-4 quantile of chi-squared with k degrees of
     freedom (about k for large k), but no more than four data levels where k is small, and no less
-    than one data level or, for k below 30, than what the roundings behind the data allow. With
+    than one data level or, where fewer than 30 equations beyond the unknowns carry the error,
+    than what the roundings behind the data allow. With
     stated Gaussian noise of relative size `noise` the 4-sigma bound
     sigma (|J_i^+|_F + 4 |J_i^+|_2). The part of x_i outside the computed V adds |M_i^+| times
     twice the off-span norm of the rows. At large size |J_i^+| is bounded through the smallest
@@ -92,7 +93,7 @@ def bound_errors(
     if not np.all(sizes > 0) or not found.finite:
         return _nothing(count, "none: a term vanished")
     share, plain = _data_error(reduced, terms.size, residual, data_level, model)
-    outside = _off_span_errors(reduced, terms, data_level, model.off_span)
+    outside = _off_span_errors(reduced, terms, data_level, model)
     if r == 1:
         # A line has no direction to get wrong within itself: only V may be off.
         moves = _Movements(np.zeros((1, 2)), np.zeros((1, 2)), 1.0, "distance of the rows to V")
@@ -137,8 +138,10 @@ def _data_error(
     if spare > 0:
         plain = residual * float(np.sqrt(equations / spare))
         careful = residual * float(np.sqrt(equations / _chi_squared_quantile(spare)))
-    # Few equations can all fall where the terms absorb the error: the roundings then decide.
-    rounded = model.inside if spare < _MANY else min(careful, model.inside)
+    # Few equations, or few heavy ones, can all fall where the terms absorb the error: the
+    # roundings then decide.
+    shown = min(spare, model.rows * reduced.dimension - unknowns)
+    rounded = model.inside if shown < _MANY else min(careful, model.inside)
     capped = min(careful, max(plain, 4.0 * data_level)) if spare > 0 else 0.0
     return max(capped, rounded, data_level, _ROUNDOFF), plain
 
@@ -242,7 +245,7 @@ def _norms(block: FloatArray) -> tuple[float, float]:
 
 
 def _off_span_errors(
-    reduced: ReducedData, terms: FloatArray, data_level: float, model: float
+    reduced: ReducedData, terms: FloatArray, data_level: float, model: DataError
 ) -> FloatArray:
     """Bounds for the part of z_i outside the computed V, from the rows' part outside it.
 
@@ -254,7 +257,10 @@ def _off_span_errors(
     if ambient == r:
         return np.zeros(len(terms))
     spare = (reduced.neurons + reduced.merged - r) * (ambient - r)
-    floor = max(4.0 * data_level, model) if spare < _MANY else data_level
+    shown = min(spare, (model.rows - r) * (ambient - r))
+    floor = data_level
+    if shown < _MANY:
+        floor = max(4.0 * data_level, model.off_span)
     level = max(reduced.off_span_weighted, floor * reduced.size)
     system = (reduced.points @ terms.T) ** (reduced.degree - 1) * reduced.weights[:, None]
     sizes = np.linalg.norm(system, axis=0)

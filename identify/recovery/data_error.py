@@ -36,13 +36,15 @@ class DataError:
     """Error of the data by the model of their roundings, relative to the weighted data.
 
     `inside` in V, `off_span` outside it, `sample` of a sample as the arithmetic held it;
-    `outputs` (n,) the network's own relative error of f(x_i), 0 where nothing needs it.
+    `outputs` (n,) the network's own relative error of f(x_i), 0 where nothing needs it, `rows` the
+    number of rows that carry the error: fewer than all where a few heavy neurons outweigh the rest.
     """
 
     inside: float
     off_span: float
     sample: float
     outputs: FloatArray
+    rows: float = np.inf
 
 
 def roundings(data: HermiteData, arithmetic: str) -> Roundings:
@@ -74,8 +76,10 @@ def model_error(
     terms: FloatArray,
     signs: FloatArray,
     unit: Roundings,
-) -> tuple[float, float]:
+) -> tuple[float, float, float]:
     """Norms of the errors of the weighted rows in V and outside it, over the norm of the rows.
+
+    The third number is (sum_j E_j^2)^2 / sum_j E_j^4 for errors E_j of rows: how many carry them.
 
     With s = p_j.z_i, D the number of inputs and u the roundoffs, row j errs in V by the root of
     the sum of squares of
@@ -93,15 +97,17 @@ def model_error(
     points = data.points[reduced.representatives] / longest
     points = points / np.linalg.norm(points @ basis, axis=1)[:, None]
     inside, off = _row_errors(points, basis, terms, signs, alpha - 1, alpha, unit)
-    total = float(np.sum((reduced.weights * inside) ** 2))
+    squares = (reduced.weights * inside) ** 2
     outer = float(np.sum((reduced.weights * off) ** 2))
     if len(reduced.value_points):
         points = data.points[data.scales == 0.0] / longest
         lengths = np.linalg.norm(points @ basis, axis=1)
         points = points[lengths > 1e-12] / lengths[lengths > 1e-12, None]
         inside, _ = _row_errors(points, basis, terms, signs, alpha, alpha, unit)
-        total += float(np.sum((reduced.value_weights * inside) ** 2))
-    return float(np.sqrt(total)) / reduced.size, float(np.sqrt(outer)) / reduced.size
+        squares = np.concatenate([squares, (reduced.value_weights * inside) ** 2])
+    total = float(np.sum(squares))
+    carried = total**2 / float(np.sum(squares**2)) if total > 0.0 else np.inf
+    return float(np.sqrt(total)) / reduced.size, float(np.sqrt(outer)) / reduced.size, carried
 
 
 def _row_errors(
@@ -190,8 +196,8 @@ def data_error(
 ) -> DataError:
     """Everything that bounds have to allow for beside what residuals show."""
     unit = roundings(data, arithmetic)
-    inside, off = model_error(data, reduced, terms, signs, unit)
+    inside, off, rows = model_error(data, reduced, terms, signs, unit)
     outputs = np.zeros(len(terms))
     if np.any(found.slants) or data.source == "kkt":
         outputs = output_error(data, found, unit, noise_level)
-    return DataError(inside, off, unit.products, outputs)
+    return DataError(inside, off, unit.products, outputs, rows)

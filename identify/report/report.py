@@ -285,7 +285,8 @@ def _recovered(report: IdentifiabilityReport) -> str:
     if len(bounds) == count:
         error = f"largest error bound {number(max(bounds))} of a sample's norm"
     else:
-        error = f"{count - len(bounds)} without a bound relative to the norm"
+        relative = "a bound relative to its norm" if len(absolute) == count else "an error bound"
+        error = f"{count - len(bounds)} without {relative}"
     if len(absolute) == count:
         error += f", {number(max(absolute))} absolute"
     force = "" if report.verdict in (Verdict.GLOBALLY, Verdict.LOCALLY) else ", not shown unique"
