@@ -300,8 +300,10 @@ def _off_span(case: Case, level: float, blur: float) -> FloatArray:
     if case.off_span[0] < TINY:
         seen *= blur
     _, off, carried = rounded_errors(case)
-    few = min(spare, (carried - r) * (ambient - r)) < _MANY
-    error = max(seen, (max(4.0 * level, off) if few else level) * merged.size)
+    floor = (4.0 if spare < _MANY else 1.0) * level
+    if min(spare, (carried - r) * (ambient - r)) < _MANY:
+        floor = max(floor, off)
+    error = max(seen, floor * merged.size)
     system = (merged.points @ terms.T) ** (case.degree - 1) * merged.weights[:, None]
     sizes = np.linalg.norm(system, axis=0)
     check_possible(len(system) >= r and bool(np.all(sizes > 0.0)), "V is not seen by the neurons")

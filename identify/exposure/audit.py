@@ -48,8 +48,9 @@ def audit(
     The multipliers solve g = sum_i b_i grad f(x_i) in the least-squares sense, with lambda_i =
     b_i y_i >= 0 for KKT with labels; the residual is evaluated anew by `TwoLayerNetwork.gradient`.
     A sample is active if |b_i| |grad f(x_i)|, its parallels included, is more than ten times the
-    noise level of the largest; the noise level is the largest of the residual, the rounding of the
-    weights, `noise` and 1e-13. Exposed are the samples that `assess_identifiability`, which sees
+    noise level of the largest and more than that level moves it, |row i of A^+| times the level;
+    the noise level is the largest of the residual, the rounding of the weights, `noise` and 1e-13.
+    Exposed are the samples that `assess_identifiability`, which sees
     the weights alone, recovers to a relative error below 0.1: of the direction without a hidden
     bias (the weights do not fix its length), of the sample itself with one. The bounds that it
     prints are compared, not used. Parallel samples count as one.
@@ -108,7 +109,9 @@ def audit(
     quality = _quality(fit, report.noise_level)
     active = None
     if fit.unique and quality in ("exact", "approximate"):
-        floor = 10.0 * level * float(fit.contributions.max(initial=0.0))
+        largest = float(fit.contributions.max(initial=0.0))
+        # Where gradients are nearly dependent the data's error moves the multipliers by more.
+        floor = level * np.maximum(10.0 * largest, fit.sensitivities)
         strong = (fit.contributions > floor) & (fit.coefficients != 0.0)
         active = tuple(int(i) for i in np.flatnonzero(strong))
     parallel = _parallel(fit)
@@ -135,6 +138,8 @@ def audit(
                 f"the samples have norms {number(float(norms.min()))} to "
                 f"{number(float(norms.max()))}: the assumption of norm 1 is wrong"
             )
+    moved = level * np.abs(fit.coefficients) * fit.sensitivities
+    parts = np.where(fit.contributions > 0.0, fit.contributions, np.nan)
     lambdas = source == "kkt" and y is not None
     return AuditReport(
         source=source,
@@ -155,6 +160,7 @@ def audit(
         identifiability=report,
         notes=tuple(notes),
         seconds=time.monotonic() - started,
+        multiplier_bounds=moved / parts if fit.unique else np.full(len(x), np.nan),
     )
 
 

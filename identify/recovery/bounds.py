@@ -250,17 +250,17 @@ def _off_span_errors(
     """Bounds for the part of z_i outside the computed V, from the rows' part outside it.
 
     V is fitted to the same rows, so that the part that is seen can be small by luck where few
-    rows are left over: the data level is its floor, and where they are fewer than 30 four times
-    that and what the roundings behind the data allow.
+    rows are left over: the data level is its floor, four times where they are fewer than 30, and
+    what the roundings behind the data allow where fewer than 30 carry those.
     """
     ambient, r = reduced.basis.shape
     if ambient == r:
         return np.zeros(len(terms))
     spare = (reduced.neurons + reduced.merged - r) * (ambient - r)
     shown = min(spare, (model.rows - r) * (ambient - r))
-    floor = data_level
+    floor = (4.0 if spare < _MANY else 1.0) * data_level
     if shown < _MANY:
-        floor = max(4.0 * data_level, model.off_span)
+        floor = max(floor, model.off_span)
     level = max(reduced.off_span_weighted, floor * reduced.size)
     system = (reduced.points @ terms.T) ** (reduced.degree - 1) * reduced.weights[:, None]
     sizes = np.linalg.norm(system, axis=0)
