@@ -11,6 +11,7 @@ from identify.hermite.data import HermiteData
 from identify.proofs.prove import LEVELS, Proofs, prove
 from identify.records import Recovery, Scope, TrainingSet, Verdict
 from identify.recovery.assumptions import Assumptions, resolve_scale
+from identify.recovery.data_error import ARITHMETIC
 from identify.recovery.hidden_share import HIDDEN_SHARE
 from identify.recovery.measure import Findings, Progress, measure
 from identify.report.build import build_report
@@ -30,6 +31,7 @@ def assess_identifiability(
     seed: int = 0,
     evidence: str = "auto",
     hidden_share: float = HIDDEN_SHARE,
+    arithmetic: str = "auto",
 ) -> IdentifiabilityReport:
     """Decide whether the data determine the training samples, and recover them.
 
@@ -52,6 +54,9 @@ def assess_identifiability(
             not reached makes the verdict `undecided`.
         hidden_share: the share of the data, in (0, 1], that a further sample may have unseen: the
             median over mixtures of the recovered samples, see `HiddenShare`.
+        arithmetic: the format in which the data were computed, "float64", "float32", "float16" or
+            "bfloat16"; "auto" takes that of the stored numbers, "exact" takes weights and
+            arithmetic as exact. Error bounds and boxes allow for it.
 
     Returns:
         An `IdentifiabilityReport`; a negative verdict is never an exception.
@@ -75,7 +80,9 @@ def assess_identifiability(
         'globally'
     """
     started = time.monotonic()
-    given = _check_arguments(data, samples, scale, non_negative, noise, time_limit, hidden_share)
+    given = _check_arguments(
+        data, samples, scale, non_negative, noise, time_limit, hidden_share, arithmetic
+    )
     if evidence not in LEVELS:
         raise InvalidInputError("evidence", f"one of {', '.join(LEVELS)}", repr(evidence))
     deadline = None if time_limit is None else started + time_limit
@@ -121,6 +128,7 @@ def recover_samples(
     seed: int = 0,
     evidence: str = "numerical",
     hidden_share: float = HIDDEN_SHARE,
+    arithmetic: str = "auto",
 ) -> Recovery:
     """The samples that `assess_identifiability` recovers, if its verdict is `globally`.
 
@@ -140,6 +148,7 @@ def recover_samples(
         seed,
         evidence,
         hidden_share,
+        arithmetic,
     )
     if report.verdict is not Verdict.GLOBALLY or report.recovery is None:
         raise NotDeterminedError(f"{report.verdict.value}: {report.reason}", report=report)
@@ -154,6 +163,7 @@ def _check_arguments(
     noise: float | None,
     time_limit: float | None,
     hidden_share: float,
+    arithmetic: str,
 ) -> Assumptions:
     if samples is not None and samples < 1:
         raise InvalidInputError("samples", "at least 1", samples, "leave it out if unknown")
@@ -163,7 +173,10 @@ def _check_arguments(
         raise InvalidInputError("time_limit", "a positive number of seconds", time_limit)
     if not 0.0 < hidden_share <= 1.0:
         raise InvalidInputError("hidden_share", "a share in (0, 1]", hidden_share)
-    return Assumptions(samples, resolve_scale(data, scale), non_negative, noise, hidden_share)
+    if arithmetic not in ARITHMETIC:
+        raise InvalidInputError("arithmetic", f"one of {', '.join(ARITHMETIC)}", repr(arithmetic))
+    scale = resolve_scale(data, scale)
+    return Assumptions(samples, scale, non_negative, noise, hidden_share, arithmetic)
 
 
 def _search(
@@ -209,6 +222,7 @@ def _prove(
         findings.decomposition,
         findings.bounds,
         findings.noise_level,
+        given=given,
         level=evidence,
         seed=seed,
         deadline=deadline,

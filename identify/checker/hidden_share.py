@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .bounds import ordered, weighted_jacobian
+from .bounds import weighted_jacobian
 from .case import Case
 from .outcome import FloatArray, NotCheckableError, agrees, check_possible, finite, require
 from .reading.report import Row
-from .terms import samples_of
+from .terms import samples_of, sorted_terms
 from .ties import tie_equations, tie_slopes
 
 HIDDEN_SHARE = 0.1
@@ -41,7 +41,7 @@ def _median(case: Case) -> float:
         f"{unknowns} unknowns are too many to say what a further sample could hide",
     )
     case.in_time()
-    terms, signs = ordered(case)
+    terms, signs = sorted_terms(case)
     matrix = weighted_jacobian(case)
     level = 10.0 * case.noise
     if _tied(case):

@@ -107,6 +107,7 @@ def check_assumptions(case: Case) -> tuple[str, str]:
         "(--scale margin)": "" if assumed.scale == "margin" else None,
         "(--non-negative)": "" if assumed.non_negative else None,
         "(--noise)": None if assumed.noise is None else f"{assumed.noise:g}",
+        "(--arithmetic)": assumed.arithmetic,
         "(--loss)": None if assumed.loss is None else assumed.loss,
         "(--hidden-share)": None if share in (None, HIDDEN_SHARE) else f"{share:g}",
     }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .bounds import expected_bounds
+from .bounds import expected_bounds, stated_bounds
 from .case import NOISE_FLOOR, Case
 from .outcome import (
     FLOAT,
@@ -150,8 +150,8 @@ def _tie(case: Case) -> Tie:
 
 
 def _measure(case: Case) -> Tie:
-    bounds = case.report.bounds
-    if bounds is None or None in bounds:
+    bounds = stated_bounds(case)
+    if bounds is None:
         raise NotCheckableError("there are no error bounds to propagate")
     found, data = samples_of(case), case.data
     lifted = data.lift(found.samples)
@@ -160,9 +160,8 @@ def _measure(case: Case) -> Tie:
     outputs = inner**data.degree @ heights
     slopes = (data.scales * inner ** (data.degree - 1)) @ data.points
     norms = np.linalg.norm(lifted, axis=1)
-    relative = np.array(bounds, dtype=np.float64)
     bulk = np.abs(inner) ** data.degree @ np.abs(heights)
-    error = np.linalg.norm(slopes, axis=1) * norms * relative
+    error = np.linalg.norm(slopes, axis=1) * bounds
     error = error + 10.0 * (data.degree + 1) * case.noise * bulk
     if data.source == "kkt":
         values, widths = np.log(np.abs(outputs)), error / np.abs(outputs)
@@ -170,9 +169,9 @@ def _measure(case: Case) -> Tie:
         labels = np.sign(found.coefficients) * (-1.0 if data.source == "gradient" else 1.0)
         margins = labels * (outputs + data.offset)
         values = np.log(np.abs(found.coefficients)) + np.logaddexp(0.0, margins)
-        widths = error + data.degree * expected_bounds(case)[0][1]
+        widths = error + data.degree * expected_bounds(case)[0].terms
         if case.certificate.assumed.scale == "bias":
-            widths = widths + data.degree * relative * norms
+            widths = widths + data.degree * bounds / norms
     check_possible(
         bool(np.isfinite(values).all() and np.isfinite(widths).all()), "the tie is not finite"
     )
@@ -181,7 +180,7 @@ def _measure(case: Case) -> Tie:
         # The derivative of the loss itself, of its sum or of its mean.
         aims = (0.0, -float(np.log(len(values))))
         factor = any(bool(np.all(np.abs(values - aim) <= widths)) for aim in aims)
-    return Tie(values, widths, _classes(case, lifted, relative), factor)
+    return Tie(values, widths, _classes(case, lifted, bounds / norms), factor)
 
 
 def check_tie(case: Case) -> tuple[str, str]:

@@ -218,6 +218,7 @@ def recover(
                     samples=found.samples,
                     coefficients=found.coefficients,
                     error_bounds=found.error_bounds,
+                    absolute_bounds=found.absolute_bounds,
                 )
         something = bool(folder.written)
         if something and sheet.shape is not None:
@@ -264,6 +265,7 @@ def audit(
                 truth.samples,
                 truth.labels,
                 **search_arguments(given, assume, run),
+                arithmetic=assume.arithmetic.value,
                 count=assume.samples,
                 hidden_share=assume.hidden_share,
                 progress=show,

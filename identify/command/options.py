@@ -46,6 +46,17 @@ class ScaleName(StrEnum):
     BIAS = "bias"
 
 
+class ArithmeticName(StrEnum):
+    """The arithmetic in which the data were computed."""
+
+    AUTO = "auto"
+    EXACT = "exact"
+    FLOAT64 = "float64"
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
 class Format(StrEnum):
     """The form of what is printed."""
 
@@ -193,6 +204,13 @@ class AssumeOptions:
             rich_help_panel=_ASSUME,
         ),
     ] = HIDDEN_SHARE
+    arithmetic: Annotated[
+        ArithmeticName,
+        typer.Option(
+            help="Arithmetic that computed the data; auto: the format of the stored numbers.",
+            rich_help_panel=_ASSUME,
+        ),
+    ] = ArithmeticName.AUTO
 
     def check(self) -> None:
         """Refuse values out of range."""

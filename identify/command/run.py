@@ -39,6 +39,7 @@ def assess(
                 seed=run.seed,
                 evidence=evidence.value,
                 hidden_share=assume.hidden_share,
+                arithmetic=assume.arithmetic.value,
             )
     except KeyboardInterrupt:
         from identify.report.build import interrupted_report
@@ -53,6 +54,7 @@ def assess(
             non_negative=assume.non_negative,
             noise=assume.noise,
             hidden_share=assume.hidden_share,
+            arithmetic=assume.arithmetic.value,
         )
         return partial, True
     return report, False

@@ -43,14 +43,16 @@ def audit(
     progress: Callable[[str, float], None] | None = None,
     seed: int = 0,
     hidden_share: float = HIDDEN_SHARE,
+    arithmetic: str = "auto",
 ) -> AuditReport:
     """Audit a network against the samples that trained it.
 
     The multipliers solve g = sum_i b_i grad f(x_i) in the least-squares sense, with lambda_i =
     b_i y_i >= 0 for KKT with labels; the residual is evaluated anew by `TwoLayerNetwork.gradient`.
     A sample is active if |b_i| |grad f(x_i)|, its parallels included, is more than ten times the
-    noise level of the largest; the noise level is the largest of the residual, the rounding of the
-    weights, `noise` and 1e-13. Exposed are the samples that `assess_identifiability`, which sees
+    noise level of the largest and more than that level moves it, |row i of A^+| times the level;
+    the noise level is the largest of the residual, the rounding of the weights, `noise` and 1e-13.
+    Exposed are the samples that `assess_identifiability`, which sees
     the weights alone, recovers to a relative error below 0.1: of the direction without a hidden
     bias (the weights do not fix its length), of the sample itself with one. The bounds that it
     prints are compared, not used. Parallel samples count as one.
@@ -63,7 +65,7 @@ def audit(
         source: "kkt", "weight-decay", "gradient" or "fine-tuning".
         gradient, initial: for the two last sources.
         decay, loss: of the weight decay; without `decay` the b_i are in its units.
-        scale, non_negative, noise, time_limit, progress, seed, hidden_share: as in
+        scale, non_negative, noise, time_limit, progress, seed, hidden_share, arithmetic: as in
             `assess_identifiability`.
         count: the number of active samples that an attacker is taken to know.
 
@@ -99,18 +101,20 @@ def audit(
         scale,
         non_negative,
         noise,
-        left,
+        left if time_limit else time_limit,
         progress,
         seed,
-        "auto",
-        hidden_share,
+        hidden_share=hidden_share,
+        arithmetic=arithmetic,
     )
 
     level = max(fit.residual, data.rounding, noise or 0.0, 1e-13)
     quality = _quality(fit, report.noise_level)
     active = None
     if fit.unique and quality in ("exact", "approximate"):
-        floor = 10.0 * level * float(fit.contributions.max(initial=0.0))
+        largest = float(fit.contributions.max(initial=0.0))
+        # Where gradients are nearly dependent the data's error moves the multipliers by more.
+        floor = level * np.maximum(10.0 * largest, fit.sensitivities)
         strong = (fit.contributions > floor) & (fit.coefficients != 0.0)
         active = tuple(int(i) for i in np.flatnonzero(strong))
     parallel = _parallel(fit)
@@ -137,6 +141,8 @@ def audit(
                 f"the samples have norms {number(float(norms.min()))} to "
                 f"{number(float(norms.max()))}: the assumption of norm 1 is wrong"
             )
+    moved = level * np.abs(fit.coefficients) * fit.sensitivities
+    parts = np.where(fit.contributions > 0.0, fit.contributions, np.nan)
     lambdas = source == "kkt" and y is not None
     return AuditReport(
         source=source,
@@ -157,6 +163,7 @@ def audit(
         identifiability=report,
         notes=tuple(notes),
         seconds=time.monotonic() - started,
+        multiplier_bounds=moved / parts if fit.unique else np.full(len(x), np.nan),
     )
 
 

@@ -30,7 +30,7 @@ class HermiteData:
     `points` (m, D) with D = d, or d + 1 with a hidden bias; `rows` (m, D); `scales` (m,) equal to
     alpha a_j; `values` (m,) with p(u_j), or None; float64, all finite. `consistency` is the
     relative residual of the redundant equations (balance, or Euler's identity), None where the
-    source has none.
+    source has none. `point` says where fine-tuning is read, "midpoint" or "initial".
 
     Example:
         >>> import numpy as np
@@ -52,6 +52,7 @@ class HermiteData:
     decay: float | None = None
     initial: TwoLayerNetwork | None = None
     target: TwoLayerNetwork | None = None
+    point: str | None = None
 
     @property
     def has_bias(self) -> bool:
@@ -229,17 +230,19 @@ class HermiteData:
         initial: TwoLayerNetwork,
         final: TwoLayerNetwork,
         *,
-        point: str = "midpoint",
+        point: str = "auto",
         loss: str | None = None,
     ) -> HermiteData:
         """Hermite data of a fine-tuned pair, exact to first order in the movement.
 
         (w_j^T - w_j^0) = alpha a_j T(u_j^(alpha-1), .) + second order, with u_j the midpoint
-        (smaller constant for many small steps) or the initial weight (better for one step).
+        (smaller constant for many small steps) or the initial weight (exact for one step).
+        Euler's identity holds at the midpoint in the limit of small steps, where
+        |w_j|^2 - alpha a_j^2 does not move, and at the initial weight for one step.
 
         Args:
             initial, final: the networks before and after.
-            point: "midpoint" or "initial".
+            point: "midpoint", "initial", or "auto": the one that violates Euler's identity less.
             loss: as in `from_gradient`.
 
         Raises:
@@ -250,8 +253,14 @@ class HermiteData:
         _same_shapes(initial, final, "final network")
         if initial.degree != final.degree:
             raise InvalidInputError("degree", f"{initial.degree} in both files", final.degree)
-        if point not in ("midpoint", "initial"):
-            raise InvalidInputError("point", "'midpoint' or 'initial'", point)
+        if point not in ("auto", "midpoint", "initial"):
+            raise InvalidInputError("point", "'auto', 'midpoint' or 'initial'", point)
+        if point == "auto":
+            both = [
+                cls.from_fine_tuning(initial, final, point=name, loss=loss)
+                for name in ("midpoint", "initial")
+            ]
+            return min(both, key=lambda data: data.consistency or 0.0)
         rows = final.points - initial.points
         values = final.output_weight - initial.output_weight
         if not np.any(rows) and not np.any(values):
@@ -281,6 +290,7 @@ class HermiteData:
             loss=check_loss(loss),
             initial=initial,
             target=final,
+            point=point,
         )
 
 

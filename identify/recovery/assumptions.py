@@ -14,6 +14,7 @@ class Assumptions:
     """What the caller takes for granted: `scale` resolved to free, unit, margin or bias.
 
     `hidden_share` is the share of the data that a further sample may have unseen.
+    `arithmetic` is one of `identify.recovery.data_error.ARITHMETIC`.
     """
 
     samples: int | None
@@ -21,6 +22,7 @@ class Assumptions:
     non_negative: bool
     noise: float | None
     hidden_share: float = HIDDEN_SHARE
+    arithmetic: str = "auto"
 
 
 SCALES = ("auto", "unit", "margin", "bias")

@@ -21,6 +21,7 @@ from identify.interpolation.interpolate import (
 )
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.bounds import ErrorBounds, bound_errors
+from identify.recovery.data_error import data_error
 from identify.recovery.hidden_share import HiddenShare, hidden_share
 from identify.recovery.leftover import Leftover, leftover_residual
 from identify.recovery.samples import Samples, to_samples
@@ -234,7 +235,8 @@ def _finish(
         findings.linear_residual or 0.0,
         reduced.merge_residual,
     )
-    bounds = bound_errors(reduced, terms, signs, samples, found.residual, given.noise, level)
+    model = data_error(data, reduced, terms, signs, samples, given.arithmetic, findings.noise_level)
+    bounds = bound_errors(reduced, terms, signs, samples, found.residual, given.noise, level, model)
     tie = check_ties(data, samples, bounds, given.scale, findings.noise_level)
     count, left = leftover_residual(data, reduced, terms, signs)
     leftover: Leftover | None = None

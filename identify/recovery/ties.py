@@ -64,7 +64,7 @@ def check_ties(
     slopes = (data.degree * heights * inner ** (data.degree - 1)) @ network.points
     norms = np.linalg.norm(lifted, axis=1)
     bulk = np.abs(inner) ** data.degree @ np.abs(heights)
-    error = np.linalg.norm(slopes, axis=1) * norms * bounds.samples
+    error = np.linalg.norm(slopes, axis=1) * bounds.absolute
     error = error + 10.0 * (data.degree + 1) * noise_level * bulk
     if kind == "margin":
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -74,11 +74,12 @@ def check_ties(
         values = np.log(np.abs(found.coefficients)) + np.logaddexp(0.0, margins)
         widths = error + data.degree * bounds.terms
         if scale == "bias":
-            widths = widths + data.degree * bounds.samples * norms
+            # |d log b| = alpha |d last|/|last| <= alpha (|dz|/|z| + |dx|/|(x, 1)|).
+            widths = widths + data.degree * bounds.absolute / norms
     known = bool(np.all(np.isfinite(values)) and np.all(np.isfinite(widths)))
     gap = float(np.max(values - widths) - np.min(values + widths)) if known else np.inf
     tolerance = float(np.max(widths)) if known else np.inf
-    classes = sample_classes(data, lifted, bounds.samples + 10.0 * noise_level)
+    classes = sample_classes(data, lifted, bounds.judged + 10.0 * noise_level)
     factor = known and kind == "loss" and _known_factor(data, values, widths)
     count = int(classes.max()) + factor
     return Tie(

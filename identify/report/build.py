@@ -42,10 +42,12 @@ def build_report(
             coefficients=found.coefficients,
             error_bounds=findings.bounds.samples,
             residuals={"samples": findings.decomposition.residual},
+            absolute=findings.bounds.absolute,
         )
-    bounds = None
-    if recovery is not None:
-        bounds = tuple(float(b) if np.isfinite(b) else None for b in recovery.error_bounds)
+    bounds = absolute = allowed = None
+    if recovery is not None and findings.bounds is not None:
+        bounds, absolute = _listed(findings.bounds.samples), _listed(findings.bounds.absolute)
+        allowed = findings.bounds.data_error
     r = None if reduced is None else reduced.dimension
     settled = outcome.verdict is Verdict.GLOBALLY
     return IdentifiabilityReport(
@@ -63,14 +65,9 @@ def build_report(
         condition_number=None if linear is None else linear.condition_number,
         condition_method=None if linear is None else linear.condition_method,
         error_bounds=bounds,
-        assumptions=sentences.assumptions(
-            data,
-            given.samples,
-            given.scale,
-            given.non_negative,
-            given.noise,
-            given.hidden_share,
-        ),
+        absolute_bounds=absolute,
+        data_error=allowed,
+        assumptions=sentences.assumptions(data, given),
         caveats=sentences.caveats(data, findings, outcome.verdict),
         noise_level=findings.noise_level,
         problem={
@@ -96,6 +93,10 @@ def build_report(
         candidates=has_candidates(data, findings, outcome),
         covered=is_covered(data),
     )
+
+
+def _listed(bounds: FloatArray) -> tuple[float | None, ...]:
+    return tuple(float(b) if np.isfinite(b) else None for b in bounds)
 
 
 def _strengthen(outcome: Outcome, proofs: Proofs | None, settled: bool) -> tuple[str, ...]:
@@ -156,13 +157,16 @@ def interrupted_report(
     non_negative: bool = False,
     noise: float | None = None,
     hidden_share: float = HIDDEN_SHARE,
+    arithmetic: str = "auto",
 ) -> IdentifiabilityReport:
     """What is known without any work: an `undecided` report with its reason and the inputs.
 
     `stage` names what was interrupted after `seconds`; the other arguments are those of
     `assess_identifiability`. The cost is negligible.
     """
-    given = Assumptions(samples, resolve_scale(data, scale), non_negative, noise, hidden_share)
+    given = Assumptions(
+        samples, resolve_scale(data, scale), non_negative, noise, hidden_share, arithmetic
+    )
     known = Findings(noise_level=max(data.consistency or 0.0, data.rounding, noise or 0.0))
     during = f" while {stage}" if stage else ""
     return IdentifiabilityReport(
@@ -178,9 +182,7 @@ def interrupted_report(
         condition_number=None,
         condition_method=None,
         error_bounds=None,
-        assumptions=sentences.assumptions(
-            data, samples, given.scale, non_negative, noise, hidden_share
-        ),
+        assumptions=sentences.assumptions(data, given),
         caveats=(),
         noise_level=known.noise_level,
         problem={

@@ -125,7 +125,7 @@ def conditions(
             seen += "; the common factor is the known one"
         rows.append(Condition("tie", tie.holds, tie.tolerance, tie.spread, source=seen))
     if findings.bounds is not None:
-        worst = float(np.max([findings.bounds.samples, findings.bounds.terms]))
+        worst = float(np.max([findings.bounds.judged, findings.bounds.terms]))
         rows.append(
             Condition(
                 "error bounds",
@@ -181,15 +181,22 @@ def _proved(proofs: Proofs | None) -> list[Condition]:
                 "enclosure",
                 True if proofs.enclosed else None,
                 BOUND_LIMIT,
-                float(np.max(box.relative)) if proofs.enclosed else None,
+                proofs.largest if proofs.enclosed else None,
                 Evidence.PROVED_INTERVAL if proofs.enclosed else Evidence.NUMERICAL,
                 "relative size of the box with exactly one solution for all data within "
                 f"{box.radius:.1e}"
                 if proofs.enclosed
-                else box.reason,
+                else _unenclosed(proofs, box.reason),
             )
         )
     return rows
+
+
+def _unenclosed(proofs: Proofs, reason: str) -> str:
+    """Why an enclosure does not count."""
+    if proofs.sizes is not None and not np.all(np.isfinite(proofs.sizes)):
+        return "f is not separated from 0 over the box of a term, so that no length is proved"
+    return reason
 
 
 def residuals(data: HermiteData, findings: Findings) -> dict[str, Residual]:

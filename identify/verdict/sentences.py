@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from identify.hermite.data import HermiteData
 from identify.hermite.reduction import ReducedData
 from identify.records import TrainingSet, Verdict
+from identify.recovery.assumptions import Assumptions
+from identify.recovery.data_error import roundings
 from identify.recovery.hidden_share import HIDDEN_SHARE, HiddenShare
 
 if TYPE_CHECKING:
@@ -131,15 +133,9 @@ def symmetries(degree: int, scale: str, non_negative: bool) -> tuple[str, ...]:
     return tuple(rows)
 
 
-def assumptions(
-    data: HermiteData,
-    samples: int | None,
-    scale: str,
-    non_negative: bool,
-    noise: float | None,
-    hidden_share: float = HIDDEN_SHARE,
-) -> tuple[str, ...]:
+def assumptions(data: HermiteData, given: Assumptions) -> tuple[str, ...]:
     """What the verdict takes for granted."""
+    samples, scale, noise = given.samples, given.scale, given.noise
     rows = {
         "kkt": ["the weights are a KKT point of the max-margin problem, up to scale"],
         "weight-decay": ["the weights are stationary for loss + decay/2 |theta|^2, both layers"],
@@ -159,7 +155,7 @@ def assumptions(
         rows.append("the hidden bias fixes the scale: x_i enters as (x_i, 1)")
     if samples is not None:
         rows.append(f"exactly {samples} active samples (--samples)")
-    if non_negative:
+    if given.non_negative:
         rows.append("all entries of the samples are non-negative (--non-negative)")
     if noise is not None:
         rows.append(f"Gaussian noise of relative size {noise:g} in the data (--noise)")
@@ -170,11 +166,24 @@ def assumptions(
             f"the file states a rounding of {data.stated_rounding:.2g} in its metadata, more than "
             "the type of its numbers"
         )
-    if hidden_share != HIDDEN_SHARE:
+    if given.hidden_share != HIDDEN_SHARE:
         rows.append(
-            f"a further sample may carry {hidden_share:g} of the data unseen (--hidden-share)"
+            f"a further sample may carry {given.hidden_share:g} of the data unseen (--hidden-share)"
         )
+    rows.append(_arithmetic(data, given.arithmetic))
     return tuple(rows)
+
+
+def _arithmetic(data: HermiteData, arithmetic: str) -> str:
+    """How the data are taken to have been rounded."""
+    if arithmetic == "exact":
+        return "weights taken as exact, and so the arithmetic behind the data: exact (--arithmetic)"
+    unit = roundings(data, arithmetic)
+    words = "the stored numbers, auto" if arithmetic == "auto" else arithmetic
+    return (
+        f"data computed in the arithmetic of {words}, to {unit.products:.1e}, with weights rounded "
+        f"to {unit.weights:.1e} (--arithmetic)"
+    )
 
 
 def caveats(data: HermiteData, findings: Findings, verdict: Verdict) -> tuple[str, ...]:

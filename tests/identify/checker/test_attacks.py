@@ -160,6 +160,9 @@ def test_what_only_a_tie_supports_is_numerical(tmp_path):
     report["assumptions"] = [line for line in report["assumptions"] if "--samples" not in line]
     assert claim(copy.deepcopy(report), files, "evidence").outcome == "refuted"
     report["evidence"] = "numerical"
+    place = next(i for i, row in enumerate(report["conditions"]) if row["name"] == "redundancy")
+    assert claim(copy.deepcopy(report), files, "conditions").outcome == "refuted"
+    report["conditions"][place]["evidence"] = "numerical"
     assert outcome(sign(report), files) == "confirmed"
 
 
