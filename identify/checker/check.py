@@ -49,8 +49,8 @@ NOTES = (
 """What is written for readers: only its types are checked."""
 UNCLAIMED = (
     "spans_input_space", "evidence", "conditions", "residuals", "redundant_equations",
-    "error_bounds", "absolute_bounds", "data_error", "noise_level", "problem.span_dimension", "problem.unknowns", "problem.rank",
-    "certificate",
+    "error_bounds", "absolute_bounds", "data_error", "noise_level", "problem.span_dimension",
+    "problem.unknowns", "problem.rank", "certificate",
 )  # fmt: skip
 """What a verdict without a claim leaves unchecked."""
 UNCONFIRMED = 4
@@ -129,7 +129,7 @@ def _not_checked(report: Report, case: Case | None) -> tuple[str, ...]:
         names += UNCLAIMED
     elif certificate is not None and certificate.enclosure is not None:
         names.append("certificate.enclosure.precision")
-    if report.bounds is None and report.verdict not in ("undecided", "locally"):
+    if report.verdict == "nonidentifiable" and None in (report.bounds or (None,)):
         names += ["absolute_bounds", "data_error"]
     return (*names, *(case.not_checked if case is not None else ()))
 
