@@ -35,7 +35,7 @@ def product(left: flint.arb_mat, right: flint.arb_mat, tick: Tick = untimed) -> 
     """
     tick(0.0)
     # About a second on a slow machine; a rule of the sizes alone, for the radii depend on it.
-    height = max(16, min(_ROWS, _WORK // right.nrows() ** 2))
+    height = min(_ROWS, max(16, _WORK // right.nrows() ** 2))
     if left.nrows() <= height or right.ncols() < 2:
         return left * right
     lines, seconds = left.tolist(), 0.0
