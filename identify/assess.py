@@ -9,7 +9,7 @@ from identify.alternatives.pairs import search_sets
 from identify.errors import InvalidInputError, NotDeterminedError
 from identify.hermite.data import HermiteData
 from identify.proofs.prove import LEVELS, Proofs, prove
-from identify.records import Evidence, Recovery, Scope, TrainingSet, Verdict
+from identify.records import Recovery, Scope, TrainingSet, Verdict
 from identify.recovery.assumptions import Assumptions, resolve_scale
 from identify.recovery.measure import Findings, Progress, measure
 from identify.report.build import build_report
@@ -78,7 +78,8 @@ def assess_identifiability(
     findings = measure(data, given, seed=seed, deadline=deadline, progress=progress)
     outcome = judge(data, given, findings)
     sets: tuple[TrainingSet, ...] = ()
-    if outcome.verdict is Verdict.UNDECIDED and outcome.searchable:
+    searched = outcome.verdict is Verdict.UNDECIDED and outcome.searchable
+    if searched:
         found = _search(data, given, findings, seed, deadline, progress)
         if found is not None:
             sets = found
@@ -102,7 +103,7 @@ def assess_identifiability(
         outcome = Outcome(Verdict.UNDECIDED, reason, None)
         sets = ()
     seconds = time.monotonic() - started
-    return build_report(data, given, findings, outcome, sets, proofs, seed, seconds)
+    return build_report(data, given, findings, outcome, sets, proofs, seed, seconds, searched)
 
 
 def recover_samples(
@@ -211,11 +212,7 @@ def _weigh(outcome: Outcome, proofs: Proofs, evidence: str) -> Outcome:
     if proofs.conflict is not None:
         reason = f"numerical evidence and proof disagree: {proofs.conflict}"
         return Outcome(Verdict.UNDECIDED, reason, None)
-    wanted = {
-        "exact": (Evidence.PROVED_EXACT,),
-        "interval": (Evidence.PROVED_EXACT, Evidence.PROVED_INTERVAL),
-    }
-    if evidence in wanted and proofs.level not in wanted[evidence]:
+    if not proofs.reaches(evidence):
         missing = "; ".join(proofs.strengthen) or "a condition is numerical"
         reason = (
             f"--evidence {evidence} is not reached: {missing}. By numerical evidence alone it "

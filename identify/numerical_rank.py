@@ -70,7 +70,9 @@ def row_space(rows: FloatArray, threshold: float, seed: int) -> tuple[FloatArray
         _, values, right = scipy.linalg.svd(triangle.T, check_finite=False)
         right = right @ across.T
         decision = decide_rank(values, max(threshold, GAP * tail / float(values[0])), tail)
-        if decision.clear and decision.rank < width - 4:
+        # A sample between the threshold and the remainder may not pass for noise.
+        noise = np.all(values[decision.rank :] <= threshold * values[0])
+        if decision.clear and noise and decision.rank < width - 4:
             return np.ascontiguousarray(right[: decision.rank].T), decision
         width *= 2
     _, values, right = scipy.linalg.svd(rows, full_matrices=False, check_finite=False)

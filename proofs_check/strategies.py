@@ -62,9 +62,6 @@ def present(kinds: tuple[str, ...] = KINDS) -> tuple[str, ...]:
     return kinds
 
 
-_present = present
-
-
 def draw_samples(kind: str, count: int, dimension: int, seed: int) -> FloatArray:
     """Linearly independent samples (count, dimension) of a kind, count <= dimension.
 

@@ -69,11 +69,6 @@ class ImageData:
         """The images as rows (n, D), mean removed: what the network sees."""
         return self.images.reshape(len(self.images), -1) - self.mean
 
-    @property
-    def is_image(self) -> bool:
-        """Whether a sample has rows and columns."""
-        return len(self.image_shape) > 1
-
     def describe(self) -> dict[str, Any]:
         """JSON-ready record: name, counts, choices, and a hash of samples and labels."""
         digest = hashlib.sha256(np.ascontiguousarray(self.samples, dtype="<f8").tobytes())

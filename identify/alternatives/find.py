@@ -24,6 +24,7 @@ from identify.recovery.assumptions import resolve_scale
 
 if TYPE_CHECKING:
     from identify.recovery.assumptions import Assumptions
+    from identify.recovery.measure import Findings
 
 FITS = 1e-2
 """Largest relative residual at which given data count as an explanation of the weights."""
@@ -58,6 +59,7 @@ def find_alternative(
     seed: int = 0,
     time_limit: float | None = None,
     progress: Progress | None = None,
+    findings: Findings | None = None,
 ) -> tuple[TrainingSet, ...]:
     """Training sets that explain the same weights: two different ones, or none.
 
@@ -76,6 +78,8 @@ def find_alternative(
         seed: of every random choice.
         time_limit: seconds for the search.
         progress: called with a stage name and a share in [0, 1].
+        findings: of a report on the same data under the same assumptions, not to be measured
+            again.
 
     Returns:
         Two sets, or an empty tuple where none were found, which proves nothing.
@@ -102,7 +106,8 @@ def find_alternative(
         raise InvalidInputError("samples", "at least 1", samples, "leave it out if unknown")
     given = Assumptions(samples, resolve_scale(data, scale), non_negative, noise)
     deadline = None if time_limit is None else time.monotonic() + time_limit
-    findings = measure(data, given, seed=seed, deadline=deadline, progress=progress)
+    if findings is None:
+        findings = measure(data, given, seed=seed, deadline=deadline, progress=progress)
     if start is not None:
         return _from_start(data, start, findings.noise_level, given, seed)
     if findings.reduced is None or findings.linear is None:

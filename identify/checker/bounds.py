@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import exp, lgamma, log
 
 import numpy as np
 
 from .arithmetic.least_squares import spectral_norm
+from .arithmetic.timed import InTime, always, triangle
 from .case import Case
 from .outcome import (
     FLOAT,
@@ -38,6 +40,7 @@ def check_bounds(case: Case) -> tuple[str, str]:
     assert row is not None
     if None in bounds:
         require(report.verdict != "globally", "a sample has no error bound")
+        require(set(bounds) == {None}, "some samples have a bound and others none")
         try:
             expected_bounds(case)
         except NotCheckableError as error:
@@ -53,36 +56,53 @@ def check_bounds(case: Case) -> tuple[str, str]:
         row.found >= 0.999 * largest,
         f"the condition says {row.found:.3g} where the largest bound is {largest:.3g}",
     )
-    lowest, kind = expected_bounds(case, 1.0 / 8.0)
-    highest, _ = expected_bounds(case, 8.0)
-    worst = [float(max(map(np.max, part))) for part in (lowest, highest)]
-    for said, low, high in (
-        (stated, lowest[0], highest[0]),
-        (np.array([row.found]), np.array(worst[:1]), np.array(worst[1:])),
-    ):
-        require(
-            bool(np.all(said >= 0.95 * low))
-            and (kind != EXACT or bool(np.all(said <= 1.05 * high))),
-            f"{said.max():.3g} where terms and data give {low.max():.3g} to {high.max():.3g}",
-        )
+    ranges = [
+        expected_bounds(case, 1.0 / 8.0),
+        expected_bounds(case, careful=True),
+        expected_bounds(case, 8.0),
+    ]
+    kind = ranges[0][1]
+    (lowest, own, highest), found = ([part[0] for part, _ in ranges], np.array([row.found]))
+    worst = [np.array([max(map(np.max, part))]) for part, _ in ranges]
+    _check_range(case, "error_bounds", stated, (lowest, own, highest), kind)
+    _check_range(case, "conditions.error bounds.found", found, worst, kind)
+    if report.verdict == "globally":
+        check_possible(float(worst[2][0]) < BOUND_LIMIT, "rounding errors decide the bounds")
     check_possible(kind != WEAK, f"{case.r**2} unknowns are too many for the error bounds")
     return FLOAT, f"the largest is {largest:.1e}" + ("" if kind == EXACT else ", and no smaller")
 
 
-def expected_bounds(case: Case, blur: float = 1.0) -> tuple[tuple[FloatArray, FloatArray], str]:
+def _check_range(
+    case: Case, field: str, said: FloatArray, limits: Sequence[FloatArray], kind: str
+) -> None:
+    """Bounds are those expected; between the outer limits rounding errors decide them."""
+    low, own, high = limits
+    above = kind != EXACT
+    require(
+        bool(np.all(said >= 0.95 * low)) and (above or bool(np.all(said <= 1.05 * high))),
+        f"{said.max():.3g} where terms and data give {low.max():.3g} to {high.max():.3g}",
+    )
+    if not (np.all(said >= 0.95 * own) and np.all(said <= 1.05 * own)):
+        case.not_checked[field] = None
+
+
+def expected_bounds(
+    case: Case, blur: float = 1.0, *, careful: bool = False
+) -> tuple[tuple[FloatArray, FloatArray], str]:
     """Bounds of samples and of terms, relative, and whether a report's are these or above them.
 
     |J_i^+| e with e from the residual, at least the data level; the part off V; second order.
     `blur` multiplies the part of the rows outside V where it is no more than rounding errors.
+    Residuals are those stated; a `careful` bound takes none below what is found.
     """
     found, merged, r = samples_of(case), case.merged, case.r
-    level = data_level(case, blur)
+    level = data_level(case, blur, careful=careful)
     norms = np.linalg.norm(found.samples, axis=1)
     outside = _off_span(case, level, blur)
     if r == 1:
         relative = np.maximum(outside * found.stretch / norms, 8.0 * _UNIT)
         return (relative, np.array([max(level, _UNIT)])), EXACT
-    share, plain = data_error(case, blur)
+    share, plain = data_error(case, blur, careful=careful)
     error = share * merged.size
     if "movements" not in case.kept:
         case.kept["movements"] = _movements(case, found)
@@ -102,11 +122,12 @@ def expected_bounds(case: Case, blur: float = 1.0) -> tuple[tuple[FloatArray, Fl
     return (relative, terms), kind
 
 
-def data_level(case: Case, blur: float = 1.0) -> float:
+def data_level(case: Case, blur: float = 1.0, *, careful: bool = False) -> float:
     """The size of the data's error, by everything that shows it."""
     known = case.report.residuals
     stated = known["balance"][0]
     return max(
+        max(case.data.consistency, case.kept.get("least", 0.0)) if careful else 0.0,
         # To the last digit as stated: at the level of rounding errors it decides the bounds.
         case.data.consistency if stated is None else stated,
         case.data.rounding,
@@ -124,22 +145,24 @@ def _lost(case: Case, blur: float) -> float:
     return blur * (lost if blur <= 1.0 else max(lost, 4.0 * _UNIT))
 
 
-def data_error(case: Case, blur: float = 1.0) -> tuple[float, float]:
+def data_error(case: Case, blur: float = 1.0, *, careful: bool = False) -> tuple[float, float]:
     """The error of the data that the bounds allow for, relative, and the part the residual shows.
 
     The residual shows the part in the k dimensions outside the range of the Jacobian: a share of
     chi-squared with k degrees of freedom.
     """
-    level, equations, unknowns = data_level(case, blur), case.merged.equations, case.r**2
+    level = data_level(case, blur, careful=careful)
+    equations, unknowns = case.merged.equations, case.r**2
     if case.r == 1:
         return max(level, _UNIT), 0.0
     residual = case.report.residuals["samples"][0]
     if equations <= unknowns or residual is None:
         raise NotCheckableError("there are as many unknowns as equations")
     spare = equations - unknowns
+    residual = max(residual, case.fit) if careful else residual
     plain = residual * float(np.sqrt(equations / spare))
-    careful = residual * float(np.sqrt(equations / chi_squared_quantile(spare)))
-    return max(min(careful, max(plain, 4.0 * level)), level, _UNIT), plain
+    cautious = residual * float(np.sqrt(equations / chi_squared_quantile(spare)))
+    return max(min(cautious, max(plain, 4.0 * level)), level, _UNIT), plain
 
 
 def first_order_bound(case: Case) -> float:
@@ -187,19 +210,19 @@ def _movements(case: Case, found: Samples) -> tuple[FloatArray, FloatArray, str]
         factor = case.degree * inner ** (case.degree - 1) * signs * merged.value_weights[:, None]
         extra = np.einsum("li,lb->lib", factor, merged.value_points).reshape(len(inner), r * r)
         matrix = np.vstack([matrix, extra])
-    blocks = inverse_blocks(matrix, r)
+    blocks = inverse_blocks(matrix, r, case.in_time)
     whole = np.array([_norms(block) for block in blocks])
     mapped = np.array([_norms(found.slopes[i] @ blocks[i]) for i in range(r)])
     return whole, mapped, EXACT if r * r <= _SAME_UNKNOWNS else ABOVE
 
 
-def inverse_blocks(matrix: FloatArray, r: int) -> FloatArray:
+def inverse_blocks(matrix: FloatArray, r: int, in_time: InTime = always) -> FloatArray:
     """The pseudo-inverse of a matrix of full column rank, up to a rotation: (n, r, n r)."""
     scale = np.linalg.norm(matrix, axis=0)
     check_possible(bool(np.all(scale > 0.0)), "the Jacobian is singular")
-    triangle = np.linalg.qr(finite(matrix / scale), mode="r")
-    check_possible(np.linalg.cond(triangle) < 1e12, "the Jacobian is singular")
-    inverse = np.linalg.inv(triangle) / scale[:, None]
+    upper = triangle(matrix / scale, in_time, squares=True)
+    check_possible(np.linalg.cond(upper) < 1e12, "the Jacobian is singular")
+    inverse = np.linalg.inv(upper) / scale[:, None]
     return np.asarray(inverse.reshape(-1, r, matrix.shape[1]))
 
 

@@ -15,6 +15,7 @@ from .outcome import (
     IntArray,
     NotCheckableError,
     RefutedError,
+    agrees,
     require,
 )
 from .reading.report import Certificate, Report
@@ -84,7 +85,8 @@ def predicted(points: FloatArray, terms: FloatArray, signs: FloatArray, degree: 
 class Case:
     """A report with its data: everything that several claims are checked against.
 
-    `deadline` is of time.monotonic; `kept` holds results that several claims need.
+    `deadline` is of time.monotonic; `kept` holds results that several claims need; `not_checked`
+    names the fields whose numbers rounding errors decide.
     """
 
     def __init__(self, report: Report, data: Data, deadline: float | None = None) -> None:
@@ -93,6 +95,18 @@ class Case:
         self.degree = data.degree
         self.deadline = deadline
         self.kept: dict[str, Any] = {}
+        self.not_checked: dict[str, None] = {}
+
+    def matches(
+        self, field: str, stated: float, own: float, tolerance: float, floor: float
+    ) -> bool:
+        """Whether two numbers agree; where both are at most `floor`, the field is not checked."""
+        if agrees(stated, own, tolerance):
+            return True
+        if not agrees(stated, own, tolerance, floor):
+            return False
+        self.not_checked[field] = None
+        return True
 
     def in_time(self, needed: float = 0.0) -> None:
         """Raise NotCheckableError if the time limit is past, or `needed` seconds would pass it."""

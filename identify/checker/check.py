@@ -4,7 +4,7 @@
 number that the verdict rests on. It shares no code with the verifier: this folder imports the
 standard library, numpy, safetensors and python-flint, and works wherever it is copied:
 
-    python -m checker REPORT.json MODEL [--gradient FILE] [--initial FILE]
+    python -m checker REPORT.json MODEL [--gradient FILE] [--initial FILE] [--require confirmed]
 """
 
 from __future__ import annotations
@@ -41,6 +41,19 @@ __all__ = ["CheckInputError", "CheckResult", "Claim", "check_report", "main"]
 Check = Callable[[Case], str | tuple[str, str]]
 _ROLES = {"gradient": "gradient", "fine-tuning": "initial"}
 """The second file of a source."""
+NOTES = (
+    "reason", "symmetries", "strengthen", "conditions.source", "condition_number",
+    "condition_method", "wording of assumptions", "caveats", "problem.distinct_neurons",
+    "problem.rank_method", "seed", "versions", "seconds",
+)  # fmt: skip
+"""What is written for readers: only its types are checked."""
+UNCLAIMED = (
+    "spans_input_space", "evidence", "conditions", "residuals", "redundant_equations",
+    "error_bounds", "noise_level", "problem.span_dimension", "problem.unknowns", "problem.rank",
+    "certificate",
+)  # fmt: skip
+"""What a verdict without a claim leaves unchecked."""
+UNCONFIRMED = 4
 
 
 def check_report(
@@ -67,7 +80,8 @@ def check_report(
             has begun is finished.
 
     Returns:
-        A `CheckResult`, whose claims have fixed names.
+        A `CheckResult`, whose claims have fixed names; `not_checked` names the fields that no
+        claim vouches for.
 
     Raises:
         CheckInputError: a report or file that cannot be read, with one line.
@@ -101,7 +115,20 @@ def check_report(
             found[name] = decide(name, how, partial(check, case))
     found["scope"] = decide("scope", "exact", lambda: _scope(content))
     found["verdict"] = _verdict(content, found)
-    return CheckResult(tuple(found.values()))
+    return CheckResult(tuple(found.values()), _not_checked(content, case))
+
+
+def _not_checked(report: Report, case: Case | None) -> tuple[str, ...]:
+    """The fields that no claim vouches for."""
+    names = list(NOTES)
+    certificate = report.certificate
+    if certificate is not None and certificate.assumed.decay is not None:
+        names.append("certificate.assumed.decay")
+    if report.verdict in ("undecided", "locally"):
+        names += UNCLAIMED
+    elif certificate is not None and certificate.enclosure is not None:
+        names.append("certificate.enclosure.precision")
+    return (*names, *(case.not_checked if case is not None else ()))
 
 
 def _read_files(
@@ -176,9 +203,8 @@ def _checks(report: Report, found: Mapping[str, Claim]) -> list[tuple[str, str, 
 
 
 def _evidence(case: Case) -> str:
-    """The evidence of the report as a whole is the weakest that the verdict rests on."""
+    """The report names the weakest evidence for the rank, the samples and their number."""
     stated, own = case.report.evidence, overall_evidence(case)
-    require(stated is not None, "the report does not name its evidence")
     require(stated == own, f"the certificate holds a proof of level {own}, not {stated}")
     return f"{own}, as the certificate has it"
 
@@ -214,8 +240,9 @@ def _verdict(report: Report, found: Mapping[str, Claim]) -> Claim:
         return Claim("verdict", OPEN, how, "no certificate of a local verdict is known")
     optional = {"residuals"}
     if report.verdict == "globally":
+        by_value = report.certificate is not None and report.certificate.rank is None
         proved = found["rank"].holds or (
-            found["singular value"].holds and report.evidence == "proved_interval"
+            found["singular value"].holds and by_value and report.evidence == "proved_interval"
         )
         if not proved:
             detail = f"no proof that the rank is full: {found['rank'].detail}"
@@ -240,7 +267,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the claims of a report: 0, or 3 if one is refuted, or 2 for unusable input."""
+    """Print the claims of a report: 0; 3 if one is refuted; 2 for unusable input; 4 if required."""
     parser = _Parser(prog="checker", description="Redo the proofs of a report.")
     parser.add_argument("report")
     parser.add_argument("model")
@@ -248,11 +275,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.add_argument(option)
     parser.add_argument("--degree", type=int)
     parser.add_argument("--time-limit", type=float)
-    given = parser.parse_args(argv)
+    parser.add_argument("--require", choices=[CONFIRMED])
+    given = vars(parser.parse_args(argv))
+    required = given.pop("require")
     try:
-        result = check_report(**vars(given))
+        result = check_report(**given)
     except CheckInputError as error:
         print(error, file=sys.stderr)
         return 2
     print(result)
-    return 3 if result.outcome == REFUTED else 0
+    return exit_code(result, required=required is not None)
+
+
+def exit_code(result: CheckResult, *, required: bool) -> int:
+    """3 if a claim is refuted, 4 if the verdict has to be confirmed and is not, else 0."""
+    if result.outcome == REFUTED:
+        return 3
+    return UNCONFIRMED if required and result.outcome != CONFIRMED else 0

@@ -11,12 +11,12 @@ interior of the box Z, every choice of data has exactly one solution in Z (Krawc
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import flint
 import numpy as np
 
+from .arithmetic.timed import InTime, always, inverse, product
 from .bounds import inverse_blocks
 from .case import Case
 from .outcome import (
@@ -37,10 +37,6 @@ _WORK = 3e11
 _SECONDS = 4e-10
 BALLS = "ball arithmetic"
 Balls = list[flint.arb]
-
-
-def _always() -> None:
-    """There is time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +133,7 @@ def _check_conditions(case: Case, box: Enclosure) -> None:
     if len(case.neurons) * r**3 > 60_000_000:
         raise NotCheckableError("the Jacobian is too large to recompute the condition numbers")
     matrix = jacobian(listed.points, box.centres, signs, case.degree)
-    blocks = inverse_blocks(np.repeat(listed.weights, r)[:, None] * matrix, r)
+    blocks = inverse_blocks(np.repeat(listed.weights, r)[:, None] * matrix, r, case.in_time)
     size = float(np.linalg.norm(listed.sides))
     for i in range(r):
         own = float(np.linalg.norm(blocks[i], 2)) * size / float(np.linalg.norm(box.centres[i]))
@@ -230,7 +226,7 @@ def box_balls(box: Enclosure) -> list[list[flint.arb]]:
     ]
 
 
-def krawczyk(system: System, box: Enclosure, in_time: Callable[[], None] = _always) -> str:
+def krawczyk(system: System, box: Enclosure, in_time: InTime = always) -> str:
     """Empty if the test succeeds, else why not; RefutedError if some data have no solution in it.
 
     The inverse Y is that of the Jacobian at the centre; any Y would do.
@@ -240,34 +236,32 @@ def krawczyk(system: System, box: Enclosure, in_time: Callable[[], None] = _alwa
     middle = [[flint.arb(c) for c in line] for line in box.centres.tolist()]
     spread = (system.size * flint.arb(box.radius)).abs_upper()
     pivots = [divmod(pivot, r) for pivot in box.pivots.tolist()]
-    wide = _pivot_jacobian(system, pivots, terms)
-    in_time()
-    centre = flint.arb_mat(_pivot_jacobian(system, pivots, middle).mid())
-    in_time()
+    wide = _pivot_jacobian(system, pivots, terms, in_time)
+    centre = flint.arb_mat(_pivot_jacobian(system, pivots, middle, in_time).mid())
     try:
-        inverse = centre.inv().mid()
+        near = inverse(centre, in_time).mid()
     except ZeroDivisionError:
         return "the Jacobian of the pivot equations is singular"
     values = {j: evaluate(system, j, middle) for j in {j for j, _ in pivots}}
     centred = flint.arb_mat([[values[j][a]] for j, a in pivots])
     radii = [flint.arb(rad) for line in box.radii.tolist() for rad in line]
-    in_time()
-    steps = inverse * centred
+    in_time(0.0)
+    steps = near * centred
     # The part of K that depends on the place in the box, and the part that depends on the data.
-    product = inverse * wide
-    in_time()
+    left = product(near, wide, in_time)
     for i in range(r * r):
-        product[i, i] -= 1
-    rest = product * flint.arb_mat([[flint.arb(0, rad)] for rad in radii])
+        left[i, i] -= 1
+    rest = left * flint.arb_mat([[flint.arb(0, rad)] for rad in radii])
     ball = flint.arb(0, spread)
-    noise = inverse * flint.arb_mat([[ball] for _ in radii])
+    noise = near * flint.arb_mat([[ball] for _ in radii])
     inside = True
     for i, radius in enumerate(radii):
+        in_time(0.0)
         deviation = rest[i, 0] - steps[i, 0] + noise[i, 0]
         if not deviation.abs_upper() < radius:
             inside = False
             # Data at one end of their range push the solution of this coordinate out of the box.
-            push = _reach(inverse, i) * spread.lower()
+            push = _reach(near, i) * spread.lower()
             far = abs(steps[i, 0].mid()) + push - steps[i, 0].rad() - rest[i, 0].abs_upper()
             if far.lower() > radius:
                 raise RefutedError(
@@ -285,11 +279,12 @@ def _reach(inverse: flint.arb_mat, i: int) -> flint.arb:
 
 
 def _pivot_jacobian(
-    system: System, pivots: list[tuple[int, int]], terms: list[Balls]
+    system: System, pivots: list[tuple[int, int]], terms: list[Balls], in_time: InTime = always
 ) -> flint.arb_mat:
     slopes = {j: _slopes(system, j, terms) for j in {j for j, _ in pivots}}
     lines = []
     for j, a in pivots:
+        in_time(0.0)
         line: Balls = []
         for (high, low), term in zip(slopes[j], terms, strict=True):
             factor = low * term[a]
@@ -300,7 +295,7 @@ def _pivot_jacobian(
     return flint.arb_mat(lines)
 
 
-def _check_others(system: System, box: Enclosure, in_time: Callable[[], None] = _always) -> None:
+def _check_others(system: System, box: Enclosure, in_time: InTime = always) -> None:
     """No equation that is no pivot excludes the box: its range over box and data contains 0."""
     r = len(box.centres)
     terms = box_balls(box)
@@ -311,7 +306,7 @@ def _check_others(system: System, box: Enclosure, in_time: Callable[[], None] = 
     for j in range(len(system.points)):
         if all(j * r + a in pivots for a in range(r)):
             continue
-        in_time()
+        in_time(0.0)
         centred = evaluate(system, j, middle)
         shifts = [flint.arb(0)] * r
         for (high, low), term, move in zip(_slopes(system, j, terms), terms, moves, strict=True):

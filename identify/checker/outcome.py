@@ -73,13 +73,22 @@ class Claim:
 class CheckResult:
     """Every claim of a report with its outcome; `str()` gives a plain table.
 
+    `not_checked` names the fields that no claim vouches for: notes, and numbers that rounding
+    errors decide.
+
     Example:
-        >>> print(CheckResult((Claim("verdict", "refuted", "hash", "the digest differs"),)))
+        >>> claim = Claim("verdict", "refuted", "hash", "the digest differs")
+        >>> print(CheckResult((claim,), ("reason",)))
         verdict  refuted  hash  the digest differs
+        not checked: reason
         outcome: refuted
     """
 
     claims: tuple[Claim, ...]
+    not_checked: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "not_checked", tuple(map(printable, self.not_checked)))
 
     @property
     def outcome(self) -> str:
@@ -101,7 +110,11 @@ class CheckResult:
             {"name": c.name, "outcome": c.outcome, "how": c.how, "detail": c.detail}
             for c in self.claims
         ]
-        return {"outcome": self.outcome, "claims": rows}
+        return {
+            "outcome": self.outcome,
+            "claims": rows,
+            "not_checked": list(self.not_checked),
+        }
 
     def __str__(self) -> str:
         cells = [(c.name, c.outcome, c.how, c.detail) for c in self.claims]
@@ -110,7 +123,10 @@ class CheckResult:
             "  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True))
             for row in cells
         ]
-        return "\n".join([*(line.rstrip() for line in lines), f"outcome: {self.outcome}"])
+        lines = [line.rstrip() for line in lines]
+        if self.not_checked:
+            lines.append(f"not checked: {', '.join(self.not_checked)}")
+        return "\n".join([*lines, f"outcome: {self.outcome}"])
 
 
 class NotCheckableError(Exception):

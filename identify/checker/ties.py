@@ -12,7 +12,6 @@ from .outcome import (
     FLOAT,
     FloatArray,
     NotCheckableError,
-    agrees,
     check_possible,
     require,
 )
@@ -64,7 +63,7 @@ def tie_equations(case: Case) -> int:
 def _check_width(case: Case, stated: float) -> None:
     width = float(_tie(case).widths.max())
     require(
-        agrees(stated, width, 0.1, _SMALL),
+        case.matches("conditions.tie.required", stated, width, 0.1, _SMALL),
         f"the bounds allow {width:.2e}, the report says {stated:.2e}",
     )
 
@@ -118,13 +117,14 @@ def check_tie(case: Case) -> tuple[str, str]:
     assert row.found is not None
     assert row.required is not None
     tie = _tie(case)
+    floor = max(10.0 * NOISE_FLOOR, 10.0 * case.noise)
     spread, width = float(np.ptp(tie.values)), float(tie.widths.max())
     require(
         tie.gap <= 0.0 or case.report.verdict != "globally",
         f"the values differ by {spread:.1e}, the bounds allow {width:.1e}",
     )
     require(
-        agrees(row.found, spread, 0.05, max(10.0 * NOISE_FLOOR, 10.0 * case.noise)),
+        case.matches("conditions.tie.found", row.found, spread, 0.05, floor),
         f"the values differ by {spread:.2e}, the report says {row.found:.2e}",
     )
     _check_width(case, row.required)

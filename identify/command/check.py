@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,12 @@ from identify.command.options import Format, LogOptions, ModelOptions, RunOption
 from identify.command.output import Log, say_error
 
 UNUSABLE = 2
-REFUTED = 3
+
+
+class RequireName(StrEnum):
+    """What a check may be asked to end with."""
+
+    CONFIRMED = "confirmed"
 
 
 def check(
@@ -23,13 +29,17 @@ def check(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="The network: .safetensors or .npz.")
     ],
+    require: Annotated[
+        RequireName | None,
+        typer.Option(help="End with exit code 4 unless the verdict is confirmed."),
+    ] = None,
     source: SourceOptions,
     layout: ModelOptions,
     run: RunOptions,
     log: LogOptions,
 ) -> int:
     """Redo every proof of a report without the code that made it."""
-    from identify.checker.check import check_report
+    from identify.checker.check import check_report, exit_code
     from identify.checker.outcome import CheckInputError
 
     told = Log(verbose=log.verbose, quiet=log.quiet)
@@ -52,4 +62,4 @@ def check(
         print(json.dumps(result.to_dict(), indent=2, allow_nan=False), flush=True)
     else:
         print(result, flush=True)
-    return REFUTED if result.outcome == "refuted" else 0
+    return exit_code(result, required=require is not None)

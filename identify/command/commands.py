@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -262,17 +263,25 @@ def alternatives(
             check_dimension(truth.samples, data.network.dimension, start)
         sheet = Sheet.from_options(ImageOptions(), data.network.dimension)
         told = _log(log)
+        started = time.monotonic()
         report, interrupted = assess(data, assume, run, told, EvidenceName.NUMERICAL)
         sets = report.alternatives
-        if not interrupted and (truth is not None or not sets):
+        # One search a command, within one time limit.
+        left = None if run.time_limit is None else run.time_limit + started - time.monotonic()
+        wanted = truth is not None or not (report.searched or (left is not None and left <= 0.0))
+        if not interrupted and wanted:
+            arguments = search_arguments(data, assume, run)
+            if left is not None:
+                arguments["time_limit"] = max(left, 1e-3)
             try:
                 with told.progress() as show:
                     sets = find_alternative(
                         data.network,
                         start=truth,
-                        **search_arguments(data, assume, run),
+                        **arguments,
                         samples=assume.samples,
                         progress=show,
+                        findings=report.findings,
                     )
             except KeyboardInterrupt:
                 interrupted = True

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from identify.arrays import FloatArray
 from identify.errors import InvalidInputError
+from identify.proofs.timed import Tick, inverse, product, triangle, untimed
 
 IntArray = npt.NDArray[np.int64]
 LOWEST = 53
@@ -121,10 +122,15 @@ class BallEquations:
         self.ball_rhs = flint.arb_mat(k, r, [flint.arb(side, self.rhs_radius) for side in sides])
 
     def over(
-        self, centres: FloatArray, radii: FloatArray | None = None, *, data: bool = True
+        self,
+        centres: FloatArray,
+        radii: FloatArray | None = None,
+        *,
+        data: bool = True,
+        tick: Tick = untimed,
     ) -> Field:
         """The equations over the box centres +- radii; `data=False` takes the data as exact."""
-        return Field(self, centres, radii, data)
+        return Field(self, centres, radii, data, tick)
 
     def jacobian(self, terms: FloatArray) -> FloatArray:
         """Dense float64 Jacobian at the middle of the data, shape (k r, r r)."""
@@ -138,20 +144,23 @@ class BallEquations:
         result: FloatArray = matrix.reshape(self.count * r, self.size)
         return result
 
-    def condition_numbers(self, terms: FloatArray) -> FloatArray:
+    def condition_numbers(self, terms: FloatArray, tick: Tick = untimed) -> FloatArray:
         """|rows i of J^+|_2 |rhs|_F / |z_i| in float64, shape (r,); inf where J is singular.
 
         J = Q R with orthonormal Q, so rows of J^+ and of R^-1 have the same norm.
         """
         r = self.dimension
-        triangle = np.linalg.qr(self.jacobian(terms), mode="r")
+        jacobian = self.jacobian(terms)
+        if not np.all(np.isfinite(jacobian)):
+            return np.full(r, np.inf)
+        upper = triangle(jacobian, tick)
         try:
-            inverse = np.linalg.inv(triangle).reshape(r, r, self.size)
+            blocks = np.linalg.inv(upper).reshape(r, r, self.size)
         except np.linalg.LinAlgError:
             return np.full(r, np.inf)
-        if not np.all(np.isfinite(inverse)):
+        if not np.all(np.isfinite(blocks)):
             return np.full(r, np.inf)
-        spectral = np.linalg.norm(inverse, ord=2, axis=(1, 2))
+        spectral = np.linalg.norm(blocks, ord=2, axis=(1, 2))
         result: FloatArray = spectral * self.rhs_norm / np.linalg.norm(terms, axis=1)
         return result
 
@@ -160,8 +169,14 @@ class Field:
     """Values and derivatives of the equations over one box, at the precision in force."""
 
     def __init__(
-        self, equations: BallEquations, centres: FloatArray, radii: FloatArray | None, data: bool
+        self,
+        equations: BallEquations,
+        centres: FloatArray,
+        radii: FloatArray | None,
+        data: bool,
+        tick: Tick,
     ) -> None:
+        self._tick = tick
         self._rhs = equations.ball_rhs if data else equations.exact_rhs
         points = equations.ball_points if data else equations.exact_points
         self._points = points.tolist()
@@ -177,6 +192,7 @@ class Field:
         for weight, row in zip(
             equations.weights.tolist(), (points * self._values.transpose()).tolist(), strict=True
         ):
+            tick(0.0)
             heads = [flint.arb(weight * sign) for sign in signs]
             lower = [ball_power(s, power - 1) for s in row]
             self._low.append([c * (low * power) for c, low in zip(heads, lower, strict=True)])
@@ -192,6 +208,7 @@ class Field:
         r = len(self._terms)
         table = []
         for row in rows:
+            self._tick(0.0)
             j, axis = divmod(row, r)
             point = self._points[j]
             slopes = [low * term[axis] for low, term in zip(self._low[j], self._terms, strict=True)]
@@ -203,20 +220,21 @@ class Field:
 
 
 def preconditioner(
-    equations: BallEquations, pivots: IntArray, centres: FloatArray
+    equations: BallEquations, pivots: IntArray, centres: FloatArray, tick: Tick = untimed
 ) -> flint.arb_mat | None:
     """An approximate inverse of the pivot rows of the Jacobian, or None if there is none."""
     if flint.ctx.prec > LOWEST:
         try:
-            slope = equations.over(centres, data=False).jacobian(pivots.tolist())
-            return slope.inv().mid()
+            slope = equations.over(centres, data=False, tick=tick).jacobian(pivots.tolist())
+            return inverse(slope, tick).mid()
         except ZeroDivisionError:
             return None
+    tick(0.0)
     try:
-        inverse = np.linalg.inv(equations.jacobian(centres)[pivots])
+        found = np.linalg.inv(equations.jacobian(centres)[pivots])
     except np.linalg.LinAlgError:
         return None
-    return exact(inverse.astype(np.float64)) if np.all(np.isfinite(inverse)) else None
+    return exact(found.astype(np.float64)) if np.all(np.isfinite(found)) else None
 
 
 def pick(values: flint.arb_mat, rows: IntArray) -> flint.arb_mat:
@@ -241,10 +259,12 @@ def krawczyk_image(
     radii: FloatArray,
     inverse: flint.arb_mat,
     shift: flint.arb_mat,
+    tick: Tick = untimed,
 ) -> FloatArray:
     """Upper bounds of |K(X) - x|, flattened, with shift = C F(x)."""
-    slope = equations.over(centres, radii).jacobian(pivots.tolist())
-    return uppers((_identity(slope.nrows()) - inverse * slope) * spread(radii) - shift)
+    slope = equations.over(centres, radii, tick=tick).jacobian(pivots.tolist())
+    left = _identity(slope.nrows()) - product(inverse, slope, tick)
+    return uppers(left * spread(radii) - shift)
 
 
 def contraction(
@@ -253,10 +273,12 @@ def contraction(
     centres: FloatArray,
     inverse: flint.arb_mat,
     scale: FloatArray,
+    tick: Tick = untimed,
 ) -> float:
     """Norm of I - C F'(x) for exact data, in the maximum norm that `scale` weights."""
-    slope = equations.over(centres, data=False).jacobian(pivots.tolist())
-    left = uppers(_identity(slope.nrows()) - inverse * slope).reshape(-1, scale.size)
+    slope = equations.over(centres, data=False, tick=tick).jacobian(pivots.tolist())
+    away = _identity(slope.nrows()) - product(inverse, slope, tick)
+    left = uppers(away).reshape(-1, scale.size)
     return float(np.max(left @ scale / scale))
 
 

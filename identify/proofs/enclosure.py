@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import flint
 import numpy as np
-import scipy.linalg
 
 from identify.arrays import FloatArray
 from identify.errors import InvalidInputError
@@ -30,6 +29,7 @@ from identify.proofs.balls import (
     uppers,
     widths,
 )
+from identify.proofs.timed import Tick, independent_rows, product, untimed
 
 PRECISIONS = (LOWEST, 106, 212, 424, 848)
 FAR = 0.1
@@ -41,6 +41,7 @@ _ROOM = 1.0 + 2.0**-10
 _FLOOR = 2.0**-1000
 # Share of an error below which it is not what stands in the way.
 _SMALL = 0.1
+_LATE = "the time limit was reached"
 
 Progress = Callable[[str, float], None]
 Limit = Literal["none", "data", "precision", "singular", "start"]
@@ -88,7 +89,11 @@ class _Watch:
     def step(self, stage: str, share: float) -> None:
         if self.progress is not None:
             self.progress(stage, share)
-        if self.deadline is not None and time.monotonic() > self.deadline:
+        self.tick(0.0)
+
+    def tick(self, seconds: float) -> None:
+        """Raise if the time is up, or will be after so many further seconds."""
+        if self.deadline is not None and time.monotonic() + seconds > self.deadline:
             raise _OutOfTimeError
 
 
@@ -101,6 +106,7 @@ class _Attempt:
     centres: FloatArray
     radii: FloatArray | None = None
     inverse: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
+    pivots: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 def enclose_terms(
@@ -164,29 +170,34 @@ def enclose_terms(
     given: FloatArray = np.array(terms, dtype=np.float64)
     require("terms", given, (r, r), "no row of zeros", lambda z: bool(np.all(np.any(z, axis=1))))
     with np.errstate(all="ignore"):
-        pivots = choose_pivots(equations, given)
-        attempt, outcome, reason = _climb(equations, pivots, given, max_precision, watch)
+        attempt, outcome, reason = _climb(equations, given, max_precision, watch)
         centres = attempt.centres
         radii = np.full((r, r), np.inf) if attempt.radii is None else attempt.radii
         relative = relative_radii(centres, radii)
         if outcome == "proved" and not np.all(np.isfinite(relative)):
             outcome, reason = "undecided", "the box is proved, but as wide as one of the terms"
+        conditions = np.full(r, np.inf)
+        try:
+            conditions = equations.condition_numbers(centres, watch.tick)
+        except _OutOfTimeError:
+            if outcome == "proved":
+                outcome, reason = "undecided", _LATE
         return Enclosure(
             outcome=outcome,
             reason=reason,
             precision=attempt.precision,
             radius=float(rho),
-            pivots=pivots,
+            pivots=attempt.pivots,
             centres=centres,
             radii=radii,
             relative=relative,
-            conditions=equations.condition_numbers(centres),
+            conditions=conditions,
             attempts=watch.attempts,
             seconds=time.monotonic() - watch.begun,
         )
 
 
-def choose_pivots(equations: BallEquations, terms: FloatArray) -> IntArray:
+def choose_pivots(equations: BallEquations, terms: FloatArray, tick: Tick = untimed) -> IntArray:
     """r r rows of the Jacobian, as independent as pivoted QR of its transpose finds, sorted.
 
     Columns are brought to norm 1 first, so that small terms have a say.
@@ -199,8 +210,7 @@ def choose_pivots(equations: BallEquations, terms: FloatArray) -> IntArray:
     scaled = jacobian / np.where(size > 0.0, size, 1.0)
     if not np.all(np.isfinite(scaled)):
         raise InvalidInputError("terms", "sizes whose powers are float64", "an overflow")
-    order = scipy.linalg.qr(scaled.T, mode="r", pivoting=True)[1]
-    return np.sort(order[: equations.size]).astype(np.int64)
+    return np.sort(independent_rows(scaled, equations.size, tick)).astype(np.int64)
 
 
 def estimate_seconds(r: int, k: int) -> float:
@@ -217,7 +227,6 @@ def estimate_seconds(r: int, k: int) -> float:
 
 def _climb(
     equations: BallEquations,
-    pivots: IntArray,
     terms: FloatArray,
     max_precision: int,
     watch: _Watch,
@@ -225,12 +234,15 @@ def _climb(
     """The ladder of precisions, then the other equations."""
     attempt = _Attempt("precision", LOWEST, terms)
     try:
+        watch.tick(0.0)
+        pivots = choose_pivots(equations, terms, watch.tick)
         for precision in PRECISIONS:
             if precision > max_precision:
                 break
             watch.step(f"enclosing the samples at {precision} bits", 0.0)
             with flint.ctx.workprec(precision):
-                attempt = _attempt(equations, pivots, terms, watch)
+                found = _attempt(equations, pivots, terms, watch)
+            attempt = replace(found, pivots=pivots)
             # Points known to 2^-62 at best leave nothing to gain where 106 bits find no inverse.
             first = precision == LOWEST
             if not (attempt.limit == "precision" or (first and attempt.limit == "singular")):
@@ -240,7 +252,7 @@ def _climb(
         with flint.ctx.workprec(attempt.precision):
             row = _first_excluded(equations, pivots, attempt, watch)
     except _OutOfTimeError:
-        return attempt, "undecided", "the time limit was reached"
+        return attempt, "undecided", _LATE
     one = f"exactly one solution of {pivots.size} pivot equations lies in the box"
     rest = equations.count * equations.dimension - pivots.size
     if row is None:
@@ -272,19 +284,21 @@ def _attempt(
     precision: int = flint.ctx.prec
     size = np.linalg.norm(terms, axis=1)
     centres, before = terms, np.inf
-    inverse = preconditioner(equations, pivots, centres)
+    inverse = preconditioner(equations, pivots, centres, watch.tick)
     for _ in range(_STEPS):
         watch.step("solving the pivot equations", 0.2)
         if inverse is None:
             return _Attempt("singular", precision, centres)
-        residual = pick(equations.over(centres, data=False).residual(), pivots)
+        now = equations.over(centres, data=False, tick=watch.tick)
+        residual = pick(now.residual(), pivots)
         step = middles(inverse * residual).reshape(terms.shape)
         moved = np.linalg.norm(centres - step - terms, axis=1) / size
         if not np.all(moved <= FAR):
-            left = contraction(equations, pivots, centres, inverse, np.repeat(size, size.size))
+            each = np.repeat(size, size.size)
+            left = contraction(equations, pivots, centres, inverse, each, watch.tick)
             return _Attempt("start" if left < _SMALL else "precision", precision, centres)
         centres = centres - step
-        inverse = preconditioner(equations, pivots, centres)
+        inverse = preconditioner(equations, pivots, centres, watch.tick)
         length = float(np.max(np.linalg.norm(step, axis=1) / size))
         if length <= 2.0**-50 or length > before / 4:
             break
@@ -304,14 +318,14 @@ def _inflate(
     """Widen a box around the centre until its image fits inside, or say what is in the way."""
     precision: int = flint.ctx.prec
     size = np.repeat(np.linalg.norm(centres, axis=1), len(centres))
-    shift = inverse * pick(equations.over(centres).residual(), pivots)
+    shift = inverse * pick(equations.over(centres, tick=watch.tick).residual(), pivots)
     first = _INFLATION * uppers(shift) + _FLOOR
     wide = first
     for _ in range(_ROUNDS):
         watch.step("testing a box", 0.4)
         watch.attempts += 1
         radii = wide.reshape(centres.shape)
-        image = krawczyk_image(equations, pivots, centres, radii, inverse, shift)
+        image = krawczyk_image(equations, pivots, centres, radii, inverse, shift, watch.tick)
         if np.all(image * _ROOM < wide):
             return _Attempt("none", precision, centres, radii, middles(inverse))
         if not np.all(image <= size):
@@ -320,7 +334,7 @@ def _inflate(
     still = inverse * pick(equations.over(centres, data=False).residual(), pivots)
     if np.any(widths(still) > _SMALL * uppers(shift)):
         return _Attempt("precision", precision, centres)
-    if not contraction(equations, pivots, centres, inverse, first) < _SMALL:
+    if not contraction(equations, pivots, centres, inverse, first, watch.tick) < _SMALL:
         return _Attempt("precision", precision, centres)
     return _Attempt("data", precision, centres)
 
@@ -335,16 +349,16 @@ def _first_excluded(
     rest = np.setdiff1d(np.arange(jacobian.shape[0]), pivots)
     # The pivot equations vanish at the solution: mixing them in takes the common error out.
     combination = jacobian[rest] @ attempt.inverse
-    values = equations.over(centres).residual()
+    values = equations.over(centres, tick=watch.tick).residual()
     residuals = values.entries()
-    box = equations.over(centres, radii)
+    box = equations.over(centres, radii, tick=watch.tick)
     slope, sides = box.jacobian(pivots.tolist()), spread(radii)
     at_pivots = pick(values, pivots)
     for begin in range(0, rest.size, equations.size):
         watch.step("checking the other equations", 0.5 + 0.5 * begin / rest.size)
         rows = rest[begin : begin + equations.size].tolist()
         mixed = exact(combination[begin : begin + equations.size])
-        left = (box.jacobian(rows) - mixed * slope) * sides
+        left = (box.jacobian(rows) - product(mixed, slope, watch.tick)) * sides
         left += column([residuals[row] for row in rows]) - mixed * at_pivots
         for row, value in zip(rows, left.entries(), strict=True):
             if value.is_finite() and not value.contains(0):

@@ -74,10 +74,32 @@ class Proofs:
         )
 
     @property
+    def number_evidence(self) -> Evidence:
+        """How the number of samples is established: by the rank, unless only a tie speaks."""
+        return Evidence.NUMERICAL if self.tied else self.rank_evidence
+
+    @property
+    def sample_evidence(self) -> Evidence:
+        """How the samples are established."""
+        return Evidence.PROVED_INTERVAL if self.enclosed else Evidence.NUMERICAL
+
+    @property
     def level(self) -> Evidence:
-        """The weakest evidence among the conditions that uniqueness rests on."""
-        proved = self.enclosed and not self.tied
-        return self.rank_evidence if proved else Evidence.NUMERICAL
+        """The weakest evidence for the rank, the samples and their number.
+
+        What no proof is about, the span and what the data themselves show, is not counted.
+        """
+        order = (Evidence.PROVED_EXACT, Evidence.PROVED_INTERVAL, Evidence.NUMERICAL)
+        parts = (self.rank_evidence, self.sample_evidence, self.number_evidence)
+        return max(parts, key=order.index)
+
+    def reaches(self, level: str) -> bool:
+        """Whether the proofs are those that `level` asks for: "exact" is about the rank alone."""
+        if level not in ("exact", "interval"):
+            return True
+        rank = self.rank_evidence
+        enough = rank is Evidence.PROVED_EXACT or (level == "interval" and self.stable)
+        return enough and self.level is not Evidence.NUMERICAL
 
     @property
     def conflict(self) -> str | None:

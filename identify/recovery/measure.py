@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from identify.arrays import FloatArray
 from identify.decomposition.decompose import decompose_tensor, order_by_size
 from identify.decomposition.refine import Decomposition
 from identify.hermite.data import HermiteData
@@ -16,7 +15,6 @@ from identify.hermite.reduction import ReducedData, distinct_directions, reduce_
 from identify.interpolation.interpolate import (
     Interpolation,
     interpolate,
-    minimum_norm,
     row_weights,
     solve_tensor,
 )
@@ -30,12 +28,17 @@ Progress = Callable[[str, float], None]
 NOISE_FLOOR = 1e-13
 BALANCE_LIMIT = 1e-2
 NOISE_LIMIT = 0.03
+ROUNDS = 12
+"""Rounds in which the noise level has to become stable."""
 _CHEAP_PRODUCT = 20_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """All measurements that the rules look at."""
+    """All measurements that the rules look at.
+
+    `unsettled` is the residual that the last round left above its noise level, if it did.
+    """
 
     noise_level: float
     reduced: ReducedData | None = None
@@ -48,6 +51,7 @@ class Findings:
     leftover: Leftover | None = None
     neurons: int = 0
     timed_out: bool = False
+    unsettled: float | None = None
 
     @property
     def decomposes(self) -> bool:
@@ -75,13 +79,13 @@ def measure(
     """Find V, rank H, T, the decomposition and its bounds at a self-consistent noise level.
 
     rho starts as the largest of consistency, rounding, stated noise and 1e-13; the linear
-    residual joins it and everything is redone until rho is stable. The residual of the
-    decomposition never joins.
+    residual joins it and everything is redone until rho is stable, at most `ROUNDS` times. The
+    residual of the decomposition never joins.
     """
     rho = max(data.consistency or 0.0, data.rounding, given.noise or 0.0, NOISE_FLOOR)
     findings = Findings(noise_level=rho)
     previous: Findings | None = None
-    for _ in range(12):
+    for _ in range(ROUNDS):
         if data.homogeneous and (data.consistency or 0.0) > BALANCE_LIMIT:
             return Findings(noise_level=rho)
         if rho > NOISE_LIMIT:
@@ -91,6 +95,8 @@ def measure(
         if findings.timed_out or residual <= rho * 1.001:
             break
         rho, previous = residual, findings
+    else:
+        findings = replace(findings, unsettled=rho)
     return _finish(data, given, findings)
 
 
@@ -124,7 +130,7 @@ def _measure_once(
         )
     linear = interpolate(reduced, rho, seed=seed, deadline=deadline, progress=progress)
     if linear.gram is not None:
-        return _measure_large(findings, linear, rho, seed, deadline, progress)
+        return measure_large(findings, linear, rho, seed, deadline, progress)
     decomposition = None
     if linear.tensor is not None and linear.determined is not False:
         decomposition = decompose_tensor(
@@ -156,7 +162,7 @@ def _reuse(previous: Findings | None, reduced: ReducedData, rho: float) -> Findi
     return replace(previous, linear=linear)
 
 
-def _measure_large(
+def measure_large(
     findings: Findings,
     linear: Interpolation,
     rho: float,
@@ -223,22 +229,3 @@ def _finish(data: HermiteData, given: Assumptions, findings: Findings) -> Findin
         share = np.sqrt(count * data.rows.shape[1] / (len(data.rows) * reduced.dimension))
         leftover = Leftover(count, left, float(10.0 * findings.noise_level * max(1.0, share)))
     return replace(findings, samples=samples, bounds=bounds, tie=tie, leftover=leftover)
-
-
-def estimate_samples(data: HermiteData, *, seed: int = 0) -> FloatArray:
-    """The samples (n, d) that the data would have if they are determined: no rank, no verdict.
-
-    Cost: one solve with the Gram operator and a few refinement steps, about half of an assessment.
-    """
-    rho = max(data.consistency or 0.0, data.rounding, NOISE_FLOOR)
-    reduced = reduce_data(data, rho, seed=seed)
-    linear = minimum_norm(reduced, rho)
-    found = Findings(noise_level=rho, reduced=reduced)
-    if linear.gram is not None:
-        decomposition = _measure_large(found, linear, rho, seed, None, None).decomposition
-    else:
-        assert linear.tensor is not None
-        decomposition = decompose_tensor(reduced, linear.tensor, accept=10.0 * rho, seed=seed)
-    assert decomposition is not None
-    scale = "bias" if data.has_bias else "free"
-    return to_samples(data, reduced, decomposition.terms, decomposition.signs, scale).samples

@@ -31,6 +31,7 @@ def build_report(
     proofs: Proofs | None,
     seed: int,
     seconds: float,
+    searched: bool = False,
 ) -> IdentifiabilityReport:
     reduced, linear, found = findings.reduced, findings.linear, findings.samples
     recovery: Recovery | None = None
@@ -84,6 +85,8 @@ def build_report(
         certificate=_certificate(data, given, findings, proofs, sets),
         recovery=recovery,
         alternatives=sets,
+        findings=findings,
+        searched=searched,
     )
 
 

@@ -6,12 +6,15 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from identify.records import Condition, Evidence, Recovery, Residual, Scope, TrainingSet, Verdict
 from identify.text import bullets, labelled, number, section, table, wrapped
+
+if TYPE_CHECKING:
+    from identify.recovery.measure import Findings
 
 _UNSIGNED = ("seconds", "versions")
 
@@ -39,7 +42,11 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, eq=False)
 class IdentifiabilityReport:
-    """The verdict with everything that it rests on; `str()` gives the text form."""
+    """The verdict with everything that it rests on; `str()` gives the text form.
+
+    `findings` are the measurements behind it and `searched` says whether other sets were looked
+    for, so that nobody need do either again; report.json has neither.
+    """
 
     verdict: Verdict
     reason: str
@@ -66,6 +73,8 @@ class IdentifiabilityReport:
     certificate: Mapping[str, Any] | None = None
     recovery: Recovery | None = field(default=None)
     alternatives: tuple[TrainingSet, ...] = ()
+    findings: Findings | None = field(default=None, repr=False)
+    searched: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, in the fixed order of report.json."""

@@ -99,7 +99,7 @@ def conditions(
                 redundancy >= 1 or given.samples == reduced.dimension,
                 1,
                 redundancy,
-                by_rank if findings.tie is None else Evidence.NUMERICAL,
+                Evidence.NUMERICAL if proofs is None else proofs.number_evidence,
                 source="rank H - r^2 + ties, or the number of samples given",
             )
         )
@@ -124,8 +124,7 @@ def _evidence(proofs: Proofs | None) -> tuple[Evidence, Evidence]:
     """Evidence for the rank and for the decomposition."""
     if proofs is None:
         return Evidence.NUMERICAL, Evidence.NUMERICAL
-    box = Evidence.PROVED_INTERVAL if proofs.enclosed else Evidence.NUMERICAL
-    return proofs.rank_evidence, box
+    return proofs.rank_evidence, proofs.sample_evidence
 
 
 def _proved(proofs: Proofs | None) -> list[Condition]:

@@ -9,7 +9,7 @@ import numpy as np
 from identify.hermite.data import HermiteData
 from identify.records import Scope, Verdict
 from identify.recovery.assumptions import Assumptions
-from identify.recovery.measure import BALANCE_LIMIT, NOISE_LIMIT, Findings
+from identify.recovery.measure import BALANCE_LIMIT, NOISE_LIMIT, ROUNDS, Findings
 from identify.recovery.samples import Samples
 from identify.verdict import sentences
 
@@ -33,6 +33,8 @@ def judge(data: HermiteData, given: Assumptions, findings: Findings) -> Outcome:
         return _undecided(sentences.not_stationary(data.consistency or 0.0))
     if reduced is None:
         return _undecided(sentences.too_noisy(findings.noise_level, NOISE_LIMIT))
+    if findings.unsettled is not None:
+        return _undecided(sentences.unsettled(findings.noise_level, findings.unsettled, ROUNDS))
     if not reduced.span.clear or reduced.dimension == 0 or linear is None:
         return _undecided(sentences.span_unclear(reduced))
     r = reduced.dimension

@@ -31,6 +31,14 @@ def too_noisy(level: float, limit: float) -> str:
     return f"the noise level of the data, {level:.1e}, is above {limit:g}: no rank can be decided"
 
 
+def unsettled(level: float, residual: float, rounds: int) -> str:
+    """Reason where the noise level did not become stable."""
+    return (
+        f"the noise level does not settle: in {rounds} rounds it came to {level:.1e}, and the "
+        f"equations still leave {residual:.1e}"
+    )
+
+
 def span_unclear(reduced: ReducedData) -> str:
     """Reason where dim V is not decided."""
     span = reduced.span

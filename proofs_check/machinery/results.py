@@ -328,8 +328,6 @@ class Table:
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def __str__(self) -> str:
-        pass
-
         return format_table(self)
 
 
@@ -375,8 +373,6 @@ class SelfTest:
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def __str__(self) -> str:
-        pass
-
         return format_self_test(self)
 
 

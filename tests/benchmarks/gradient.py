@@ -51,7 +51,7 @@ def problem(n: int, m: int, degree: int, seed: int) -> tuple[HermiteData, np.nda
 
 def recovery(n: int, m: int, degree: int, seed: int) -> str:
     """Recovery alone, for sizes at which the verdict takes too long."""
-    from identify.recovery.measure import estimate_samples
+    from tests.identify.estimate import estimate_samples
 
     data, samples = problem(n, m, degree, seed)
     start = time.perf_counter()
@@ -64,7 +64,7 @@ def recovery(n: int, m: int, degree: int, seed: int) -> str:
 
 def row(n: int, m: int, degree: int, seed: int) -> str:
     """Recovery alone, then with the verdict, in this process."""
-    from identify.recovery.measure import estimate_samples
+    from tests.identify.estimate import estimate_samples
 
     data, samples = problem(n, m, degree, seed)
     start = time.perf_counter()
@@ -90,8 +90,8 @@ def baseline(n: int, m: int, degree: int, seed: int) -> str:
     from tensorly.decomposition import parafac
 
     from identify.hermite.reduction import reduce_data
-    from identify.recovery.measure import estimate_samples
     from identify.tensors import CoordinateTensor
+    from tests.identify.estimate import estimate_samples
 
     data, samples = problem(n, m, degree, seed)
     start = time.perf_counter()

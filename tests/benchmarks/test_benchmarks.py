@@ -373,6 +373,7 @@ def test_speed_table_compares_both_sides(folders: Any, capsys: Any) -> None:
     for both in row["ours"].values():
         losses = [loss for _, _, loss in both["curve"]]
         assert losses[-1] < losses[0]
+        assert (both["reached"] is not None) == (min(losses) <= lowest)
         if both["reached"] is not None:
             assert both["reached"]["loss"] <= lowest
             assert both["reached"]["seconds"] <= both["end"]["seconds"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from .fields import (
     maybe_whole,
     one_of,
 )
+from .types import check_types
 
 SOURCES = ("kkt", "weight-decay", "gradient", "fine-tuning")
 VERDICTS = ("globally", "locally", "nonidentifiable", "undecided")
@@ -110,7 +110,7 @@ class Report:
     scope: tuple[str, tuple[int, ...]] | None
     spans: bool | None
     sample_count: int | None
-    evidence: str | None
+    evidence: str
     rows: tuple[Row, ...]
     residuals: Mapping[str, tuple[float | None, int]]
     redundant: int | None
@@ -150,7 +150,7 @@ def read_report(report: object) -> Report:
         report = load_json(Path(report))
     check_plain(report)
     raw = as_table(report, "report")
-    one_of(get_field(raw, "schema_version"), "schema_version", (1,))
+    check_types(raw)
     problem = as_table(get_field(raw, "problem"), "problem")
     certificate = get_field(raw, "certificate")
     return Report(
@@ -159,8 +159,7 @@ def read_report(report: object) -> Report:
         scope=_scope(get_field(raw, "scope")),
         spans=as_boolean(get_field(raw, "spans_input_space"), "spans_input_space", optional=True),
         sample_count=maybe_whole(get_field(raw, "sample_count"), "sample_count"),
-        evidence=None if "evidence" not in raw
-        else one_of(raw["evidence"], "evidence", EVIDENCE),
+        evidence=one_of(get_field(raw, "evidence"), "evidence", EVIDENCE),
         rows=tuple(_row(row) for row in as_list(get_field(raw, "conditions"), "conditions")),
         residuals=_residuals(as_table(get_field(raw, "residuals"), "residuals")),
         redundant=maybe_whole(
@@ -180,13 +179,6 @@ def read_report(report: object) -> Report:
         certificate=None if certificate is None
         else _certificate(as_table(certificate, "certificate")),
     )  # fmt: skip
-
-
-def _hash(value: object, where: str) -> str:
-    text = as_text(value, where)
-    if not re.fullmatch("[0-9a-f]{64}", text):
-        raise CheckInputError(where, "64 hexadecimal digits", repr(text)[:80])
-    return text
 
 
 def _lines(value: object, where: str) -> tuple[str, ...]:
@@ -243,12 +235,11 @@ def _inputs(value: object) -> dict[str, str]:
         role = one_of(get_field(table, "role"), "inputs.role", ("model", "gradient", "initial"))
         if role in result:
             raise CheckInputError("inputs", "every role once", f"{role} twice")
-        result[role] = _hash(get_field(table, "sha256"), "inputs.sha256")
+        result[role] = as_text(get_field(table, "sha256"), "inputs.sha256")
     return result
 
 
 def _certificate(table: dict[str, Any]) -> Certificate:
-    one_of(get_field(table, "format"), "certificate.format", (1,))
     basis = points = neurons = shift = None
     r = None
     if get_field(table, "basis"):
@@ -287,7 +278,7 @@ def _certificate(table: dict[str, Any]) -> Certificate:
         enclosure=None if enclosure is None
         else _enclosure(as_table(enclosure, "certificate.enclosure"), r or 0),
         sets=None if not sets else tuple(_set(s) for s in as_list(sets, "certificate.sets", 2)),
-        digest=_hash(get_field(table, "digest"), "certificate.digest"),
+        digest=as_text(get_field(table, "digest"), "certificate.digest"),
     )  # fmt: skip
 
 

@@ -146,7 +146,7 @@ def _trainings(
 
     return st.builds(
         Training,
-        st.sampled_from(strategies._present(strategies.KINDS)),
+        st.sampled_from(strategies.present(strategies.KINDS)),
         st.integers(1, 3),
         st.integers(2, 4),
         st.integers(5, 8),

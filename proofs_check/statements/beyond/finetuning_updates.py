@@ -106,7 +106,7 @@ def batches(
 
     return st.builds(
         build,
-        st.sampled_from(strategies._present(("generic", "orthonormal", "integer", "digits"))),
+        st.sampled_from(strategies.present(("generic", "orthonormal", "integer", "digits"))),
         st.integers(*counts),
         st.integers(1, 3),
         st.sampled_from(widths),

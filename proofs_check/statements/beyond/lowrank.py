@@ -106,7 +106,7 @@ def batches(
     return base.present(
         st.builds(
             build,
-            st.sampled_from(strategies._present(kinds)),
+            st.sampled_from(strategies.present(kinds)),
             st.integers(*counts),
             st.integers(*extra),
             st.integers(*width),

@@ -201,7 +201,7 @@ def _features(
     return st.builds(
         build,
         st.sampled_from(activations),
-        st.sampled_from(strategies._present(("generic", "orthonormal", "integer", "digits"))),
+        st.sampled_from(strategies.present(("generic", "orthonormal", "integer", "digits"))),
         st.integers(*counts),
         st.integers(2, 4),
         st.integers(0, strategies.SEEDS),

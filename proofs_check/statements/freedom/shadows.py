@@ -90,7 +90,7 @@ def shadows(
     return base.present(
         st.builds(
             build,
-            st.sampled_from(strategies._present(kinds)),
+            st.sampled_from(strategies.present(kinds)),
             st.integers(*counts),
             st.integers(*spare),
             st.integers(0, 3),

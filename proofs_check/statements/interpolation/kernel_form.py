@@ -107,7 +107,7 @@ def _problems() -> SearchStrategy[KernelProblem]:
 
     return st.builds(
         build,
-        st.sampled_from(strategies._present(KINDS)),
+        st.sampled_from(strategies.present(KINDS)),
         st.sampled_from((3, 4, 5)),
         st.integers(1, 4),
         st.integers(1, 12),

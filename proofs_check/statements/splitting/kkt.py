@@ -246,7 +246,7 @@ def kkt_problems(
     return st.builds(
         build,
         st.sampled_from(activations),
-        st.sampled_from(strategies._present(strategies.KINDS)),
+        st.sampled_from(strategies.present(strategies.KINDS)),
         st.integers(1, 3),
         st.integers(1, 5),
         st.integers(1, 6),

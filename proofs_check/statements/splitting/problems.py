@@ -336,7 +336,7 @@ def problems(
         build_problem,
         st.sampled_from(losses),
         st.sampled_from(features),
-        st.sampled_from(strategies._present(strategies.KINDS)),
+        st.sampled_from(strategies.present(strategies.KINDS)),
         st.integers(1, max_candidates),
         st.integers(1, max_dimension),
         st.integers(0, strategies.SEEDS),

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from identify import HermiteData, TwoLayerNetwork
+from identify import HermiteData, TwoLayerNetwork, numerical_rank
 from identify.arrays import FloatArray
 from identify.hermite import reduction
 from identify.numerical_rank import RankDecision, decide_rank
@@ -248,7 +248,7 @@ def _no_threshold() -> AbstractContextManager[object]:
     def broken(values: FloatArray, threshold: float, tail: float = 0.0) -> RankDecision:
         return original(values, 0.0, tail)
 
-    return patch.object(reduction, "decide_rank", broken)
+    return patch.object(numerical_rank, "decide_rank", broken)
 
 
 AT_LEAST = Statement(

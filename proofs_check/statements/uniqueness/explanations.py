@@ -115,7 +115,7 @@ def plantings(
     drawn = st.builds(
         planted,
         st.sampled_from(sources),
-        st.sampled_from(strategies._present(("generic", "orthonormal", "digits"))),
+        st.sampled_from(strategies.present(("generic", "orthonormal", "digits"))),
         st.integers(*counts),
         st.integers(0, 2),
         st.integers(0, 1),
@@ -156,7 +156,7 @@ def gradients(
 
     return st.builds(
         build,
-        st.sampled_from(strategies._present(kinds)),
+        st.sampled_from(strategies.present(kinds)),
         st.integers(*counts),
         st.integers(0, 1),
         st.sampled_from(degrees),

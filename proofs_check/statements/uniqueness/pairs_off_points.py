@@ -60,7 +60,7 @@ def _confined(*, room: bool = True) -> SearchStrategy[Explained]:
         build,
         st.integers(1, 4),
         st.integers(1, 8),
-        st.sampled_from(strategies._present(strategies.KINDS)),
+        st.sampled_from(strategies.present(strategies.KINDS)),
         st.sampled_from((3, 4, 5)),
         st.booleans(),
         st.integers(0, strategies.SEEDS),

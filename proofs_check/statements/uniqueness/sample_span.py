@@ -40,7 +40,7 @@ def _batches(*, wide: bool = True) -> SearchStrategy[Explained]:
         st.integers(1, 6),
         st.integers(1, 5),
         st.integers(0, 6),
-        st.sampled_from(strategies._present(strategies.KINDS)),
+        st.sampled_from(strategies.present(strategies.KINDS)),
         st.sampled_from((3, 4, 5)),
         st.integers(0, strategies.SEEDS),
     )

@@ -22,13 +22,13 @@ class TestDifference:
         for _ in range(20):
             first, second = rng.normal(size=(2, n, 3))
             expected = plain_difference(first, second)
-            assert largest_difference(first, second) == pytest.approx(expected, abs=1e-14)
+            assert largest_difference(first, second) == pytest.approx(expected, abs=1e-12)
 
     def test_symmetries(self):
         rng = np.random.default_rng(0)
         x = rng.normal(size=(5, 4))
         image = x[rng.permutation(5)] * rng.normal(size=(5, 1))
-        assert largest_difference(x, image) < 1e-14
+        assert largest_difference(x, image) < 1e-13
         assert largest_difference(x, image, directions=False) > 0.1
         assert largest_difference(x, x[::-1], directions=False) == 0.0
         assert largest_difference(x, x[:4]) == np.inf
@@ -46,7 +46,7 @@ class TestRules:
     def test_the_truth_is_accepted(self, case):
         data, reduced, terms = case
         shown = SetRules(data, 1e-13, "free", False).accept(reduced, terms, np.ones(3))
-        assert shown.stationarity < 1e-14
+        assert shown.stationarity < 1e-13
 
     @pytest.mark.parametrize(
         "change",

@@ -26,7 +26,7 @@ class TestStationarity:
         network, x, b = orthonormal_kkt(3, 5)
         data = HermiteData.from_weight_decay(network, decay)
         share = 1.0 if decay is None else decay
-        assert stationarity(data, x, share * b) < 1e-14
+        assert stationarity(data, x, share * b) < 1e-13
         # Without the first sample its neuron is missing: a third of |theta|^2.
         assert stationarity(data, x[1:], share * b[1:]) == pytest.approx(3**-0.5, rel=1e-12)
 
@@ -34,7 +34,7 @@ class TestStationarity:
     def test_gradient(self, bias):
         network, x, b, gradient = batch_gradient(5, 3, 4, 4, bias=bias)
         data = HermiteData.from_gradient(network, gradient)
-        assert stationarity(data, x, b) < 1e-15
+        assert stationarity(data, x, b) < 1e-13
         wrong = plain_residual(network, gradient, x, 1.1 * b)
         assert stationarity(data, x, 1.1 * b) == pytest.approx(wrong, rel=1e-12)
         assert wrong == pytest.approx(0.1)
@@ -66,14 +66,14 @@ class TestOffSpan:
 
     def test_reflection_keeps_everything(self, planted):
         network, data, start = planted
-        assert start.stationarity < 1e-14
+        assert start.stationarity < 1e-13
         outside = start.samples - start.samples @ np.linalg.pinv(network.hidden_weight) @ (
             network.hidden_weight
         )
         assert np.linalg.norm(outside, axis=1).max() > 0.5
         other = off_span_alternative(data, start.samples, start.coefficients)
         np.testing.assert_allclose(other.samples, start.samples - 2.0 * outside, atol=1e-12)
-        assert plain_residual(network, network, other.samples, other.coefficients) < 1e-14
+        assert plain_residual(network, network, other.samples, other.coefficients) < 1e-13
         np.testing.assert_allclose(
             network.value(other.samples), network.value(start.samples), rtol=1e-12
         )
@@ -136,6 +136,6 @@ class TestOffSpan:
         gradient = network.gradient(x, b)
         data = HermiteData.from_gradient(network, gradient)
         split = nu_pair_alternative(data, x, b)
-        assert plain_residual(network, gradient, split.samples, split.coefficients) < 1e-14
+        assert plain_residual(network, gradient, split.samples, split.coefficients) < 1e-13
         full, x, b, gradient = batch_gradient(8, 3, 5, 3)
         assert nu_pair_alternative(HermiteData.from_gradient(full, gradient), x, b) is None

@@ -105,7 +105,7 @@ class TestEquations:
         wide = padded(reduced, free)
         equations = SetEquations(data, wide, "free")
         z = np.cbrt(b / reduced.tensor_scale)[:, None] * (x @ wide.basis)
-        assert np.abs(equations.residual(z[None], np.ones((1, 2)))).max() < 1e-14
+        assert np.abs(equations.residual(z[None], np.ones((1, 2)))).max() < 1e-13
         z[0, 2:] = 0.1  # not allowed for two independent samples
         assert np.abs(equations.residual(z[None], np.ones((1, 2)))).max() > 1e-3
 
@@ -138,7 +138,7 @@ class TestDescent:
         terms, norms = minimise(equations, terms, signs, goal=1e-7)
         best = int(np.argmin(norms))
         _, norm = polish(equations, terms[best], signs[best])
-        assert norm < 1e-14
+        assert norm < 1e-13
 
     def test_starts_on_the_right_side(self):
         data = stationary_data(3, "kkt")
@@ -219,4 +219,4 @@ class TestWalks:
         assert np.count_nonzero(norms < 1e-12) >= 3
         assert equations.shrink == 0.0
         again = np.linalg.norm(equations.residual(ends, kept), axis=1)
-        np.testing.assert_allclose(again, norms, atol=1e-14)
+        np.testing.assert_allclose(again, norms, atol=1e-12)

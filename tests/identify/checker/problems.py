@@ -194,7 +194,7 @@ class Problem:
             "spans_input_space": ambient == r,
             "symmetries": [],
             "sample_count": r,
-            "evidence": "numerical" if tied else exact,
+            "evidence": "numerical" if tied else interval,
             "strengthen": [],
             "conditions": [
                 first,
@@ -205,7 +205,7 @@ class Problem:
                 row("decomposition", True, 10.0 * rho, residual, interval),
                 *outside_rows,
                 row(
-                    "redundancy", spare >= 1 or given == r, 1, spare, "numerical" if ties else exact
+                    "redundancy", spare >= 1 or given == r, 1, spare, "numerical" if tied else exact
                 ),
                 *ties,
                 row("error bounds", True, 0.1, worst),

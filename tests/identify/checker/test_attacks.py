@@ -145,7 +145,7 @@ def test_what_only_a_tie_supports_is_numerical(tmp_path):
     assert claim(forged, files, "evidence").outcome == "refuted"
     tied.given = 2
     given = tied.certify()
-    assert given["evidence"] == "proved_exact"
+    assert given["evidence"] == "proved_interval"
     assert outcome(given, files) == "confirmed"
 
 
@@ -307,13 +307,20 @@ def test_hostile_text_is_printed_as_plain_ascii(planted):
     for name in ("\ud800", escape, "\u202ex\x00", "\u00e9"):
         forged = copy.deepcopy(report)
         forged["conditions"].append(
-            {"name": name, "holds": True, "required": 1, "found": 1, "evidence": "numerical"}
+            {
+                "name": name,
+                "holds": True,
+                "required": 1,
+                "found": 1,
+                "evidence": "numerical",
+                "source": "",
+            }
         )
         result = check_report(sign(forged), files[0], gradient=files[1])
         text = str(result)
         assert text.isascii()
         assert all(line.isprintable() for line in text.splitlines())
-        assert len(text.splitlines()) == len(result.claims) + 1
+        assert len(text.splitlines()) == len(result.claims) + 2
         assert result.outcome != "confirmed"
     assert Claim("a\nb", "refuted", "h", "\x1b[2K").detail == "[2K"
 

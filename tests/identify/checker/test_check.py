@@ -56,7 +56,8 @@ def test_the_result_as_text_and_as_data(planted):
     result = check_report(report, files[0], gradient=files[1])
     assert json.loads(json.dumps(result.to_dict()))["outcome"] == "confirmed"
     lines = str(result).splitlines()
-    assert len(lines) == len(result.claims) + 1
+    assert len(lines) == len(result.claims) + 2
+    assert lines[-2].startswith("not checked: reason, symmetries")
     assert lines[-1] == "outcome: confirmed"
     with pytest.raises(KeyError):
         result["margins"]
@@ -283,6 +284,13 @@ def test_exit_codes(planted, tmp_path, capsys):
     arguments = [str(path), str(files[0]), "--gradient", str(files[1])]
     path.write_text(json.dumps(report | {"seed": 9}))
     assert main(arguments) == 3
+    assert main([*arguments, "--require", "confirmed"]) == 3
+    capsys.readouterr()
+    path.write_text(json.dumps(report | {"certificate": None}))
+    assert main(arguments) == 0
+    assert main([*arguments, "--require", "confirmed"]) == 4
+    path.write_text(json.dumps(report))
+    assert main([*arguments, "--require", "confirmed"]) == 0
     capsys.readouterr()
     path.write_text("{")
     assert main(arguments) == 2
@@ -302,4 +310,4 @@ def test_the_linear_residual_is_the_least(planted):
     _, report, files = planted
     networks = {"model": read_network(files[0]), "gradient": read_network(files[1])}
     case = Case(read_report(report), build_data("gradient", networks, None))
-    assert linear_residual(case) < 1e-14
+    assert linear_residual(case) < 1e-13

@@ -33,7 +33,7 @@ def outcomes(arguments):
 
 class TestCommand:
     def test_a_proved_report_is_confirmed(self, proved):
-        assert proved[1]["evidence"] == "proved_exact"
+        assert proved[1]["evidence"] == "proved_interval"
         code, outcome, claims = outcomes(proved[0])
         assert (code, outcome) == (0, "confirmed")
         assert set(claims.values()) == {"confirmed"}
@@ -61,6 +61,44 @@ class TestCommand:
         kkt("verify", *random_case, "--out", out)
         code, outcome, _ = outcomes((out / "report.json", *random_case))
         assert (code, outcome) == (0, "not checkable")
+
+    def test_a_confirmed_verdict_may_be_required(self, proved, open_case, tmp_path):
+        assert kkt("check", *proved[0], "--require", "confirmed").code == 0
+        out = tmp_path / "n"
+        kkt("verify", *open_case, "--out", out)
+        assert kkt("check", out / "report.json", *open_case, "--require", "confirmed").code == 0
+
+    @pytest.mark.parametrize("kind", ["undecided", "numerical", "no certificate", "late"])
+    def test_what_is_not_confirmed_ends_with_4_where_that_is_required(
+        self, kind, proved, pair, random_case, tmp_path
+    ):
+        arguments, more = proved[0], ()
+        if kind == "undecided":
+            kkt("verify", *random_case, "--out", tmp_path / "n")
+            arguments = (tmp_path / "n" / "report.json", *random_case)
+        elif kind == "numerical":
+            kkt("verify", *pair[0], "--evidence", "numerical", "--out", tmp_path / "n")
+            arguments = (tmp_path / "n" / "report.json", *pair[0])
+        elif kind == "no certificate":
+            (tmp_path / "bare.json").write_text(json.dumps(proved[1] | {"certificate": None}))
+            arguments = (tmp_path / "bare.json", *pair[0])
+        else:
+            more = ("--time-limit", "1e-9")
+        assert kkt("check", *arguments, *more).code == 0
+        found = kkt("check", *arguments, *more, "--require", "confirmed")
+        assert (found.code, found.err) == (4, "")
+        assert found.out.rstrip().endswith("outcome: not checkable")
+
+    def test_what_is_refuted_ends_with_3_whatever_is_required(self, proved, tmp_path):
+        (tmp_path / "f.json").write_text(json.dumps(proved[1] | {"seed": 7}))
+        found = kkt("check", tmp_path / "f.json", *proved[0][1:], "--require", "confirmed")
+        assert found.code == 3
+        assert kkt("check", *proved[0], "--require", "faith").code == 2
+
+    def test_what_nobody_vouches_for_is_named(self, proved):
+        found = kkt("check", *proved[0], "--format", "json")
+        assert {"reason", "caveats", "seconds"} <= set(json.loads(found.out)["not_checked"])
+        assert "\nnot checked: reason, " in kkt("check", *proved[0]).out
 
     def test_another_network_is_refuted(self, proved, tmp_path):
         (tmp_path / "other").mkdir()

@@ -39,9 +39,9 @@ def test_every_symmetry_is_undone(up_to_sign, up_to_scale):
     guesses = ((signs * lengths)[:, None] * truth)[order]
     found = match_samples(guesses, truth, up_to_sign=up_to_sign, up_to_scale=up_to_scale)
     assert np.array_equal(order[found.indices], np.arange(7))
-    assert found.errors.max() < 1e-15
+    assert found.errors.max() < 1e-13
     assert np.array_equal(found.signs, signs)
-    assert np.allclose(found.factors, signs * lengths, rtol=1e-14)
+    assert np.allclose(found.factors, signs * lengths, rtol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -124,7 +124,7 @@ def test_coefficients_follow_sign_and_scale(degree):
     factors = np.array([2.0, -1.0, -0.5, 4.0])
     found = recovery(factors[:, None] * truth, b / factors**degree)
     table = compare_recovery(found, truth, degree, coefficients=b)
-    assert table.coefficient_error < 1e-14
+    assert table.coefficient_error < 1e-13
     assert table.recovered == table.within_bounds == 4
     wrong = compare_recovery(found, truth, degree, coefficients=b * [1, 1, -1, 1])
     assert wrong.coefficient_error == pytest.approx(2.0)
@@ -136,14 +136,14 @@ def test_scales():
     truth = rng.normal(size=(3, 5))
     lengths = np.array([1.0, 2.0, -3.0])
     found = recovery(lengths[:, None] * truth)
-    assert compare_recovery(found, truth, 3, "free").max_error < 1e-14
+    assert compare_recovery(found, truth, 3, "free").max_error < 1e-13
     assert compare_recovery(found, truth, 3, "unit").max_error > 0.9
     assert compare_recovery(recovery(-truth), truth, 3, "unit").max_error == 0.0
     assert compare_recovery(recovery(-truth), truth, 3, "bias").max_error > 1.0
     assert compare_recovery(recovery(-truth), truth, 3, non_negative=True).max_error > 0.1
     # One common factor is free under equal margins, several are not.
     common = compare_recovery(recovery(0.01 * truth), truth, 3, "margin", coefficients=[1e-6] * 3)
-    assert common.max_error < 1e-14
+    assert common.max_error < 1e-13
     assert common.coefficient_error < 1e-12
     assert compare_recovery(found, truth, 3, "margin").max_error > 0.3
     assert compare_recovery(recovery(np.eye(5)[:1]), np.eye(5)[1:], 3, "margin").recovered == 0

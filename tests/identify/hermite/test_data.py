@@ -36,7 +36,7 @@ def test_gradient_rows_are_the_tensor(degree: int, bias: bool) -> None:
     assert data.values is not None
     assert np.allclose(data.values, (data.points @ lifted.T) ** degree @ b)
     assert data.consistency is not None
-    assert data.consistency < 1e-14
+    assert data.consistency < 1e-13
 
 
 @pytest.mark.parametrize("degree", [3, 4])
@@ -100,7 +100,7 @@ def test_reduction_keeps_the_tensor(degree: int) -> None:
     inside = samples @ data.basis
     expected = tensor_rows(data.points, inside, b, degree) / data.tensor_scale
     assert np.allclose(data.targets, expected, rtol=1e-9, atol=1e-12)
-    assert data.off_span < 1e-14
+    assert data.off_span < 1e-13
     assert data.merge_residual < 1e-13
 
 

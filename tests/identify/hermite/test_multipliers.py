@@ -48,7 +48,7 @@ def test_a_gradient_gives_its_coefficients_back(degree, bias):
     for labels in (None, np.sign(b)):
         fit = fit_multipliers(data, x, labels)
         assert np.allclose(fit.coefficients, b, rtol=1e-10)
-        assert fit.residual < 1e-14
+        assert fit.residual < 1e-13
         assert fit.unique
         assert fit.redundant == 9 * (6 if bias else 5) - 4
         sizes = np.linalg.norm(dense(network, x), axis=0)
@@ -93,7 +93,7 @@ def test_nearly_parallel_samples_keep_their_digits():
     for labels in (None, np.ones(6)):
         fit = fit_multipliers(data, x, labels)
         assert np.allclose(fit.coefficients, b, rtol=1e-9)
-        assert fit.residual < 1e-14
+        assert fit.residual < 1e-13
 
 
 @pytest.mark.parametrize("degree", [3, 4])
@@ -104,7 +104,7 @@ def test_parallel_samples_share_one_column(degree):
     data = HermiteData.from_gradient(network, network.gradient(x, b))
     fit = fit_multipliers(data, x)
     assert fit.groups.tolist() == [0, 1, 2, 3, 1, 1]
-    assert fit.residual < 1e-14
+    assert fit.residual < 1e-13
     assert fit.unique
     factors = np.array([1.0, (-1.7) ** degree, 1.0])
     parts = fit.coefficients[[1, 4, 5]] * factors
@@ -116,7 +116,7 @@ def test_parallel_samples_share_one_column(degree):
     known = network.gradient(x[:5], (np.abs(b) * labels)[:5])
     data = HermiteData.from_gradient(network, known)
     fit = fit_multipliers(data, x, labels)
-    assert fit.residual < 1e-14
+    assert fit.residual < 1e-13
     assert np.all(fit.coefficients * labels >= 0.0)
     assert fit.coefficients[5] == 0.0
 

@@ -15,8 +15,8 @@ from identify.interpolation.interpolate import (
     stacked_target,
 )
 from identify.numerical_rank import decide_rank
-from identify.recovery.measure import estimate_samples
 from identify.tensors import CoordinateTensor, hermite_matrix, monomials, symmetric_dimension
+from tests.identify.estimate import estimate_samples
 from tests.identify.families import gradient_case, unit_rows
 
 # Alexander & Hirschowitz 1995: (degree, r, m) where the rank is one less than counted.
@@ -119,7 +119,7 @@ def test_minres_solves_singular_and_inconsistent_systems(noise: float) -> None:
     found = solve_gram(gram, target, tolerance=1e-13)
     coordinates = matrix.T @ found.vector
     best = np.linalg.lstsq(matrix, target, rcond=None)[0]
-    assert np.linalg.norm(coordinates - best) < 1e-8 * np.linalg.norm(best)
+    assert np.linalg.norm(coordinates - best) < 1e-7 * np.linalg.norm(best)
     assert np.linalg.norm(coordinates - truth) <= 10 * noise * np.sqrt(matrix.size) + 1e-9
 
 
@@ -157,7 +157,9 @@ def test_counting_comes_before_solving(monkeypatch: pytest.MonkeyPatch) -> None:
     data = reduced(0, 12, 20, 3)
     assert data.equations < symmetric_dimension(3, 12)
     for name in ("GramOperator", "_dense", "probe_rank"):
-        monkeypatch.setattr(f"identify.interpolation.{name}", lambda *given: pytest.fail("solved"))
+        monkeypatch.setattr(
+            f"identify.interpolation.interpolate.{name}", lambda *given: pytest.fail("solved")
+        )
     linear = interpolate(data, 1e-13, method="kernel")
     assert linear.method == "counting"
     assert linear.determined is False

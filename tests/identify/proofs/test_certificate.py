@@ -118,7 +118,8 @@ class TestLevels:
     def test_a_small_problem_is_proved_without_asking(self):
         data, _ = gradient_data(4, 16, 3, 0)
         report = assess_identifiability(data)
-        assert report.evidence is EXACT
+        # The rank is exact and the samples are in a box: the weaker of the two counts.
+        assert report.evidence is INTERVAL
         rows = {c.name: c for c in report.conditions}
         assert rows["I-hermite"].evidence is EXACT
         assert rows["decomposition"].evidence is INTERVAL
@@ -128,19 +129,33 @@ class TestLevels:
         check_report(report.to_json())
 
     @pytest.mark.parametrize(
-        ("asked", "reached"), [("exact", EXACT), ("interval", INTERVAL), ("numerical", None)]
+        ("asked", "rank"), [("exact", EXACT), ("interval", INTERVAL), ("numerical", None)]
     )
     @pytest.mark.parametrize("degree", [3, 4])
-    def test_a_level_that_is_asked_for(self, asked, reached, degree):
+    def test_a_level_that_is_asked_for(self, asked, rank, degree):
         data, _ = gradient_data(3, 14, degree, 1)
         report = assess_identifiability(data, evidence=asked)
         assert report.verdict is Verdict.GLOBALLY
-        assert report.evidence is (reached or Evidence.NUMERICAL)
+        assert report.evidence is (INTERVAL if rank else Evidence.NUMERICAL)
+        rows = {c.name: c for c in report.conditions}
+        assert rows["I-hermite"].evidence is (rank or Evidence.NUMERICAL)
         part = report.to_dict()["certificate"]
         assert (part["rank"] is not None) == (asked == "exact")
         assert (part["singular_value"] is not None) == (asked == "interval")
         assert (part["enclosure"] is not None) == (asked != "numerical")
         assert bool(report.strengthen) == (asked == "numerical")
+
+    @pytest.mark.parametrize("asked", ["auto", "exact", "interval", "numerical"])
+    @pytest.mark.parametrize(("samples", "noise"), [(3, 0.0), (4, 0.0), (4, 1e-10), (4, 1e-4)])
+    def test_the_evidence_is_the_weakest_of_rank_samples_and_number(self, asked, samples, noise):
+        data, _ = gradient_data(samples, 24, 3, 4, noise=noise)
+        report = assess_identifiability(data, evidence=asked)
+        order = (EXACT, INTERVAL, Evidence.NUMERICAL)
+        rows = {c.name: order.index(c.evidence) for c in report.conditions}
+        counted = ("I-hermite", "decomposition", "redundancy")
+        if report.verdict is Verdict.GLOBALLY:
+            assert report.evidence is order[max(rows[name] for name in counted)]
+        assert report.evidence is not EXACT
 
     def test_noise_that_leaves_no_enclosure_leaves_a_numerical_verdict(self):
         data, _ = gradient_data(5, 40, 3, 2, noise=1e-4)

@@ -196,7 +196,7 @@ def test_exceptional_numbers_of_points(degree: int, dimension: int, count: int, 
     assert count * dimension >= unknowns(degree, dimension)
     singular_case = bound_smallest_singular_value(integer_points(points[:-1]), SHIFT, degree)
     assert singular_case.bound == singular_case.radius == 0.0
-    assert singular_case.estimate < 1e-14
+    assert singular_case.estimate < 1e-13
     assert "rounding" in singular_case.method
     assert bound_smallest_singular_value(integer_points(points), SHIFT, degree).bound > 0.0
 
@@ -373,7 +373,8 @@ def test_more_points_than_fit_use_the_first(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(singular, "_MOST_NUMBERS", 20 * 3 * 10)
     found = bound_smallest_singular_value(points, SHIFT, 3)
     assert found.neurons == 20
-    assert found.bound == bound_smallest_singular_value(points[:20], SHIFT, 3).bound
+    first = bound_smallest_singular_value(points[:20], SHIFT, 3)
+    assert found.bound == pytest.approx(first.bound, rel=1e-9)
 
 
 SHAPES = [(3, 2, 6), (3, 4, 9), (4, 3, 8), (5, 2, 9), (2, 3, 4)]

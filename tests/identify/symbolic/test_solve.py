@@ -48,9 +48,7 @@ class TestOneGradient:
 
     def check(self, d, n, degree, bias):
         points, heights, x, b, rows, values = batch(d, n, degree, bias)
-        found = solve_gradient(
-            points, heights, rows, values, samples=n, degree=degree, bias=bias, time_limit=20
-        )
+        found = solve_gradient(points, heights, rows, values, samples=n, degree=degree, bias=bias)
         assert found.unique
         assert (found.dimension, found.complex_count, found.multiplicity) == (0, 1, 1)
         assert found.fewer == ()
@@ -140,9 +138,7 @@ class TestBelowTheThreshold:
     def solved(self, heights, width=2, samples=2):
         points = self.points[:width]
         rows, values = exact_gradient(points, heights[:width], self.x, self.b, 3)
-        found = solve_gradient(
-            points, heights[:width], rows, values, samples=samples, degree=3, time_limit=20
-        )
+        found = solve_gradient(points, heights[:width], rows, values, samples=samples, degree=3)
         return found, rows, values
 
     def test_neurons_decide_the_dimension(self):

@@ -64,7 +64,7 @@ class TestStationaryWeights:
         assert all(map(is_positive, dual))
         assert last == 0
 
-        found = solve_stationary(w, a, samples=n, degree=degree, time_limit=20)
+        found = solve_stationary(w, a, samples=n, degree=degree)
         assert found.unique
         assert found.complex_count == found.multiplicity == 1
         (solution,) = found.feasible
@@ -141,7 +141,7 @@ class TestOtherFields:
         points = [[1, sympy.sqrt(2)], [0, 1]]
         x, b = [[1, 1], [1, -2]], [3, 1]
         rows, values = exact_gradient(points, [1, 1], x, b, 4)
-        found = solve_gradient(points, [1, 1], rows, values, samples=2, degree=4, time_limit=20)
+        found = solve_gradient(points, [1, 1], rows, values, samples=2, degree=4)
         assert found.generator == sympy.sqrt(2)
         assert found.dimension == 0
         assert any(same_set(s, normal(x, b, 4)) for s in found.solutions)
@@ -191,7 +191,7 @@ class TestThreeCubes:
     @pytest.mark.parametrize("d", [2, 3])
     def test_family_has_two_dimensions(self, d):
         points, heights, _, _, rows, values = batch(d, 2, 3)
-        found = solve_gradient(points, heights, rows, values, samples=3, degree=3, time_limit=20)
+        found = solve_gradient(points, heights, rows, values, samples=3, degree=3)
         assert (found.dimension, found.fewer) == (2, (2,))
         assert not found.unique
 
