@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from dataclasses import replace
 
@@ -13,6 +14,9 @@ from proofs_check.machinery.results import HELD, NEEDED, PROVED, REFUTED, Necess
 from proofs_check.machinery.run_one import run_statement
 from tests.proofs_check import helpers
 
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="the page lists statements that need torch"
+)
 TEXT = page.PAGE.read_text(encoding="utf-8")
 EVERY = all_statements()
 HINT = f"run: {page.COMMAND}"
