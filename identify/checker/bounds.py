@@ -231,8 +231,8 @@ def data_error(case: Case, blur: float = 1.0, *, careful: bool = False) -> tuple
     """The error of the data that the bounds allow for, relative, and the part the residual shows.
 
     The residual shows the part in the k dimensions outside the range of the Jacobian: a share of
-    chi-squared with k degrees of freedom. Where k is small, or a few rows carry the error, what
-    roundings allow counts.
+    chi-squared with k degrees of freedom. What roundings allow counts up to the share of the
+    equations that carry them.
     """
     level = data_level(case, blur, careful=careful)
     equations, unknowns = case.merged.equations, case.r**2
@@ -246,8 +246,10 @@ def data_error(case: Case, blur: float = 1.0, *, careful: bool = False) -> tuple
         plain = residual * float(np.sqrt(equations / spare))
         cautious = residual * float(np.sqrt(equations / chi_squared_quantile(spare)))
         capped = min(cautious, max(plain, 4.0 * level))
-        shown = min(spare, carried * case.r - unknowns)
-        rounded = rounded if shown < _MANY else min(cautious, rounded)
+        carrying = min(float(equations), carried * case.r)
+        if carrying - unknowns >= 1.0:
+            share = carrying / chi_squared_quantile(carrying - unknowns)
+            rounded = min(rounded, residual * float(np.sqrt(share)))
     return max(capped, rounded, level, _UNIT), plain
 
 
@@ -345,7 +347,7 @@ def _off_span(case: Case, level: float, blur: float) -> FloatArray:
     return np.asarray(2.0 * error * np.linalg.norm(inverse, axis=1) / sizes)
 
 
-def chi_squared_quantile(freedom: int, level: float = 1e-4) -> float:
+def chi_squared_quantile(freedom: float, level: float = 1e-4) -> float:
     """The q with P(chi^2 < q) = level, by bisection of the series of the incomplete gamma.
 
     Example:

@@ -69,8 +69,8 @@ def bound_errors(
     shows only the part of e outside the range of J, k = equations - unknowns dimensions of it:
     e = |g| residual sqrt(equations/q), q the 1e-4 quantile of chi-squared with k degrees of
     freedom (about k for large k), but no more than four data levels where k is small, and no less
-    than one data level or, where fewer than 30 equations beyond the unknowns carry the error,
-    than what the roundings behind the data allow. With
+    than one data level. What the roundings behind the data allow counts as well, up to the same
+    quantile for the equations that carry them. With
     stated Gaussian noise of relative size `noise` the 4-sigma bound
     sigma (|J_i^+|_F + 4 |J_i^+|_2). The part of x_i outside the computed V adds |M_i^+| times
     twice the off-span norm of the rows. At large size |J_i^+| is bounded through the smallest
@@ -140,8 +140,10 @@ def _data_error(
         careful = residual * float(np.sqrt(equations / _chi_squared_quantile(spare)))
     # Few equations, or few heavy ones, can all fall where the terms absorb the error: the
     # roundings then decide.
-    shown = min(spare, model.rows * reduced.dimension - unknowns)
-    rounded = model.inside if shown < _MANY else min(careful, model.inside)
+    rounded, carrying = model.inside, min(float(equations), model.rows * reduced.dimension)
+    if carrying - unknowns >= 1.0:
+        quantile = _chi_squared_quantile(carrying - unknowns)
+        rounded = min(rounded, residual * float(np.sqrt(carrying / quantile)))
     capped = min(careful, max(plain, 4.0 * data_level)) if spare > 0 else 0.0
     return max(capped, rounded, data_level, _ROUNDOFF), plain
 
@@ -236,7 +238,7 @@ def _inverse(system: HermiteEquations, terms: FloatArray) -> tuple[FloatArray | 
     return np.asarray(vectors / np.sqrt(values) / scale[:, None]), float(np.sqrt(values[0]))
 
 
-def _chi_squared_quantile(freedom: int, level: float = 1e-4) -> float:
+def _chi_squared_quantile(freedom: float, level: float = 1e-4) -> float:
     return 2.0 * float(scipy.special.gammaincinv(0.5 * freedom, level))
 
 
