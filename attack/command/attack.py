@@ -38,7 +38,7 @@ def attack_network(
     settings = parse_assignments("--setting", search.setting)
     if aim.preset is not None:
         preset(aim.preset)  # refused before any file is opened
-    network = load_network(model, layers=file.layers, activation=file.activation)
+    network = load_network(model, layers=file.layers, activation=file.activation, key=file.key)
     shape = search.image_shape
     image_shape = None if shape is None else parse_image_shape(shape, network.dimension)
     mean = None if aim.add_mean is None else open_mean(aim.add_mean, network.dimension)
@@ -86,11 +86,13 @@ def _beside(path: Path | None, network: Network, file: FileOptions) -> Network |
     if path is None:
         return None
     try:
-        return load_network(path, layers=file.layers)
+        return load_network(path, layers=file.layers, key=file.key, need_key=False)
     except InvalidInputError as error:
         if error.context["name"] != "activation":
             raise
-        return load_network(path, layers=file.layers, activation=network.activation)
+        return load_network(
+            path, layers=file.layers, activation=network.activation, key=file.key, need_key=False
+        )
 
 
 def _check_folder(out: Path, *, resume: bool) -> None:

@@ -29,6 +29,7 @@ class Data:
     rounding: float
     biased: bool
     offset: float
+    filled: bool = False
 
     @property
     def homogeneous(self) -> bool:
@@ -50,6 +51,8 @@ class Data:
             heights = self.degree * np.ldexp(outputs, unit) ** 2
             total = float((norms + heights).sum())
             return float(np.abs(norms - heights).sum()) / total if total > 0.0 else 0.0
+        if self.filled:
+            return 0.0
         assert self.values is not None
         left, right, lost = _euler_sides(self.points, self.rows, self.scales, self.values)
         total = float(np.linalg.norm(np.abs(left) + np.abs(right)))
@@ -144,4 +147,5 @@ def build_data(source: str, files: Mapping[str, Network], decay: float | None) -
         rounding=rounding,
         biased=model.hidden_bias is not None,
         offset=offset,
+        filled=source == "gradient" and files["gradient"].filled,
     )

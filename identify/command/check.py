@@ -20,9 +20,7 @@ def check(
     report: Annotated[
         Path, typer.Argument(metavar="REPORT.json", help="A report that verify or recover wrote.")
     ],
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="The network: .safetensors or .npz.")
-    ],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The network, as for verify.")],
     source: SourceOptions,
     layout: ModelOptions,
     run: RunOptions,
@@ -42,6 +40,7 @@ def check(
                 initial=source.initial,
                 degree=layout.degree,
                 layers=layout.layers,
+                key=layout.key,
                 progress=show,
                 time_limit=run.time_limit,
             )

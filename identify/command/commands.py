@@ -53,7 +53,7 @@ RESULTS = ("report.json", "samples.npz", "alternatives.npz", "contact.png", "aud
 INTERRUPTED = 130
 
 ModelArgument = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Network: .safetensors, .npz or .pt.")
+    Path, typer.Argument(metavar="MODEL", help="Network: .safetensors, .npz, .pt or a folder.")
 ]
 DataArgument = Annotated[
     Path, typer.Argument(metavar="DATA.npz", help="Samples: .npz with `samples` or `images`.")
@@ -114,6 +114,7 @@ def inspect(
         degree=layout.degree,
         activation=layout.activation,
         layers=layout.layers,
+        key=layout.key,
         seed=run.seed,
     )
     text = json.dumps(found.to_dict(), indent=2, allow_nan=False)

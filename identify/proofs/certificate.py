@@ -112,6 +112,8 @@ def build_certificate(
         "loss": data.loss,
         "decay": data.decay,
     }
+    if data.gradient_decay is not None:
+        assumed["gradient_decay"] = data.gradient_decay
     if proof is not None and proof.basis.size + proof.points.size <= _MOST_NUMBERS:
         parts["basis"] = proof.basis.tolist()
         parts["neurons"] = proof.neurons.tolist()

@@ -32,7 +32,7 @@ def judge(data: HermiteData, given: Assumptions, findings: Findings) -> Outcome:
     if data.homogeneous and (data.consistency or 0.0) > BALANCE_LIMIT:
         return _undecided(sentences.not_stationary(data.consistency or 0.0))
     if reduced is None:
-        return _undecided(sentences.too_noisy(findings.noise_level, NOISE_LIMIT))
+        return _undecided(sentences.too_noisy(data, findings.noise_level, NOISE_LIMIT))
     if not reduced.span.clear or reduced.dimension == 0 or linear is None:
         return _undecided(sentences.span_unclear(reduced))
     r = reduced.dimension

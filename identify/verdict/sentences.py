@@ -26,9 +26,17 @@ def not_stationary(balance: float) -> str:
     )
 
 
-def too_noisy(level: float, limit: float) -> str:
+def too_noisy(data: HermiteData, level: float, limit: float) -> str:
     """Reason where the noise drowns every rank."""
-    return f"the noise level of the data, {level:.1e}, is above {limit:g}: no rank can be decided"
+    reason = f"the noise level of the data, {level:.1e}, is above {limit:g}: no rank can be decided"
+    if data.source != "gradient" or (data.consistency or 0.0) < level:
+        return reason
+    return (
+        f"{reason}; the gradient fits no batch at these weights: the layers contradict each other "
+        "by that much, as noise (DP-SGD), clipping of single entries, weight decay "
+        "(--weight-decay-in-gradient auto), dropout, another --degree or another network would "
+        "make them"
+    )
 
 
 def span_unclear(reduced: ReducedData) -> str:
@@ -111,6 +119,11 @@ def assumptions(
         rows.append(f"Gaussian noise of relative size {noise:g} in the data (--noise)")
     if data.loss is not None:
         rows.append(f"the loss is {data.loss} (--loss)")
+    if data.gradient_decay is not None:
+        rows.append(
+            f"the gradient holds {data.gradient_decay:g} times the weights, which is subtracted "
+            "(--weight-decay-in-gradient)"
+        )
     return tuple(rows)
 
 

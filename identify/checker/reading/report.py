@@ -59,6 +59,7 @@ class Assumed:
     noise: float | None
     loss: str | None
     decay: float | None
+    gradient_decay: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,6 +301,7 @@ def _assumed(table: dict[str, Any]) -> Assumed:
         raise CheckInputError(f"{where}.noise", "a number in (0, 1)", noise)
     if decay is not None and not decay > 0.0:
         raise CheckInputError(f"{where}.decay", "a positive number", decay)
+    shift = maybe_number(table.get("gradient_decay"), f"{where}.gradient_decay", low=0.0)
     losses = ("logistic", "squared", "cross-entropy")
     scales = ("free", "unit", "margin", "bias")
     return Assumed(
@@ -308,6 +310,7 @@ def _assumed(table: dict[str, Any]) -> Assumed:
         non_negative=bool(as_boolean(get_field(table, "non_negative"), f"{where}.non_negative")),
         noise=noise,
         loss=None if loss is None else one_of(loss, f"{where}.loss", losses),
+        gradient_decay=shift,
         decay=decay,
     )
 
