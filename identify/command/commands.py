@@ -45,7 +45,7 @@ from identify.command.run import (
 )
 from identify.command.sheet import Sheet
 from identify.errors import InvalidInputError, NotYetSupportedError
-from identify.model.dataset import load_samples
+from identify.model.dataset import as_signs, load_samples
 from identify.records import Verdict
 
 RESULTS = ("report.json", "samples.npz", "alternatives.npz", "contact.png", "audit.json")
@@ -180,11 +180,14 @@ def recover(
                     error_bounds=found.error_bounds,
                 )
         something = bool(folder.written)
+        if something:
+            shown = report.alternatives[0].samples if found is None else found.samples
+            sheet = sheet.settled(shown)
+            if sheet.remark:
+                told.note(sheet.remark)
         if something and sheet.shape is not None:
             with folder.writing("contact.png") as path:
                 sheet.draw(path, report)
-        elif something:
-            told.note(sheet.remark)
         folder.write_text("report.json", report.to_json())
         show_report(report, run.format, folder)
     if interrupted:
@@ -202,11 +205,20 @@ def audit(
     source: SourceOptions,
     layout: ModelOptions,
     assume: AssumeOptions,
+    mean: Annotated[
+        str | None,
+        typer.Option(metavar="M", help="Mean that the network's inputs had removed."),
+    ] = None,
+    std: Annotated[
+        str | None,
+        typer.Option(metavar="S", help="What they were divided by: (x - M) / S is audited."),
+    ] = None,
     run: RunOptions,
     output: OutputOptions,
     log: LogOptions,
 ) -> int:
     """Show the owner of the data which samples the weights expose, and how exactly."""
+    from identify.exposure.affine import normalised
     from identify.exposure.audit import audit as audit_samples
 
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
@@ -216,7 +228,7 @@ def audit(
         with _log(log).progress() as show:
             found = audit_samples(
                 given.network,
-                truth.samples,
+                normalised(truth, mean, std),
                 truth.labels,
                 **search_arguments(given, assume, run),
                 count=assume.samples,
@@ -279,9 +291,10 @@ def alternatives(
                 interrupted = True
         if sets:
             write_alternatives(folder, sets)
-            if sheet.shape is None:
+            sheet = sheet.settled(sets[0].samples)
+            if sheet.remark:
                 told.note(sheet.remark)
-            else:
+            if sheet.shape is not None:
                 with folder.writing("contact.png") as path:
                     sheet.draw(path, report, sets)
         folder.write_text("report.json", report.to_json())
@@ -371,7 +384,5 @@ def _signs(labels: FloatArray | None) -> FloatArray | None:
     """Labels -1 and 1; any two values are taken for them, the smaller for -1."""
     if labels is None:
         return None
-    values = np.unique(labels)
-    if len(values) != 2:
-        return labels
-    return np.where(labels == values[1], 1.0, -1.0)
+    signs = as_signs(labels)
+    return labels if signs is None else signs

@@ -201,6 +201,46 @@ def _read_npz(path: Path) -> TensorFile:
     )
 
 
+def read_npy(path: PathLike, name: str) -> TensorFile:
+    """Open an ``.npy`` file, one array without objects, under a name.
+
+    Raises FileError for everything that cannot be read, and for a size that contradicts the header.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.npy"
+        >>> np.save(path, np.ones((2, 3)))
+        >>> read_npy(path, "samples").shapes
+        {'samples': (2, 3)}
+    """
+    location = Path(path)
+    try:
+        status = location.stat()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise FileError(path, f"cannot be opened: {reason}", "check the path") from error
+    _check_regular(location, status)
+    try:
+        with location.open("rb") as file:
+            shape, dtype = _npy_header(file)
+            left = status.st_size - file.tell()
+    except DAMAGE as error:
+        raise unreadable(path, name, error) from error
+    if dtype.hasobject:
+        raise FileError(path, "is an array of objects", "objects can run code")
+    if math.prod(shape) * dtype.itemsize != left:
+        problem = f"declares shape {short(shape)}, which its size contradicts"
+        raise FileError(path, problem, "the file is damaged")
+
+    def read(_: str) -> AnyArray:
+        try:
+            return np.asarray(np.load(location, allow_pickle=False))
+        except DAMAGE as error:
+            raise unreadable(path, name, error) from error
+
+    return TensorFile(str(path), {name: shape}, {name: dtype.name}, {}, ordered=True, read=read)
+
+
 def _torch_file(path: Path, key: str | None, need_key: bool) -> TensorFile:
     with path.open("rb") as file:
         start = file.read(len(_OLD_TORCH))
