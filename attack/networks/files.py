@@ -93,7 +93,7 @@ def load_network(
     """
     file = read_tensors(path, key, need_key=need_key)
     names = _layer_names(file, layers)
-    chosen = _activation(file, activation)
+    chosen = _activation(file, activation, single=len(names) == 1)
     biases = [_bias_name(name, file.shapes, names) for name in names]
     used = {name for name in (*names, *biases) if name}
     left = [name for name in file.shapes if name not in used]
@@ -116,11 +116,15 @@ def load_network(
         raise FileError(file.path, str(error), "name the layers in order with --layers") from error
 
 
-def _activation(file: TensorFile, given: Activation | str | None) -> Activation:
+def _activation(
+    file: TensorFile, given: Activation | str | None, single: bool = False
+) -> Activation:
     option = parse_activation(given) if isinstance(given, str) else given
     stored = file.settings.get("activation")
     degree = file.settings.get("degree")
     found: Activation | None = None
+    if degree is None and stored is None and option is None and single:
+        return parse_activation("identity")  # one layer has no activation
     if degree is not None and stored in (None, "monomial"):
         try:
             found = Activation("power", float(degree))  # type: ignore[arg-type]
@@ -156,6 +160,12 @@ def _layer_names(file: TensorFile, layers: str | None) -> list[str]:
     if "hidden.weight" in shapes and "output.weight" in shapes:
         return ["hidden.weight", "output.weight"]
     matrices = [name for name, shape in shapes.items() if len(shape) == 2]
+    kernels = [f"{name} {shape}" for name, shape in shapes.items() if len(shape) > 2]
+    if kernels:
+        raise UnsupportedModelError(
+            f"{file.path}: convolutions are not supported; the network has {listed(kernels)}",
+            "fully connected networks are",
+        )
     if not matrices:
         raise FileError(file.path, f"holds no matrix, only {listed(shapes)}")
     numbered = [_natural(name) for name in matrices]

@@ -124,13 +124,20 @@ def _read_safetensors(path: Path) -> TensorFile:
             path, f"is no readable safetensors file ({error})", "it may be truncated"
         ) from error
 
+    # Opened once: thousands of arrays are read one by one.
+    opened: list[Any] = []
+    coarse: dict[str, Any] = {}
+
     def read(name: str) -> AnyArray:
         try:
             if codes[name] != "BF16":
-                with safe_open(path, framework="numpy") as file:
-                    array: AnyArray = file.get_tensor(name)
-                    return array
-            entry = dict(deserialize(path.read_bytes()))[name]  # type: ignore[no-untyped-call]
+                if not opened:
+                    opened.append(safe_open(path, framework="numpy"))
+                array: AnyArray = opened[0].get_tensor(name)
+                return array
+            if not coarse:
+                coarse.update(deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
+            entry = coarse[name]
         except (SafetensorError, OSError, KeyError) as error:
             raise FileError(path, f"changed while it was read ({error})") from error
         # numpy has no bfloat16: its 16 bits are the upper half of a float32.
@@ -174,11 +181,15 @@ def _read_npz(path: Path) -> TensorFile:
                 raise unreadable(path, name, error) from error
             dtypes[name] = "object" if dtype.hasobject else dtype.name
 
+    opened: list[zipfile.ZipFile] = []  # once: thousands of arrays are read one by one
+
     def read(name: str) -> AnyArray:
         if dtypes[name] == "object":
             raise FileError(path, f'"{name}" is an array of objects', "objects can run code")
         try:
-            with _open_zip(path) as archive, archive.open(f"{name}.npy") as member:
+            if not opened:
+                opened.append(_open_zip(path))
+            with opened[0].open(f"{name}.npy") as member:
                 return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
         except FileError:
             raise
