@@ -17,7 +17,7 @@ from attack.command.training_options import (
 )
 from identify.command.options import Format, LogOptions, RequiredOutput, RunOptions, flat
 from identify.command.output import Log, OutputFolder, require_extra, say_error
-from identify.errors import FileError
+from identify.errors import FileError, one_line
 
 PACKAGES = ("torch",)
 INTERRUPTED = 130
@@ -147,7 +147,9 @@ def attack(
         print(json.dumps(found.to_dict(), indent=1, allow_nan=False), flush=True)
     else:
         title = "Attack"
-        print(f"{title}\n{'=' * len(title)}\n{found}\n\nwritten to {out}", flush=True)
+        print(
+            f"{title}\n{'=' * len(title)}\n{found}\n\nwritten to {one_line(str(out))}", flush=True
+        )
     return 0
 
 

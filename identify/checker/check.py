@@ -80,7 +80,7 @@ def check_report(
         ball arithmetic.
     """
     deadline = None if time_limit is None else time.monotonic() + time_limit
-    content = read_report(report)
+    content = read_report(report, time_limit)
     files = _read_files(content, (model, gradient, initial), degree, layers, key)
     found: dict[str, Claim] = {}
     found["inputs"] = decide("inputs", "hash", lambda: premises.check_inputs(content, files))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from identify.errors import InvalidInputError, UnsupportedModelError
+from identify.errors import InvalidInputError, UnsupportedModelError, one_line
 from identify.hermite.data import HermiteData
 from identify.model.dataset import load_samples
 from identify.model.layer_names import find_layers, in_order
@@ -71,14 +71,18 @@ class Inspection:
 
     def __str__(self) -> str:
         part = "" if self.key is None else f", {self.key}"
-        title = f"{self.path}{part}: {self.kind}"
+        title = one_line(f"{self.path}{part}: {self.kind}")
         lines = [title, "=" * len(title)]
         rows = [
-            [str(a["name"]), " x ".join(map(str, a["shape"])) or "scalar", str(a["dtype"])]
+            [
+                one_line(str(a["name"])) or '""',
+                " x ".join(map(str, a["shape"])) or "scalar",
+                str(a["dtype"]),
+            ]
             for a in self.arrays
         ]
         lines += table(["array", "shape", "dtype"], rows)
-        lines += [f"  {name} = {value}" for name, value in self.settings.items()]
+        lines += [one_line(f"  {name} = {value}") for name, value in self.settings.items()]
         lines += _block("Network", self.network)
         lines += _block("Samples", self.data)
         lines += ["", f"Verifier: {'covered' if self.covered else 'not covered'}: {self.reason}"]

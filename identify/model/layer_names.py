@@ -149,7 +149,12 @@ def _by_shape(path: str, shapes: Mapping[str, tuple[int, ...]], ordered: bool) -
     listing = in_order(shapes)
     weights = [n for n in listing or shapes
                if (listing or n.endswith(".weight")) and len(shapes[n]) >= 2]  # fmt: skip
-    if len(weights) > 2 or any(len(shapes[name]) > 2 for name in weights):
+    kernels = [name for name in weights if len(shapes[name]) > 2]
+    if kernels:
+        raise UnsupportableModelError(
+            f"{path}: convolutions are not covered; the network has {listed(kernels)}", SCOPE
+        )
+    if len(weights) > 2:
         raise UnsupportableModelError(
             f"{path}: the network has the layers {listed(weights)}",
             f"{SCOPE}; save the two layers alone if the rest is no part of the network",

@@ -140,7 +140,7 @@ class Report:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_report(report: object) -> Report:
+def read_report(report: object, time_limit: float | None = None) -> Report:
     """Read a report from a path or from plain data.
 
     Raises:
@@ -148,7 +148,7 @@ def read_report(report: object) -> Report:
             shapes that do not fit together.
     """
     if isinstance(report, str | Path):
-        report = load_json(Path(report))
+        report = load_json(Path(report), time_limit)
     check_plain(report)
     raw = as_table(report, "report")
     one_of(get_field(raw, "schema_version"), "schema_version", (1,))
