@@ -8,14 +8,19 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import NoReturn
 
-import typer
+try:
+    import typer
 
-from attack.command import commands as attack_commands
-from identify.command import commands
-from identify.command.options import VersionOption
-from identify.command.output import say_error
-from identify.errors import FileError, InvalidInputError, KktCertError, UnsupportedModelError
-from proofs_check import commands as proofs_commands
+    from attack.command import commands as attack_commands
+    from identify.command import commands
+    from identify.command.options import VersionOption
+    from identify.command.output import say_error
+    from identify.errors import FileError, InvalidInputError, KktCertError, UnsupportedModelError
+    from proofs_check import commands as proofs_commands
+except KeyboardInterrupt:
+    # The imports take a part of a second, in which Ctrl-C would print a traceback.
+    print("kktcert: interrupted", file=sys.stderr)
+    raise SystemExit(130) from None
 
 app = typer.Typer(
     name="kktcert",
@@ -37,13 +42,18 @@ def main() -> NoReturn:
 
     Another distribution that has written over the package ``identify`` is refused.
     """
-    problem = clash(metadata.packages_distributions().get("identify", []))
-    if problem:
-        print(f"kktcert: {problem}", file=sys.stderr)
-        raise SystemExit(2)
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")
-    raise SystemExit(run(sys.argv[1:]))
+    try:
+        problem = clash(metadata.packages_distributions().get("identify", []))
+        if problem:
+            print(f"kktcert: {problem}", file=sys.stderr)
+            raise SystemExit(2)
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        print("kktcert: interrupted", file=sys.stderr)
+        code = commands.INTERRUPTED
+    raise SystemExit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

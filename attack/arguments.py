@@ -67,6 +67,10 @@ def take_gradient(given: NetworkLike | Sequence[Tensor], network: Network) -> tu
         found = [torch.as_tensor(t).to(network.device, network.dtype).clone() for t in given]
     if not all(bool(torch.isfinite(t).all()) for t in found):
         raise InvalidInputError("gradient", "finite numbers", "NaN or infinity")
+    if not any(bool(torch.any(t != 0)) for t in found):
+        raise InvalidInputError(
+            "gradient", "a gradient that is not zero", "zeros alone", "take it before zero_grad()"
+        )
     return tuple(found)
 
 

@@ -22,9 +22,12 @@ from attack.arguments import (
     take_network,
     tensors_sha256,
 )
+from attack.memory import free_memory
+from attack.networks.network import Network
 from attack.objectives.base import Objective
 from attack.objectives.by_name import Victim, build_objective
 from attack.objectives.candidates import Candidates
+from attack.objectives.gradient_facts import labels_from_bias, samples_in
 from attack.objectives.presets import Preset
 from attack.objectives.presets import preset as preset_by_name
 from attack.objectives.spans import AffineSpan, SpanObjective, span_objective
@@ -90,8 +93,10 @@ def reconstruct(
         options: of the objective, as in `attack.objectives.by_name.OPTIONS`.
         preset: published settings by name; arguments given beside it replace its parts.
         mean: what was subtracted from pixels in [0, 1], a number or (D,): the box of "loo".
-        count: candidates at the start; the preset's, else 100.
-        labels: (count,) for all candidates; in equal blocks unless given.
+        count: candidates at the start; the preset's; for "gradient_matching" the number of labels
+            or the rank of the gradient; else 100.
+        labels: (count,) for all candidates; for "gradient_matching" with a known loss read off the
+            gradient of the last bias, else in equal blocks unless given.
         start: "noise", an .npz file (also the samples.npz of a recovery), images, candidates, or an
             earlier run; see `attack.solving.starts`.
         start_scale: deviation of the noise; the preset's, else 0.01 for "haim" and "buzaglo", 0.2
@@ -136,10 +141,16 @@ def reconstruct(
         >>> run.candidates.shape, run.stopped
         ((4, 4), 'steps')
     """
+    if labels is not None and count is None:
+        count = len(np.atleast_1d(np.asarray(labels)))
     task = _task(
         network, objective, initial, gradient, options, preset, mean,
         _scaled_count(count, start), image_shape, device, dtype, span,
     )  # fmt: skip
+    if labels is None and start == "noise" and task.whole.name == "gradient_matching":
+        assert task.victim.gradient is not None
+        loss = (options or {}).get("loss")
+        labels = labels_from_bias(task.victim.network, task.victim.gradient, loss, task.count)
     first, about = _start(task, start, count, labels, seed, start_scale, share, mixture)
     chosen = _settings(task, first.count, splitting, solver, steps, settings, seed)
     chosen.check(task.objective, first.count)
@@ -216,8 +227,11 @@ def _task(
     number = count
     if number is None:
         number = DEFAULT_COUNT
+        if objective == "gradient_matching" and slopes is not None:
+            number = samples_in(slopes)
         if named is not None:
             number = named.candidates * max(2, victim_network.outputs)
+    _check_memory(number, victim_network)
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise InvalidInputError("count", "at least 1 candidate", number)
     if isinstance(objective, Objective):
@@ -277,6 +291,18 @@ def _settings(
         seed=seed,
         **fields,
     )
+
+
+def _check_memory(count: object, network: Network) -> None:
+    """Refuse candidates that cannot fit: four copies of them are the least that a solver keeps."""
+    if not isinstance(count, int) or network.device.type != "cpu":
+        return
+    needed, free = 4 * count * network.dimension * network.dtype.itemsize, free_memory()
+    if free is not None and needed > free:
+        raise InvalidInputError(
+            "count", f"candidates that fit into the memory of {free / 2**30:.1f} GiB",
+            f"{count}, which need at least {needed / 2**30:.1f} GiB", "lower --count",
+        )  # fmt: skip
 
 
 def _eliminable(objective: Objective) -> bool:

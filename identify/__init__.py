@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from identify.exposure.report import AuditReport
     from identify.hermite.data import HermiteData
     from identify.model.dataset import Dataset, load_samples
-    from identify.model.loading import from_torch, load_gradient, load_network, save_network
+    from identify.model.gradients import load_gradient
+    from identify.model.loading import from_torch, load_network, save_network
     from identify.model.two_layer import TwoLayerNetwork
     from identify.planting.plant import PlantedNetwork, PlantingError, plant_network
     from identify.proofs.enclosure import Enclosure, enclose_terms
@@ -148,9 +149,9 @@ _HOMES = {
         "Dataset",
         "load_samples",
     ),
+    "model.gradients": ("load_gradient",),
     "model.loading": (
         "from_torch",
-        "load_gradient",
         "load_network",
         "save_network",
     ),

@@ -143,7 +143,7 @@ def listed(names: Iterable[str], limit: int = 8) -> str:
         >>> listed(["b", "a", "c"], limit=2)
         'b, a and 1 more'
     """
-    every = [name if len(name) <= 60 else name[:57] + "..." for name in names]
+    every = [(name if len(name) <= 60 else name[:57] + "...") or '""' for name in names]
     if not every:
         return "none"
     more = f" and {len(every) - limit} more" if len(every) > limit else ""

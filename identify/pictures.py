@@ -39,6 +39,47 @@ def guess_image_shape(dimension: int) -> tuple[int, ...] | None:
     return (side, side, 3) if side >= 8 and 3 * side * side == dimension else None
 
 
+def recognise_image_shape(samples: npt.ArrayLike) -> tuple[tuple[int, ...] | None, str]:
+    """Guess the shape of samples (n, d), with a remark; None where the pixels do not tell.
+
+    Square grey images need no more than their number of pixels. Three channels may stand first or
+    last: the order in which neighbouring pixels are more alike is taken if that is clear, by a
+    fifth without and at all with the differences between channels.
+
+    Example:
+        >>> rows = np.tile(np.linspace(0, 1, 8)[:, None, None], (1, 8, 3)) * [1, 0.5, 0.2]
+        >>> recognise_image_shape(rows.reshape(1, -1))[0]
+        (8, 8, 3)
+        >>> recognise_image_shape(np.moveaxis(rows, 2, 0).reshape(1, -1))[0]
+        (3, 8, 8)
+        >>> recognise_image_shape(np.random.default_rng(0).random((5, 192)))[0] is None
+        True
+    """
+    rows = np.asarray(samples, dtype=np.float64)
+    guess = guess_image_shape(rows.shape[1])
+    option = "give --image-shape"
+    if guess is None:
+        return None, f"{option} for samples of {rows.shape[1]} entries"
+    if len(guess) == 2:
+        return guess, ""
+    side = guess[0]
+    rough = {shape: _roughness(rows, shape) for shape in (guess, (3, side, side))}
+    for shape, other in (tuple(rough), tuple(rough)[::-1]):
+        along, whole = rough[shape], rough[other]
+        if along[0] < 0.8 * whole[0] and sum(along) < sum(whole):
+            size = ",".join(map(str, shape))
+            return shape, f"image shape {size} recognised by the pixels; {option} if it is another"
+    orders = f"{side},{side},3 or 3,{side},{side}"
+    return None, f"{option} {orders}: the pixels do not tell the order of the channels"
+
+
+def _roughness(rows: FloatArray, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Mean modulus of the differences of neighbours, within channels and between them."""
+    images = as_images(rows, shape)
+    inside = [float(np.abs(np.diff(images, axis=axis)).mean()) for axis in (1, 2)]
+    return sum(inside), float(np.abs(np.diff(images, axis=3)).mean())
+
+
 def parse_image_shape(text: str, dimension: int) -> tuple[int, ...]:
     """Read H,W or H,W,C with C = 1 or 3; 3,H,W stands for channels that come first.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from attack.command.attack_options import ObjectiveOptions, SearchOptions, parse_assignments
 from attack.command.compute import device_and_dtype
 from attack.command.training_options import ComputeOptions, FileOptions
@@ -12,10 +14,14 @@ from attack.networks.files import load_network
 from attack.networks.network import Network
 from attack.objectives.presets import preset
 from attack.reconstruction import reconstruct
+from attack.runs.folder import remove_run
 from attack.runs.run import Run
+from identify.arrays import FloatArray
 from identify.command.inputs import open_mean
 from identify.command.output import check_writable
-from identify.errors import FileError, InvalidInputError
+from identify.errors import FileError, InvalidInputError, listed
+from identify.model.dataset import LABELS, flat_labels
+from identify.model.untrusted import read_npy, read_tensors
 from identify.pictures import parse_image_shape
 
 
@@ -28,6 +34,7 @@ def attack_network(
     *,
     out: Path,
     resume: bool,
+    force: bool,
     seed: int,
     time_limit: float | None,
     progress: Callable[[str, float], None] | None,
@@ -38,20 +45,26 @@ def attack_network(
     settings = parse_assignments("--setting", search.setting)
     if aim.preset is not None:
         preset(aim.preset)  # refused before any file is opened
-    network = load_network(model, layers=file.layers, activation=file.activation)
+    network = load_network(model, layers=file.layers, activation=file.activation, key=file.key)
     shape = search.image_shape
     image_shape = None if shape is None else parse_image_shape(shape, network.dimension)
     mean = None if aim.add_mean is None else open_mean(aim.add_mean, network.dimension)
-    _check_folder(out, resume=resume)
+    labels = None if search.labels is None else _labels(search.labels)
+    _check_folder(out, resume=resume, force=force)
+    gradient = _beside(aim.gradient, network, file)
+    initial = _beside(aim.initial, network, file)
+    if force:
+        remove_run(out)
     return reconstruct(
         network,
         None if aim.objective is None else aim.objective.value,
-        initial=_beside(aim.initial, network, file),
-        gradient=_beside(aim.gradient, network, file),
+        initial=initial,
+        gradient=gradient,
         options=options or None,
         preset=aim.preset,
         mean=mean,
         count=search.count,
+        labels=labels,
         start=search.start,
         start_scale=search.start_scale,
         share=search.share,
@@ -86,23 +99,55 @@ def _beside(path: Path | None, network: Network, file: FileOptions) -> Network |
     if path is None:
         return None
     try:
-        return load_network(path, layers=file.layers)
+        return load_network(path, layers=file.layers, key=file.key, need_key=False)
     except InvalidInputError as error:
         if error.context["name"] != "activation":
             raise
-        return load_network(path, layers=file.layers, activation=network.activation)
+        return load_network(
+            path, layers=file.layers, activation=network.activation, key=file.key, need_key=False
+        )
 
 
-def _check_folder(out: Path, *, resume: bool) -> None:
+def _labels(text: str) -> FloatArray:
+    """Labels from a file (.npz with labels, .npy) or as numbers with commas between them."""
+    suffix = Path(text).suffix.lower()
+    if suffix not in (".npz", ".npy"):
+        try:
+            return np.array([float(part) for part in text.split(",")])
+        except ValueError:
+            raise InvalidInputError(
+                "--labels", "an .npz or .npy file, or numbers such as 0,3,7", repr(text)
+            ) from None
+    file = read_npy(text, "labels") if suffix == ".npy" else read_tensors(text)
+    name = next((name for name in LABELS if name in file.shapes), None)
+    if name is None:
+        raise FileError(text, "holds no labels", f"it holds {listed(file.shapes)}")
+    return flat_labels(file.floats(name, integers=True), (file.shapes[name] or (1,))[0])
+
+
+def _check_folder(out: Path, *, resume: bool, force: bool) -> None:
     """Refuse a folder that cannot take a run, before anything is computed."""
     hint = "choose another folder"
+    if resume and force:
+        raise InvalidInputError("--resume", "no --force beside it", "both", "drop one of them")
+    if resume and not out.exists():
+        raise InvalidInputError(
+            "--resume", "the folder of a run", f"{out}, absent", "drop --resume"
+        )
     try:
         if out.exists() and not out.is_dir():
             raise InvalidInputError("--out", "a folder", f"the file {out}", hint)
-        if out.is_dir() and not resume and next(out.iterdir(), None) is not None:
+        used = out.is_dir() and next(out.iterdir(), None) is not None
+        if resume and not used:
+            raise InvalidInputError("--resume", "the folder of a run", f"{out}, which is empty")
+        if used and force and not (out / "config.toml").exists():
+            raise InvalidInputError(
+                "--force", "the folder of a run", f"{out}, which holds something else", hint
+            )
+        if used and not resume and not force:
             raise InvalidInputError(
                 "--out", "an absent or empty folder", f"{out}, not empty",
-                "add --resume to continue the run in it",
+                "add --resume to continue the run in it, or --force to replace it",
             )  # fmt: skip
         parent = out
         while not parent.exists():

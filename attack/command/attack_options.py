@@ -171,6 +171,13 @@ class SearchOptions:
         int | None,
         typer.Option(metavar="N", help="Candidates at the start.", rich_help_panel=_ATTACK),
     ] = None
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|K,...", help="Labels of the candidates, one each.",
+            rich_help_panel=_ATTACK,
+        ),
+    ] = None  # fmt: skip
     start: Annotated[
         str,
         typer.Option(metavar="noise|DATA.npz", help="Where they start.", rich_help_panel=_ATTACK),

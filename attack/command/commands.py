@@ -17,7 +17,7 @@ from attack.command.training_options import (
 )
 from identify.command.options import Format, LogOptions, RequiredOutput, RunOptions, flat
 from identify.command.output import Log, OutputFolder, require_extra, say_error
-from identify.errors import FileError
+from identify.errors import FileError, one_line
 
 PACKAGES = ("torch",)
 INTERRUPTED = 130
@@ -101,6 +101,9 @@ def attack(
         bool,
         typer.Option("--resume", help="Continue the run in the folder, with the same options."),
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the run that is in the folder.")
+    ] = False,
     file: FileOptions,
     compute: ComputeOptions,
     run: RunOptions,
@@ -109,6 +112,7 @@ def attack(
     """Reconstruct training data by optimisation, splitting candidates where it pays."""
     require_extra("attack", "attack", PACKAGES)
     from attack.command.attack import attack_network, failed_writing
+    from attack.memory import is_out_of_memory
 
     told = _log(log)
     try:
@@ -121,6 +125,7 @@ def attack(
                 compute,
                 out=out,
                 resume=resume,
+                force=force,
                 seed=run.seed,
                 time_limit=run.time_limit,
                 progress=show,
@@ -133,11 +138,18 @@ def attack(
             raise
         say_error(str(error))
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        say_error("not enough memory; lower --count, or use --solver adam, --dtype float32")
+        return 1
     if run.format is Format.JSON:
         print(json.dumps(found.to_dict(), indent=1, allow_nan=False), flush=True)
     else:
         title = "Attack"
-        print(f"{title}\n{'=' * len(title)}\n{found}\n\nwritten to {out}", flush=True)
+        print(
+            f"{title}\n{'=' * len(title)}\n{found}\n\nwritten to {one_line(str(out))}", flush=True
+        )
     return 0
 
 

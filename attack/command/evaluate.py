@@ -14,14 +14,28 @@ from attack.command.attack_options import ScoreOptions
 from attack.evaluation import metrics
 from attack.evaluation.evaluate import evaluate
 from attack.evaluation.scores import Evaluation, EvaluationSettings
-from attack.runs.finished import PICTURES, SCORES, RunResult, channels_last, digest, last_shape
+from attack.runs.finished import (
+    PICTURES,
+    SCORES,
+    RunResult,
+    channels_last,
+    digest,
+    in_order,
+    last_shape,
+)
 from identify.arrays import FloatArray
 from identify.command.inputs import check_dimension, open_mean
 from identify.command.output import check_writable, replacing
 from identify.errors import InvalidInputError
-from identify.model.dataset import load_samples
+from identify.exposure.affine import match_affinely
+from identify.model.dataset import Dataset, load_samples
 from identify.model.untrusted import read_tensors
-from identify.pictures import guess_image_shape, parse_image_shape, parse_range
+from identify.pictures import (
+    guess_image_shape,
+    parse_image_shape,
+    parse_range,
+    recognise_image_shape,
+)
 
 _SAME_MEAN = 1e-6
 
@@ -36,6 +50,8 @@ class Inputs:
     held_out: FloatArray | None
     mean: FloatArray
     shape: tuple[int, ...]
+    order: tuple[int, ...]
+    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +91,9 @@ def evaluate_run(
     given = _open(run, truth, held_out, options)
     scores = _scores(given.candidates, given, settings)
     start = None if given.start is None else _scores(given.start, given, settings)
-    judged = Judged(scores, start, _remarks(run, scores, start))
+    judged = Judged(scores, start, (*given.remarks, *_remarks(run, scores, start)))
     others = None if held_out is None or given.held_out is None else digest(given.held_out)
-    record = record_of(run, judged, truth=digest(given.truth), held_out=others)
+    record = record_of(run, judged, truth=digest(given.truth), held_out=others, order=given.order)
     arrays: dict[str, Any] = {
         "truth": given.truth.astype(np.float32),
         "mean": given.mean.astype(np.float32),
@@ -94,7 +110,12 @@ def evaluate_run(
 
 
 def record_of(
-    run: RunResult, judged: Judged, *, truth: str, held_out: str | None
+    run: RunResult,
+    judged: Judged,
+    *,
+    truth: str,
+    held_out: str | None,
+    order: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
     """What is written of an evaluation; the hashes say of which arrays."""
     start = judged.start
@@ -105,6 +126,7 @@ def record_of(
         "held_out": {"sha256": held_out},
         "remarks": list(judged.remarks),
         "curve": judged.scores.curve.tolist(),
+        "candidate_order": None if order is None else list(order),
         **judged.scores.to_dict(),
         "start": None if start is None else start.to_dict(),
     }
@@ -114,33 +136,66 @@ def _open(run: RunResult, truth: Path, held_out: Path | None, options: ScoreOpti
     true = load_samples(truth)
     dimension = run.x.shape[1]
     check_dimension(true.samples, dimension, truth)
-    shape = _shape(run, true.image_shape, options, dimension)
     mean = _mean(truth, dimension, options)
+    shape, remarks = _shape(run, true, mean, options)
+    samples = in_order(true.samples, true.image_shape, shape)
+    if samples is not true.samples:
+        mean = in_order(mean[None], true.image_shape, shape)[0]
+        stored, own = (",".join(map(str, size)) for size in (true.image_shape or (), shape))
+        remarks.append(f"The truth is stored as {stored} and was brought to the run's {own}.")
     others = None
     if held_out is not None:
         given = load_samples(held_out)
         check_dimension(given.samples, dimension, held_out)
-        _check_held_out(given.samples, held_out, true.samples, mean)
-        others = channels_last(given.samples, shape)
+        _check_held_out(given.samples, held_out, true.samples, _mean(truth, dimension, options))
+        others = channels_last(in_order(given.samples, given.image_shape, shape), shape)
+    remarks += _scaled(run.x, samples)
     return Inputs(
         channels_last(run.x, shape),
         None if run.start is None else channels_last(run.start, shape),
-        channels_last(true.samples, shape),
+        channels_last(samples, shape),
         others,
         channels_last(mean[None], shape)[0],
         last_shape(shape),
+        shape,
+        tuple(remarks),
     )
 
 
 def _shape(
-    run: RunResult, stored: tuple[int, ...] | None, options: ScoreOptions, dimension: int
-) -> tuple[int, ...]:
+    run: RunResult, true: Dataset, mean: FloatArray, options: ScoreOptions
+) -> tuple[tuple[int, ...], list[str]]:
+    """The shape of a candidate as it is stored, (D,) for rows of a table; and a remark."""
+    dimension = run.x.shape[1]
     if options.image_shape is not None:
-        return parse_image_shape(options.image_shape, dimension)
-    for shape in (run.image_shape, stored, guess_image_shape(dimension)):
+        return parse_image_shape(options.image_shape, dimension), []
+    for shape in (run.image_shape, true.image_shape):
         if shape is not None and math.prod(shape) == dimension:
-            return shape
-    raise InvalidInputError("--image-shape", f"H,W,C of {dimension} numbers", "none")
+            return shape, []
+    if guess_image_shape(dimension) is None:
+        return (dimension,), []
+    found, remark = recognise_image_shape(true.samples + mean)
+    if found is None:
+        raise InvalidInputError(
+            "--image-shape", "the order of the pixels", "none", "the pixels do not tell it"
+        )
+    return found, [f"{remark[0].upper()}{remark[1:]}."] if remark else []
+
+
+def _scaled(candidates: FloatArray, truth: FloatArray) -> list[str]:
+    """Say when candidates are samples with other pixel values."""
+    found = match_affinely(candidates, truth, fixed_scale=True)
+    if found is None:
+        return []
+    away = abs(found.scale - 1.0) * float(np.abs(truth).max()) + abs(found.shift)
+    if away < 0.1 * float(np.std(truth)):
+        return []
+    plus = f" plus {found.shift:.4g}" if found.shift else ""
+    verb = "candidates are" if found.count > 1 else "candidate is"
+    return [
+        f"{found.count} {verb} the truth times {found.scale:.4g}{plus}: the file of the truth has "
+        "other pixel values than the network saw; store it as the network saw it."
+    ]
 
 
 def _mean(truth: Path, dimension: int, options: ScoreOptions) -> FloatArray:
@@ -181,14 +236,22 @@ def _check_held_out(samples: FloatArray, path: Path, truth: FloatArray, mean: Fl
 
 
 def _scores(candidates: FloatArray, given: Inputs, settings: EvaluationSettings) -> Evaluation:
-    return evaluate(
-        candidates,
-        given.truth,
-        given.shape,
-        mean=given.mean,
-        held_out=given.held_out,
-        settings=settings,
-    )
+    try:
+        return evaluate(
+            candidates,
+            given.truth,
+            given.shape,
+            mean=given.mean,
+            held_out=given.held_out,
+            settings=settings,
+        )
+    except InvalidInputError as error:
+        if error.context["name"] != "truth" or not given.remarks:
+            raise
+        # Such as pixels 0..255 where the network saw 0..1.
+        facts = error.context
+        hint = f"{facts['hint']}; {' '.join(given.remarks)}"
+        raise InvalidInputError("truth", facts["expected"], facts["got"], hint) from error
 
 
 def _nearest(given: Inputs) -> FloatArray:

@@ -102,9 +102,11 @@ def train_victim(
     device, dtype = device_and_dtype(compute)
     saved = None
     if training.initial is not None:
-        saved = load_network(training.initial, layers=file.layers, activation=file.activation)
-    elif file.layers is not None or file.activation is not None:
-        raise InvalidInputError("--activation and --layers", "--initial beside them", "none")
+        saved = load_network(
+            training.initial, layers=file.layers, activation=file.activation, key=file.key
+        )
+    elif (file.layers, file.activation, file.key) != (None, None, None):
+        raise InvalidInputError("--activation, --layers and --key", "--initial beside them", "none")
     # A specification that cannot be read is refused before the data are.
     form = saved if training.network is None else parse_spec(training.network)
     assert form is not None

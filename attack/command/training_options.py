@@ -206,6 +206,13 @@ class FileOptions:
             metavar="A,B,...", help="Names of the layers in the file.", rich_help_panel=_MODEL
         ),
     ] = None
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The state_dict in a checkpoint that holds several.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -41,12 +41,14 @@ def evaluate(
     Four pipelines: one-to-one by NCC and by L2; greedy by L2; nearest by NCC with replacement and
     every candidate stretched to [0, 1], the published one, which overstates. Each is run also on
     held-out images, on the mean image once per sample (of the held-out images if given, else of
-    the samples), and on noise of the samples' standard deviation around it.
+    the samples), and on noise of the samples' standard deviation around it. Where the mean of the
+    samples would be the truth, of one sample or of equal ones, it is left out, and the noise has
+    the mean and deviation of uniform pixels. Rows of a table have distances and no pixels.
 
     Args:
         candidates: (m, D) or (m, H, W[, C]), in the coordinates of the truth.
         truth: the samples (n, D) or (n, H, W[, C]).
-        image_shape: (H, W) or (H, W, C), the order of the pixels in a row.
+        image_shape: (H, W) or (H, W, C), the order of the pixels in a row; (D,) for a table.
         mean: what was removed from the samples, (D,) or anything that broadcasts to it or to
             `image_shape`; None if nothing. truth + mean must be pixels in the range.
         held_out: images of the same kind that were not trained on, the same mean removed. As many
@@ -88,9 +90,15 @@ def evaluate(
         null["held_out"] = bench.measure(others[chosen])
     centre = (true if others is None else others).mean(axis=0)
     spread = float(np.sqrt(np.mean((true - centre) ** 2)))
+    known = others is None and spread < 1e-6 * float(np.abs(true).max(initial=0.0))
+    if known:
+        # The mean of one sample is the sample: a null must not know the truth.
+        low, high = settings.pixel_range
+        centre, spread = 0.5 * (low + high) - removed, (high - low) / math.sqrt(12.0)
     # The mean of mean-reduced images is rounding noise, which NCC would blow up to an image.
     centre[np.abs(centre) < 1e-12 * (spread or 1.0)] = 0.0
-    null["mean_image"] = bench.measure(np.tile(centre, (len(true), 1)))
+    if not known:
+        null["mean_image"] = bench.measure(np.tile(centre, (len(true), 1)))
     noise = rng.standard_normal((len(found), dimension))
     null["random"] = bench.measure(centre + spread * noise)
     return Evaluation(
@@ -111,10 +119,11 @@ class _Bench:
     ) -> None:
         self.true, self.mean, self.shape, self.settings = true, mean, shape, settings
         low, high = settings.pixel_range
+        self.table = len(shape) == 1
         self.pixels = (true + mean - low) / (high - low)
         darkest, brightest = float(self.pixels.min()), float(self.pixels.max())
         # Images that were stored as float32 or float16 may stick out by their rounding.
-        if darkest < -1e-3 or brightest > 1.0 + 1e-3:
+        if not self.table and (darkest < -1e-3 or brightest > 1.0 + 1e-3):
             raise InvalidInputError(
                 "truth", f"pixels in [{low:g}, {high:g}] with the mean added",
                 f"{low + darkest * (high - low):.3g} to {low + brightest * (high - low):.3g}",
@@ -122,12 +131,13 @@ class _Bench:
             )  # fmt: skip
         norms = np.linalg.norm(true - true.mean(axis=0), axis=1)
         self.norms = np.where(norms > 0.0, norms, float(norms.max()) or 1.0)
-        self.small = metrics.half_size(true, shape) if settings.half_size else (true, shape)
+        self.halved = settings.half_size and not self.table
+        self.small = metrics.half_size(true, shape) if self.halved else (true, shape)
 
     def measure(self, candidates: FloatArray) -> SetScores:
         """Every pipeline on one set of candidates."""
         small, shape = candidates, self.shape
-        if self.settings.half_size:
+        if self.halved:
             small, shape = metrics.half_size(candidates, self.shape)
         distances = {
             "l2": metrics.l2_matrix(self.true, candidates),
@@ -165,15 +175,19 @@ class _Bench:
     ) -> Scores:
         rows = np.flatnonzero(indices >= 0)
         chosen = indices[rows]
-        clipped = np.clip(self.pixels[rows], 0.0, 1.0)
-        similarity = metrics.ssim(pixels[chosen], clipped, self.shape, self.settings.ssim_window)
         values = {
             "l2": metrics.l2(candidates[chosen], self.true[rows]),
             "correlation": metrics.correlation(candidates[chosen], self.true[rows], self.shape),
-            "ssim": similarity,
-            "dssim": metrics.dssim(similarity),
-            "psnr": metrics.psnr(pixels[chosen], clipped),
         }
+        if not self.table:
+            clipped = np.clip(self.pixels[rows], 0.0, 1.0)
+            window = self.settings.ssim_window
+            similarity = metrics.ssim(pixels[chosen], clipped, self.shape, window)
+            values |= {
+                "ssim": similarity,
+                "dssim": metrics.dssim(similarity),
+                "psnr": metrics.psnr(pixels[chosen], clipped),
+            }
         every = {name: np.full(len(indices), np.nan) for name in METRICS}
         for name, value in values.items():
             every[name][rows] = value

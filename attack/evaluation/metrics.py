@@ -24,7 +24,7 @@ _BICUBIC = (-3 / 32, 19 / 32, 19 / 32, -3 / 32)
 
 
 def check_image_shape(shape: Shape, dimension: int | None = None) -> tuple[int, int, int]:
-    """Return (H, W, C) of an image shape (H, W) or (H, W, C).
+    """Return (H, W, C) of an image shape (H, W) or (H, W, C); (D, 1, 1) for rows (D,) of a table.
 
     Raises InvalidInputError for other shapes, sides below 2, and shapes without `dimension` pixels.
 
@@ -33,6 +33,8 @@ def check_image_shape(shape: Shape, dimension: int | None = None) -> tuple[int, 
         (28, 28, 1)
     """
     sides = tuple(int(side) for side in shape)
+    if len(sides) == 1 and sides[0] >= 2 and dimension in (None, sides[0]):
+        return sides[0], 1, 1
     if len(sides) not in (2, 3) or min(sides[:2]) < 2 or min(sides) < 1:
         raise InvalidInputError("image_shape", "(H, W) or (H, W, C), H, W >= 2", shape)
     if dimension is not None and math.prod(sides) != dimension:

@@ -109,12 +109,16 @@ class Scores:
         """Counts at the thresholds, medians over all pairs and means over the best ones."""
         rows: dict[str, float | int | None] = {"pairs": self.pairs, "distinct": self.distinct}
         with np.errstate(invalid="ignore"):
+            # Rows of a table have no pixels.
+            drawn = bool(np.isfinite(self.ssim).any()) or self.pairs == 0
             for limit in settings.ssim_above:
-                rows[f"ssim > {limit:g}"] = int(np.count_nonzero(self.ssim > limit))
+                above = int(np.count_nonzero(self.ssim > limit))
+                rows[f"ssim > {limit:g}"] = above if drawn else None
             for limit in settings.l2_below:
                 rows[f"l2 < {limit:g}"] = int(np.count_nonzero(self.l2 < limit))
         for metric in METRICS:
             values = self.best(metric, self.pairs)
+            values = values[np.isfinite(values)]
             rows[f"median {metric}"] = float(np.median(values)) if len(values) else None
             top = values[: settings.top]
             rows[f"top {settings.top} {metric}"] = float(top.mean()) if len(top) else None
@@ -182,27 +186,31 @@ class Evaluation:
 
     def __str__(self) -> str:
         size = " x ".join(map(str, self.image_shape))
-        title = (
-            f"{self.found.candidates} candidates against {self.samples} samples, images of {size}"
-        )
+        table = len(self.image_shape) == 1
+        what = f"rows of {size} numbers" if table else f"images of {size}"
+        title = f"{self.found.candidates} candidates against {self.samples} samples, {what}"
         columns = [("candidates", self.found)]
         columns += [(label, self.null[key]) for key, label in _NULLS.items() if key in self.null]
         lines = [title, "=" * len(title), _row("", [label for label, _ in columns])]
         lines.append(_row("count", [part.candidates for _, part in columns]))
-        search = "NCC at half size" if self.settings.half_size else "NCC"
+        search = "NCC at half size" if self.settings.half_size and not table else "NCC"
         for name, (matching, measure, pixels) in PIPELINES.items():
-            lines += ["", f"{matching} by {search if measure == 'ncc' else 'L2'}, pixels {pixels}"]
+            scaled = "" if table else f", pixels {pixels}"
+            lines += ["", f"{matching} by {search if measure == 'ncc' else 'L2'}{scaled}"]
             tables = [part.scores[name].summary(self.settings) for _, part in columns]
             lines += [
                 _row(f"  {key}", [table[key] for table in tables])
                 for key in tables[0]
-                if key not in _UNPRINTED
+                if key not in _UNPRINTED and any(part[key] is not None for part in tables)
             ]
         lines += ["", "candidates to their nearest sample, best per sample"]
         for key in self.found.extraction:
             values = [part.extraction[key] for _, part in columns]
             lines.append(_row(f"  top {self.settings.top} {key}", values))
-        lines += ["", f"SSIM window {self.settings.ssim_window}, seed {self.settings.seed}"]
+        window = "" if table else f"SSIM window {self.settings.ssim_window}, "
+        lines += ["", f"{window}seed {self.settings.seed}"]
+        if "mean_image" not in self.null:
+            lines.append("No mean image: that of the samples would be the truth.")
         if "held_out" not in self.null:
             lines.append("No held-out images given: the strongest null is missing.")
         return "\n".join(lines)

@@ -118,6 +118,8 @@ def pairs(runs: Sequence[RunResult], page: _Page) -> Drawn | Skipped:
     chosen = _ranks(len(rows), _PER_RANK)
     order = np.concatenate([rows[part] for part in chosen.values()])
     shape = tuple(run.evaluation["image_shape"])
+    if len(shape) < 2:
+        return Skipped(what, "the samples are rows of a table and no images")
     mean = run.pictures["mean"].ravel()
     truth, candidates = run.pictures["truth"][order], run.images[indices[order]]
     words = [word for word, part in chosen.items() for _ in part]

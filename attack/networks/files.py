@@ -21,6 +21,7 @@ from identify.errors import (
     UnsupportedModelError,
     listed,
 )
+from identify.model.layer_names import in_order
 from identify.model.tensor_file import PathLike, TensorFile, tensor_array
 from identify.model.untrusted import read_tensors
 
@@ -68,14 +69,17 @@ def load_network(
     layers: str | None = None,
     activation: Activation | str | None = None,
     dtype: torch.dtype | None = None,
+    key: str | None = None,
+    need_key: bool = True,
 ) -> Network:
-    """Load a network from ``.safetensors``, ``.npz`` or a torch state_dict in ``.pt``.
+    """Load a network from what ``read_tensors`` opens: safetensors, npz, checkpoints, folders.
 
     The layers are ``layers.K.weight`` (out, in) with optional ``layers.K.bias``; or the two layers
     ``hidden``, ``output`` of the verifier, whose degree becomes a power activation; or the names in
     ``layers="A,B,C"``; or all matrices of the file in the only order in which their shapes chain.
     ``activation`` is needed where the file has none. ``dtype`` defaults to float64 if any array has
-    it, else to float32; float16 and bfloat16 are read.
+    it, else to float32; float16 and bfloat16 are read. ``key`` chooses a state_dict in a checkpoint
+    that holds several.
 
     Raises FileError, InvalidInputError or UnsupportedModelError with one line. The cost is one pass
     over the file.
@@ -87,10 +91,10 @@ def load_network(
         >>> load_network(path, activation="relu")
         Network(3-4-1,relu,bias=none)
     """
-    file = read_tensors(path)
+    file = read_tensors(path, key, need_key=need_key)
     names = _layer_names(file, layers)
-    chosen = _activation(file, activation)
-    biases = [_bias_name(name, file.shapes) for name in names]
+    chosen = _activation(file, activation, single=len(names) == 1)
+    biases = [_bias_name(name, file.shapes, names) for name in names]
     used = {name for name in (*names, *biases) if name}
     left = [name for name in file.shapes if name not in used]
     if left:
@@ -112,11 +116,15 @@ def load_network(
         raise FileError(file.path, str(error), "name the layers in order with --layers") from error
 
 
-def _activation(file: TensorFile, given: Activation | str | None) -> Activation:
+def _activation(
+    file: TensorFile, given: Activation | str | None, single: bool = False
+) -> Activation:
     option = parse_activation(given) if isinstance(given, str) else given
     stored = file.settings.get("activation")
     degree = file.settings.get("degree")
     found: Activation | None = None
+    if degree is None and stored is None and option is None and single:
+        return parse_activation("identity")  # one layer has no activation
     if degree is not None and stored in (None, "monomial"):
         try:
             found = Activation("power", float(degree))  # type: ignore[arg-type]
@@ -152,6 +160,12 @@ def _layer_names(file: TensorFile, layers: str | None) -> list[str]:
     if "hidden.weight" in shapes and "output.weight" in shapes:
         return ["hidden.weight", "output.weight"]
     matrices = [name for name, shape in shapes.items() if len(shape) == 2]
+    kernels = [f"{name} {shape}" for name, shape in shapes.items() if len(shape) > 2]
+    if kernels:
+        raise UnsupportedModelError(
+            f"{file.path}: convolutions are not supported; the network has {listed(kernels)}",
+            "fully connected networks are",
+        )
     if not matrices:
         raise FileError(file.path, f"holds no matrix, only {listed(shapes)}")
     numbered = [_natural(name) for name in matrices]
@@ -174,6 +188,9 @@ def _named(name: str, file: TensorFile) -> str:
     for candidate in (name, f"{name}.weight"):
         if candidate in file.shapes:
             return candidate
+        ends = [key for key in file.shapes if key.endswith(f".{candidate}")]
+        if len(ends) == 1:
+            return ends[0]
     raise InvalidInputError("layers", f"names of arrays in {file.path}", name, listed(file.shapes))
 
 
@@ -182,6 +199,14 @@ def _natural(name: str) -> tuple[tuple[int, int | str], ...]:
     return tuple((0, int(p)) if p.isdigit() else (1, p) for p in parts if p)
 
 
-def _bias_name(weight: str, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+def _bias_name(
+    weight: str, shapes: Mapping[str, tuple[int, ...]], weights: list[str]
+) -> str | None:
+    listing = in_order(shapes)
+    if listing:
+        after = listing[listing.index(weight) + 1 :][:1]
+        return (
+            after[0] if after and after[0] not in weights and len(shapes[after[0]]) == 1 else None
+        )
     name = f"{weight.removesuffix('.weight')}.bias"
     return name if name in shapes and name != weight else None

@@ -18,7 +18,7 @@ from identify.arrays import FloatArray
 from identify.errors import FileError
 from identify.model.tensor_file import first_line
 from identify.model.untrusted import read_tensors
-from identify.pictures import guess_image_shape
+from identify.pictures import recognise_image_shape
 
 if TYPE_CHECKING:
     from attack.runs.run import Run
@@ -96,9 +96,16 @@ class RunResult:
     def shape(self) -> tuple[int, ...] | None:
         """The shape H,W or H,W,C of an image; None for samples that are none."""
         if self.evaluation is not None:
-            return tuple(self.evaluation["image_shape"])
-        shape = self.image_shape or guess_image_shape(self.x.shape[1])
-        return None if shape is None else last_shape(shape)
+            shape = tuple(self.evaluation["image_shape"])
+            return shape if len(shape) > 1 else None
+        return None if self._order is None else last_shape(self._order)
+
+    @cached_property
+    def _order(self) -> tuple[int, ...] | None:
+        """The shape of a candidate as it is stored, channels first or last."""
+        if self.evaluation is not None and self.evaluation.get("candidate_order"):
+            return tuple(self.evaluation["candidate_order"])
+        return self.image_shape or recognise_image_shape(self.x)[0]
 
     @cached_property
     def images(self) -> FloatArray:
@@ -107,7 +114,7 @@ class RunResult:
 
     def ordered(self, rows: FloatArray) -> FloatArray:
         """Rows in the order of the run's images, channels last."""
-        return rows if self.image_shape is None else channels_last(rows, self.image_shape)
+        return rows if self._order is None else channels_last(rows, self._order)
 
     def renamed(self, name: str) -> RunResult:
         """The same run under another name."""
@@ -204,6 +211,27 @@ def channels_last(rows: FloatArray, shape: tuple[int, ...]) -> FloatArray:
         return rows
     images = np.moveaxis(rows.reshape(len(rows), *shape), 1, -1)
     return np.ascontiguousarray(images.reshape(len(rows), math.prod(shape)))
+
+
+def in_order(
+    rows: FloatArray, stored: tuple[int, ...] | None, shape: tuple[int, ...]
+) -> FloatArray:
+    """Rows (n, D) of images stored as H,W,C or C,H,W in the order of `shape`, the other of the two.
+
+    Rows whose stored shape is another or none are returned as they are.
+
+    Example:
+        >>> in_order(np.arange(12.0)[None], (2, 2, 3), (3, 2, 2))[0, :4]
+        array([0., 3., 6., 9.])
+    """
+    if stored is None or len(stored) != 3 or len(shape) != 3 or stored == shape:
+        return rows
+    images = rows.reshape(len(rows), *stored)
+    if stored[2] in (1, 3) and (stored[2], *stored[:2]) == shape:
+        return np.ascontiguousarray(np.moveaxis(images, 3, 1).reshape(rows.shape))
+    if stored[0] in (1, 3) and (*stored[1:], stored[0]) == shape:
+        return np.ascontiguousarray(np.moveaxis(images, 1, 3).reshape(rows.shape))
+    return rows
 
 
 def last_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from attack.runs.run import SCHEMA_VERSION, Run, Snapshot, finite
 from attack.runs.toml import to_toml, without_none
 from attack.solving.second_order import SecondOrder
 from attack.solving.state import LoopState, Round
-from identify.errors import FileError, InvalidInputError
+from identify.errors import FileError, InvalidInputError, listed
 from identify.model.tensor_file import PathLike, first_line
 
 CONFIG, REPORT, CANDIDATES = "config.toml", "report.json", "candidates.safetensors"
@@ -197,6 +197,35 @@ def load_run(path: PathLike) -> Run:
         raise FileError(
             folder, f"is no whole run ({first_line(error)})", "resume it to write it again"
         ) from error
+
+
+def remove_run(path: PathLike) -> None:
+    """Remove the files of a run from its folder, and nothing else.
+
+    Raises FileError for other files in it, and for what cannot be removed.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return
+    names = (CONFIG, REPORT, CANDIDATES, CHECKPOINT, LOG, "evaluation.json", "evaluation.npz")
+    own = [folder / name for name in names if (folder / name).is_file()]
+    snapshots = folder / SNAPSHOTS
+    if snapshots.is_dir():
+        own += sorted(snapshots.glob("[0-9]*.safetensors"))
+    others = sorted(
+        str(entry.relative_to(folder)) for entry in folder.rglob("*")
+        if entry not in own and entry != snapshots
+    )  # fmt: skip
+    if others:
+        hint = "choose another folder"
+        raise FileError(folder, f"holds {listed(others)}, which are no files of a run", hint)
+    try:
+        for file in own:
+            file.unlink()
+        if snapshots.is_dir():
+            snapshots.rmdir()
+    except OSError as error:
+        raise FileError(folder, f"cannot be replaced ({error.strerror})") from error
 
 
 def _entries(folder: Path) -> bool:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from identify.errors import FileError, InvalidInputError, listed
+from identify.errors import FileError, InvalidInputError
+from identify.model.dataset import find_samples, flat_labels
 from identify.model.untrusted import read_tensors
 
 AnyArray = npt.NDArray[Any]
@@ -196,22 +197,21 @@ def _idx_pair(path: Path, family: str | None) -> RawImages:
 def _npz(path: Path, split: str, family: str | None) -> RawImages:
     file = read_tensors(path)
     start = "" if split == "train" else "test_"
-    keys = [key for key in (f"{start}samples", f"{start}images") if key in file.shapes]
-    if len(keys) != 1:
-        wanted = f"{start}samples" if not keys else "both samples and images"
-        problem = f"has neither {wanted} nor {start}images" if not keys else f"has {wanted}"
-        raise FileError(path, problem, f"expected one of them; it holds {listed(file.shapes)}")
-    key, shape = keys[0], file.shapes[keys[0]]
+    key, names = find_samples(file, start)
+    shape = file.shapes[key]
     if len(shape) < 2:
         raise FileError(path, f'"{key}" has shape {shape}', "expected (n, d) or (n, H, W, C)")
-    bytes_ = file.dtypes[key] == "uint8" and key.endswith("images")
-    images = file.read(key) if bytes_ and 0 not in shape else file.floats(key)
+    bytes_ = file.dtypes[key] == "uint8" and not key.endswith("samples")
+    images = file.read(key) if bytes_ and 0 not in shape else file.floats(key, integers=True)
     labels = None
-    if f"{start}labels" in file.shapes:
-        if file.shapes[f"{start}labels"] != shape[:1]:
-            got = file.shapes[f"{start}labels"]
-            raise FileError(path, f'"{start}labels" has shape {got}', f"expected ({shape[0]},)")
-        labels = file.floats(f"{start}labels", integers=True)
+    found = [name for name in names if name in file.shapes]
+    if found:
+        try:
+            labels = flat_labels(file.floats(found[0], integers=True), shape[0])
+        except InvalidInputError as error:
+            problem = f'"{found[0]}" has shape {file.shapes[found[0]]}'
+            expected = str(error.context["expected"]).removeprefix("shape ")
+            raise FileError(path, problem, f"expected {expected}") from error
     return RawImages(images, labels, 255.0 if bytes_ else 1.0, family, str(path))
 
 

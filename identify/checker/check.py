@@ -2,7 +2,8 @@
 
 ``check_report`` reads the report and the files by itself, redoes every proof and recomputes every
 number that the verdict rests on. It shares no code with the verifier: this folder imports the
-standard library, numpy, safetensors and python-flint, and works wherever it is copied:
+standard library, numpy, safetensors, python-flint and, for its files, torch. It works wherever
+it is copied:
 
     python -m checker REPORT.json MODEL [--gradient FILE] [--initial FILE] [--require confirmed]
 """
@@ -33,6 +34,7 @@ from .outcome import (
     require,
 )
 from .reading.files import Network, read_network
+from .reading.gradient import one_output, read_gradient
 from .reading.report import Report, read_report
 from .source import build_data
 
@@ -64,6 +66,7 @@ def check_report(
     initial: object = None,
     degree: int | None = None,
     layers: object = None,
+    key: str | None = None,
     progress: Progress | None = None,
     time_limit: float | None = None,
 ) -> CheckResult:
@@ -71,10 +74,11 @@ def check_report(
 
     Args:
         report: path of report.json, or its content as plain data.
-        model: the network, ``.safetensors`` or ``.npz``.
+        model: the network: ``.safetensors``, ``.npz``, a torch checkpoint, an index, a folder.
         gradient, initial: the second file, for the sources gradient and fine-tuning.
         degree: of the monomial, for files that do not carry it.
         layers: names of the two layers, "HIDDEN,OUTPUT" or a pair.
+        key: name of the state_dict in a torch checkpoint that holds several.
         progress: called with a claim's name and a share in [0, 1].
         time_limit: seconds; claims not reached are "not checkable". A rank modulo a prime that
             has begun is finished.
@@ -90,8 +94,8 @@ def check_report(
         ball arithmetic.
     """
     deadline = None if time_limit is None else time.monotonic() + time_limit
-    content = read_report(report)
-    files = _read_files(content, model, gradient, initial, degree, layers)
+    content = read_report(report, time_limit)
+    files = _read_files(content, (model, gradient, initial), degree, layers, key)
     found: dict[str, Claim] = {}
     found["inputs"] = decide("inputs", "hash", lambda: premises.check_inputs(content, files))
     found["digest"] = decide("digest", "hash", lambda: premises.check_digest(content))
@@ -103,6 +107,10 @@ def check_report(
     if usable:
         assumed = None if content.certificate is None else content.certificate.assumed
         decay, point = (None, None) if assumed is None else (assumed.decay, assumed.point)
+        if content.source == "gradient":
+            shift = None if assumed is None else assumed.gradient_decay
+            model, gradient = one_output(files["model"], files["gradient"], shift)
+            files = {"model": model, "gradient": gradient}
         case = Case(content, build_data(content.source, files, decay, point), deadline)
     checks = _checks(content, found)
     for number, (name, how, check) in enumerate(checks):
@@ -136,28 +144,46 @@ def _not_checked(report: Report, case: Case | None) -> tuple[str, ...]:
 
 def _read_files(
     report: Report,
-    model: object,
-    gradient: object,
-    initial: object,
+    paths: tuple[object, object, object],
     degree: int | None,
     layers: object,
+    key: str | None,
 ) -> dict[str, Network]:
     """The networks by role; the source decides which files there have to be."""
     if degree is not None and (isinstance(degree, bool) or not isinstance(degree, int)):
         raise CheckInputError("degree", "an integer", repr(degree)[:80])
-    files = {"model": read_network(model, degree=degree, layers=layers)}
+    if key is not None and not isinstance(key, str):
+        raise CheckInputError("key", "a name", repr(key)[:80])
+    model, gradient, initial = paths
+    logits = 2 if report.source == "gradient" else 1
+    files = {"model": read_network(model, degree=degree, layers=layers, key=key, outputs=logits)}
     wanted = _ROLES.get(report.source)
     for role, path in (("gradient", gradient), ("initial", initial)):
         if role == wanted:
             if path is None:
                 raise CheckInputError(role, f"a file, the source being {report.source}", "none")
-            files[role] = read_network(path, layers=layers, like=files["model"])
+            first = files["model"]
+            if role == "gradient":
+                files[role] = read_gradient(path, first, layers=layers, key=key)
+            else:
+                files[role] = read_network(
+                    path, degree=first.degree, layers=layers, key=key, need_key=False
+                )
+                _same_shapes(path, first, files[role])
         elif path is not None:
             raise CheckInputError(role, f"no file, the source being {report.source}", path)
     offset = files["model"].output_bias
     if report.source == "kkt" and offset is not None and offset.any():
         raise CheckInputError("output.bias", "0 for the source kkt", offset[0])
     return files
+
+
+def _same_shapes(path: object, first: Network, second: Network) -> None:
+    if second.hidden.shape != first.hidden.shape:
+        expected = f"the network's shape {first.hidden.shape}"
+        raise CheckInputError(f"{path}: hidden.weight", expected, second.hidden.shape)
+    if (second.hidden_bias is None) != (first.hidden_bias is None):
+        raise CheckInputError(f"{path}: hidden.bias", "as in the network", "another")
 
 
 def _checks(report: Report, found: Mapping[str, Claim]) -> list[tuple[str, str, Check]]:
@@ -274,7 +300,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="checker", description="Redo the proofs of a report.")
     parser.add_argument("report")
     parser.add_argument("model")
-    for option in ("--gradient", "--initial", "--layers"):
+    for option in ("--gradient", "--initial", "--layers", "--key"):
         parser.add_argument(option)
     parser.add_argument("--degree", type=int)
     parser.add_argument("--time-limit", type=float)

@@ -53,7 +53,8 @@ def check_conditions(case: Case, claims: Mapping[str, Claim]) -> tuple[str, str]
     unknown = [name for name in rows if name not in _KNOWN]
     open_rows = [f"no condition {name} is known"[:80] for name in unknown]
     first = "balance" if case.data.homogeneous else "consistency"
-    needed = [first, "span", "I-hermite", "I-flat", "I-value", "decomposition"]
+    needed = ["span", "I-hermite", "I-flat", "I-value", "decomposition"]
+    needed += [first] * (not case.data.filled)
     if case.report.bounds is not None:
         needed += ["redundancy", "error bounds"]
     if case.report.verdict == "globally":
@@ -171,7 +172,8 @@ def _check_evidence(case: Case, row: Row, claims: Mapping[str, Claim]) -> None:
 def _check_numbers(case: Case, row: Row) -> None:
     name = row.name
     if name in ("balance", "consistency"):
-        require((name == "balance") == case.data.homogeneous, f"{name}: not of this source")
+        own_kind = (name == "balance") == case.data.homogeneous and not case.data.filled
+        require(own_kind, f"{name}: not of this source")
         limit = BALANCE_LIMIT if name == "balance" else NOISE_LIMIT
         own = case.data.consistency
         _expect_number(row, row.required, limit, 0.0, "required")

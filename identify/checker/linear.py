@@ -164,7 +164,7 @@ def check_residuals(case: Case) -> str:
     check_possible(report.rank is not None, "the report states no rank")
     assert report.rank is not None
     counts = {
-        "balance": width,
+        "balance": 0 if case.data.filled else width,
         "off_span": width * (ambient - r),
         "linear": max(0, merged.equations - report.rank),
         "samples": max(0, merged.equations - r * r),

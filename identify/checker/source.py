@@ -35,6 +35,7 @@ class Data:
     weight_rounding: float = 0.0
     computed: float = 0.0
     network: tuple[FloatArray, FloatArray] | None = None
+    filled: bool = False
 
     @property
     def homogeneous(self) -> bool:
@@ -56,6 +57,8 @@ class Data:
             heights = self.degree * np.ldexp(outputs, unit) ** 2
             total = float((norms + heights).sum())
             return float(np.abs(norms - heights).sum()) / total if total > 0.0 else 0.0
+        if self.filled:
+            return 0.0
         assert self.values is not None
         left, right, lost = _euler_sides(self.points, self.rows, self.scales, self.values)
         total = float(np.linalg.norm(np.abs(left) + np.abs(right)))
@@ -169,4 +172,5 @@ def build_data(
         weight_rounding=weights,
         computed=computed,
         network=(model.points, model.output),
+        filled=source == "gradient" and files["gradient"].filled,
     )

@@ -26,9 +26,7 @@ def check(
     report: Annotated[
         Path, typer.Argument(metavar="REPORT.json", help="A report that verify or recover wrote.")
     ],
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="The network: .safetensors or .npz.")
-    ],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The network, as for verify.")],
     require: Annotated[
         RequireName | None,
         typer.Option(help="End with exit code 4 unless the verdict is confirmed."),
@@ -52,6 +50,7 @@ def check(
                 initial=source.initial,
                 degree=layout.degree,
                 layers=layout.layers,
+                key=layout.key,
                 progress=show,
                 time_limit=run.time_limit,
             )

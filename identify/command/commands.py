@@ -52,7 +52,7 @@ from identify.errors import (
     UnsupportedModelError,
 )
 from identify.hermite.data import HermiteData
-from identify.model.dataset import load_samples
+from identify.model.dataset import as_signs, load_samples
 from identify.records import Verdict
 
 RESULTS = ("report.json", "samples.npz", "alternatives.npz", "contact.png", "audit.json")
@@ -60,7 +60,7 @@ RESULTS = ("report.json", "samples.npz", "alternatives.npz", "contact.png", "aud
 INTERRUPTED = 130
 
 ModelArgument = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Network: .safetensors, .npz or .pt.")
+    Path, typer.Argument(metavar="MODEL", help="Network: .safetensors, .npz, .pt or a folder.")
 ]
 DataArgument = Annotated[
     Path, typer.Argument(metavar="DATA.npz", help="Samples: .npz with `samples` or `images`.")
@@ -121,6 +121,7 @@ def inspect(
         degree=layout.degree,
         activation=layout.activation,
         layers=layout.layers,
+        key=layout.key,
         seed=run.seed,
     )
     text = json.dumps(found.to_dict(), indent=2, allow_nan=False)
@@ -221,11 +222,14 @@ def recover(
                     absolute_bounds=found.absolute_bounds,
                 )
         something = bool(folder.written)
+        if something:
+            shown = report.alternatives[0].samples if found is None else found.samples
+            sheet = sheet.settled(shown)
+            if sheet.remark:
+                told.note(sheet.remark)
         if something and sheet.shape is not None:
             with folder.writing("contact.png") as path:
                 sheet.draw(path, report)
-        elif something:
-            told.note(sheet.remark)
         folder.write_text("report.json", report.to_json())
         show_report(report, run.format, folder)
     if interrupted:
@@ -247,11 +251,20 @@ def audit(
         str | None,
         typer.Option(metavar="exposed", help="End with exit code 3 if a sample is exposed."),
     ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(metavar="M", help="Mean that the network's inputs had removed."),
+    ] = None,
+    std: Annotated[
+        str | None,
+        typer.Option(metavar="S", help="What they were divided by: (x - M) / S is audited."),
+    ] = None,
     run: RunOptions,
     output: OutputOptions,
     log: LogOptions,
 ) -> int:
     """Show the owner of the data which samples the weights expose, and how exactly."""
+    from identify.exposure.affine import normalised
     from identify.exposure.audit import audit as audit_samples
 
     gated = parse_exposed(fail_on)
@@ -262,7 +275,7 @@ def audit(
         with _log(log).progress() as show:
             found = audit_samples(
                 given.network,
-                truth.samples,
+                normalised(truth, mean, std),
                 truth.labels,
                 **search_arguments(given, assume, run),
                 arithmetic=assume.arithmetic.value,
@@ -335,9 +348,10 @@ def alternatives(
                 interrupted = True
         if sets:
             write_alternatives(folder, sets)
-            if sheet.shape is None:
+            sheet = sheet.settled(sets[0].samples)
+            if sheet.remark:
                 told.note(sheet.remark)
-            else:
+            if sheet.shape is not None:
                 with folder.writing("contact.png") as path:
                     sheet.draw(path, report, sets)
         folder.write_text("report.json", report.to_json())
@@ -427,7 +441,5 @@ def _signs(labels: FloatArray | None) -> FloatArray | None:
     """Labels -1 and 1; any two values are taken for them, the smaller for -1."""
     if labels is None:
         return None
-    values = np.unique(labels)
-    if len(values) != 2:
-        return labels
-    return np.where(labels == values[1], 1.0, -1.0)
+    signs = as_signs(labels)
+    return labels if signs is None else signs

@@ -18,7 +18,8 @@ from identify.command.options import (
 from identify.errors import FileError, InvalidInputError
 from identify.hermite.data import HermiteData
 from identify.model.dataset import load_samples
-from identify.model.loading import load_gradient, load_network
+from identify.model.gradients import load_gradient
+from identify.model.loading import load_network
 from identify.model.two_layer import TwoLayerNetwork
 from identify.model.untrusted import read_tensors
 
@@ -26,7 +27,11 @@ from identify.model.untrusted import read_tensors
 def open_network(path: Path, layout: ModelOptions) -> TwoLayerNetwork:
     """Load a network with what the options say about it."""
     return load_network(
-        path, degree=layout.degree, activation=layout.activation, layers=layout.layers
+        path,
+        degree=layout.degree,
+        activation=layout.activation,
+        layers=layout.layers,
+        key=layout.key,
     )
 
 
@@ -36,21 +41,24 @@ def open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Hermi
     A file beside the model may leave out degree and activation; if it has them they must agree.
     """
     network = open_network(model, layout)
-    network.require_supported()
+    if source.source is not SourceName.GRADIENT or network.outputs != 2:
+        network.require_supported()
     loss = None if source.loss is None else source.loss.value
     if source.source is SourceName.KKT:
         return HermiteData.from_kkt(network)
     if source.source is SourceName.WEIGHT_DECAY:
         return HermiteData.from_weight_decay(network, source.decay, loss)
     if source.gradient is not None:
-        gradient = load_gradient(source.gradient, network, layers=layout.layers)
-        return HermiteData.from_gradient(network, gradient, loss)
+        gradient = load_gradient(source.gradient, network, layers=layout.layers, key=layout.key)
+        return HermiteData.from_gradient(network, gradient, loss, decay=source.gradient_decay())
     assert source.initial is not None
     initial = load_network(
         source.initial,
         degree=network.degree,
         activation="monomial" if network.activation is None else network.activation,
         layers=layout.layers,
+        key=layout.key,
+        need_key=False,
     )
     return HermiteData.from_fine_tuning(initial, network, loss=loss)
 

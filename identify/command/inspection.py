@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from identify.errors import InvalidInputError, UnsupportedModelError
+from identify.errors import InvalidInputError, UnsupportedModelError, one_line
 from identify.hermite.data import HermiteData
 from identify.model.dataset import load_samples
-from identify.model.layer_names import find_layers
+from identify.model.layer_names import find_layers, in_order
 from identify.model.loading import load_network
 from identify.model.tensor_file import ROUNDING, PathLike, TensorFile
 from identify.model.two_layer import TwoLayerNetwork
@@ -41,6 +41,7 @@ class Inspection:
     kind: str
     arrays: tuple[Mapping[str, Any], ...]
     settings: Mapping[str, Any]
+    key: str | None
     covered: bool
     reason: str
     network: Mapping[str, Any] | None = None
@@ -56,6 +57,7 @@ class Inspection:
             "kind": self.kind,
             "arrays": [dict(entry) for entry in self.arrays],
             "settings": dict(self.settings),
+            "key": self.key,
             "covered": self.covered,
             "reason": self.reason,
             "network": None if self.network is None else dict(self.network),
@@ -68,14 +70,19 @@ class Inspection:
         }
 
     def __str__(self) -> str:
-        title = f"{self.path}: {self.kind}"
+        part = "" if self.key is None else f", {self.key}"
+        title = one_line(f"{self.path}{part}: {self.kind}")
         lines = [title, "=" * len(title)]
         rows = [
-            [str(a["name"]), " x ".join(map(str, a["shape"])) or "scalar", str(a["dtype"])]
+            [
+                one_line(str(a["name"])) or '""',
+                " x ".join(map(str, a["shape"])) or "scalar",
+                str(a["dtype"]),
+            ]
             for a in self.arrays
         ]
         lines += table(["array", "shape", "dtype"], rows)
-        lines += [f"  {name} = {value}" for name, value in self.settings.items()]
+        lines += [one_line(f"  {name} = {value}") for name, value in self.settings.items()]
         lines += _block("Network", self.network)
         lines += _block("Samples", self.data)
         lines += ["", f"Verifier: {'covered' if self.covered else 'not covered'}: {self.reason}"]
@@ -94,6 +101,7 @@ def inspect_file(
     degree: int | None = None,
     activation: str | None = None,
     layers: str | None = None,
+    key: str | None = None,
     seed: int = 0,
 ) -> Inspection:
     """List the arrays of a file and say what the verifier can do with it.
@@ -112,12 +120,17 @@ def inspect_file(
         >>> inspect_file(path).sizes["neurons_needed"]
         4
     """
-    file = read_tensors(path)
+    file = read_tensors(path, key)
     arrays = tuple(
         {"name": name, "shape": list(shape), "dtype": file.dtypes[name]}
         for name, shape in file.shapes.items()
     )
-    common: dict[str, Any] = {"path": file.path, "arrays": arrays, "settings": dict(file.settings)}
+    common: dict[str, Any] = {
+        "path": file.path,
+        "arrays": arrays,
+        "settings": dict(file.settings),
+        "key": file.key,
+    }
     if layers is None and ("samples" in file.shapes or "images" in file.shapes):
         return Inspection(
             **common,
@@ -138,7 +151,7 @@ def inspect_file(
         return _without_degree(file, common, layers)
     described: dict[str, Any] | None = None
     try:
-        network = load_network(path, degree=degree, activation=activation, layers=layers)
+        network = load_network(path, degree=degree, activation=activation, layers=layers, key=key)
         described = _describe_network(network)
         network.require_supported()
     except UnsupportedModelError as error:
@@ -189,7 +202,9 @@ def samples_determined(degree: int, neurons: int, dimension: int) -> int:
 def _names_layers(file: TensorFile) -> bool:
     if "hidden.weight" in file.shapes and "output.weight" in file.shapes:
         return True
-    weights = [n for n, shape in file.shapes.items() if n.endswith(".weight") and len(shape) > 1]
+    listed = in_order(file.shapes) is not None
+    weights = [name for name, shape in file.shapes.items()
+               if (listed or name.endswith(".weight")) and len(shape) > 1]  # fmt: skip
     return len(weights) >= 2
 
 

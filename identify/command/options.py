@@ -101,6 +101,14 @@ class ModelOptions:
             rich_help_panel=_SOURCE,
         ),
     ] = None
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The state_dict in a checkpoint that holds several.",
+            rich_help_panel=_SOURCE,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -135,8 +143,39 @@ class SourceOptions:
         ),
     ] = None
 
+    weight_decay_in_gradient: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MU|auto",
+            help="Weight decay that the gradient holds; it is subtracted.",
+            rich_help_panel=_SOURCE,
+        ),
+    ] = None
+
+    def gradient_decay(self) -> float | str | None:
+        """The weight decay in the gradient, as a number or the word auto."""
+        text = self.weight_decay_in_gradient
+        if text is None or text == "auto":
+            return text
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0.0 <= value < math.inf:
+            raise InvalidInputError(
+                "--weight-decay-in-gradient", "a number of at least 0, or auto", repr(text)
+            )
+        return value
+
     def check(self) -> None:
         """Refuse options that contradict the source."""
+        if self.gradient_decay() is not None and self.source is not SourceName.GRADIENT:
+            raise InvalidInputError(
+                "--source",
+                "gradient with --weight-decay-in-gradient",
+                self.source.value,
+                "drop --weight-decay-in-gradient",
+            )
         pairs = (
             ("--gradient", self.gradient, SourceName.GRADIENT),
             ("--initial", self.initial, SourceName.FINE_TUNING),

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from identify.errors import InvalidInputError, one_line
+from identify.errors import FileError, InvalidInputError, one_line
 
 Progress = Callable[[str, float], None]
 
@@ -231,5 +231,14 @@ def replacing(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, target)
+    except FileError as error:
+        if error.context["path"] != str(temporary):
+            raise
+        raise FileError(target, error.context["problem"], error.context["hint"]) from error
+    except OSError as error:
+        # Such as a full disk, which Python reports without a name.
+        if error.filename is None or str(error.filename) == str(temporary):
+            error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)

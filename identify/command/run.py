@@ -9,6 +9,7 @@ from typing import Any
 
 from identify.command.options import AssumeOptions, EvidenceName, Format, RunOptions
 from identify.command.output import Log, OutputFolder
+from identify.errors import one_line
 from identify.hermite.data import HermiteData
 from identify.records import TrainingSet
 from identify.report.report import IdentifiabilityReport
@@ -72,7 +73,8 @@ def show_report(report: IdentifiabilityReport, form: Format, folder: OutputFolde
 def show_written(folder: OutputFolder) -> None:
     """Print which files were written."""
     if folder.written:
-        print(f"\nwritten to {folder.path}: {', '.join(folder.written)}", flush=True)
+        where = one_line(str(folder.path))
+        print(f"\nwritten to {where}: {', '.join(folder.written)}", flush=True)
 
 
 def show_sets(report: IdentifiabilityReport, sets: Sequence[TrainingSet], form: Format) -> None:

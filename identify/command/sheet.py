@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from identify.pictures import (
     guess_image_shape,
     parse_image_shape,
     parse_range,
+    recognise_image_shape,
     require_drawing,
 )
 from identify.records import TrainingSet
@@ -35,6 +36,7 @@ class Sheet:
     remark: str = ""
     mean: FloatArray | None = None
     limits: tuple[float, float] | None = None
+    guessed: bool = False
 
     @classmethod
     def from_options(cls, options: ImageOptions, dimension: int) -> Sheet:
@@ -57,7 +59,15 @@ class Sheet:
             return cls(None, f"no picture: give --image-shape for samples of {dimension} entries")
         if not can_draw():
             return cls(None, "no picture without matplotlib; pip install 'kktcert[demo]'")
-        return cls(guess, "", mean, limits)
+        return cls(guess, "", mean, limits, guessed=True)
+
+    def settled(self, samples: FloatArray) -> Sheet:
+        """The sheet once samples are there that show the order of the channels."""
+        if not self.guessed:
+            return self
+        rows = samples if self.mean is None else samples + self.mean
+        shape, remark = recognise_image_shape(rows)
+        return replace(self, shape=shape, remark=remark if shape else f"no picture: {remark}")
 
     def draw(
         self, path: Path, report: IdentifiabilityReport, sets: Sequence[TrainingSet] = ()

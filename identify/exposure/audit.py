@@ -11,11 +11,13 @@ import numpy.typing as npt
 from identify.arrays import FloatArray, real_array
 from identify.assess import assess_identifiability
 from identify.errors import InvalidInputError
+from identify.exposure.affine import affine_note
 from identify.exposure.compare import DIFFERENT, Matching, match_samples
 from identify.exposure.notes import EXACT, data_notes, exposure_notes
 from identify.exposure.report import AuditReport, Exposure
 from identify.hermite.data import SOURCES, HermiteData
 from identify.hermite.multipliers import MultiplierFit, fit_multipliers
+from identify.model.dataset import as_signs, flat_labels
 from identify.model.two_layer import TwoLayerNetwork
 from identify.recovery.assumptions import resolve_scale
 from identify.recovery.hidden_share import HIDDEN_SHARE
@@ -134,6 +136,8 @@ def audit(
     slackness = _slackness(source, fit.coefficients, y, margins, active)
     notes += data_notes(data, fit, x, y, margins, active, parallel, slackness)
     notes += exposure_notes(report, fit, exposed, active, recovered, quality == "exact")
+    if report.recovery is not None:
+        notes += affine_note(report.recovery.samples, x, len(exposed), fixed_scale=bias)
     if convention == "unit":
         norms = np.linalg.norm(x, axis=1)
         if np.ptp(norms) > 1e-6 * norms.max() or abs(norms.max() - 1.0) > 1e-6:
@@ -215,16 +219,13 @@ def _two_classes(
         return None, []
     array = np.asarray(labels)
     y = real_array("labels", array.astype(np.float64) if array.dtype == np.bool_ else array)
-    if y.shape != (count,):
-        raise InvalidInputError("labels", f"shape ({count},)", y.shape)
-    found = set(np.unique(y).tolist())
-    if found <= {-1.0, 1.0}:
-        return y, []
-    if found <= {0.0, 1.0}:
-        return 2.0 * y - 1.0, []
+    y = flat_labels(y, count)
+    signs = as_signs(y)
+    if signs is not None:
+        return signs, []
     if source == "kkt":
-        values = ", ".join(f"{value:g}" for value in sorted(found)[:6])
-        raise InvalidInputError("labels", "-1 and 1, or 0 and 1", values, "one output, two classes")
+        values = ", ".join(f"{value:g}" for value in np.unique(y)[:6])
+        raise InvalidInputError("labels", "two classes", values, "one output separates two")
     return None, ["the labels are not two classes; they were not used"]
 
 

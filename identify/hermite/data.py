@@ -17,7 +17,10 @@ import numpy as np
 
 from identify.arrays import FloatArray
 from identify.errors import InvalidInputError, NotCoveredError
+from identify.hermite.gradient_decay import without_decay
+from identify.model.gradients import take_gradient
 from identify.model.two_layer import TwoLayerNetwork
+from identify.model.two_logits import one_output
 
 SOURCES = ("kkt", "weight-decay", "gradient", "fine-tuning")
 LOSSES = ("logistic", "squared", "cross-entropy")
@@ -63,6 +66,12 @@ class HermiteData:
     def homogeneous(self) -> bool:
         """Whether the points are eigenvectors of T, as for KKT and weight decay."""
         return self.source in ("kkt", "weight-decay")
+
+    @property
+    def gradient_decay(self) -> float | None:
+        """What was subtracted from a gradient as weight decay, None if nothing was."""
+        origin = None if self.source != "gradient" or self.target is None else self.target.origin
+        return None if origin is None else origin.decay
 
     @property
     def inputs(self) -> tuple[Mapping[str, str], ...]:
@@ -174,32 +183,48 @@ class HermiteData:
 
     @classmethod
     def from_gradient(
-        cls, network: TwoLayerNetwork, gradient: TwoLayerNetwork, loss: str | None = None
+        cls,
+        network: TwoLayerNetwork,
+        gradient: object,
+        loss: str | None = None,
+        *,
+        decay: float | str | None = None,
     ) -> HermiteData:
         """Hermite data of one gradient of a batch's loss, b_i = dloss_i/df_i.
 
         (grad_W)_j = alpha a_j T(w_j^(alpha-1), .) and (grad_a)_j = p(w_j), so that
-        alpha a_j (grad_a)_j = w_j . (grad_W)_j: the consistency residual.
+        alpha a_j (grad_a)_j = w_j . (grad_W)_j: the consistency residual. A network with two
+        outputs stands for the difference of them, as cross-entropy sees it.
 
         Args:
             network: the weights at which the gradient was taken.
-            gradient: the gradient, a container of the same shapes.
+            gradient: a container of the same shapes, a torch module after backward(), arrays by
+                name, or a list of them in the order of the parameters; the output layer's may be
+                missing.
             loss: "logistic", "squared" or "cross-entropy"; used for ties where the scale is fixed.
+            decay: the constant of a weight decay that is part of the gradient, which is then
+                subtracted; "auto" for the one that the consistency residual asks for.
 
         Raises:
             InvalidInputError: shapes differ, the gradient is zero, all output weights are zero.
-            NotCoveredError: the two layers are not those of one gradient of a network of this
-                degree, by their correlation and their ratio.
+            NotCoveredError: the gradient is clearly that of a network of another degree.
 
         Source: Wang, Lee & Lei 2022 for the tensor view of one gradient.
         """
+        taken = take_gradient(gradient, network)
+        if decay is not None:
+            taken = without_decay(network, taken, decay)
+        if network.outputs == 2 and network.activation is None:
+            _same_shapes(network, taken, "gradient")
+            network, taken = one_output(network, taken)
         network.require_supported()
-        _same_shapes(network, gradient, "gradient")
+        _same_shapes(network, taken, "gradient")
         rows, values, scales = (
-            gradient.points,
-            gradient.output_weight,
+            taken.points,
+            taken.output_weight,
             network.degree * network.output_weight,
         )
+        filled = taken.origin is not None and taken.origin.filled
         if not np.any(rows) and not np.any(values):
             raise InvalidInputError("gradient", "a non-zero gradient", "all zeros")
         if not np.any(scales):
@@ -209,7 +234,7 @@ class HermiteData:
                 "all zeros",
                 "the first layer then has no gradient",
             )
-        _check_euler(network, rows, scales, values)
+        _check_degree(network, rows, scales, values)
         return cls(
             source="gradient",
             degree=network.degree,
@@ -217,11 +242,11 @@ class HermiteData:
             rows=rows,
             scales=scales,
             values=values,
-            consistency=_euler_residual(network.points, rows, scales, values),
-            rounding=max(network.rounding, gradient.rounding),
+            consistency=None if filled else _euler_residual(network.points, rows, scales, values),
+            rounding=max(network.rounding, taken.rounding),
             network=network,
             loss=check_loss(loss),
-            target=gradient,
+            target=taken,
         )
 
     @classmethod
@@ -339,28 +364,23 @@ def _exponent(array: FloatArray) -> int:
     return int(np.frexp(float(np.abs(array).max(initial=0.0)))[1])
 
 
-def _check_euler(
+def _check_degree(
     network: TwoLayerNetwork, rows: FloatArray, scales: FloatArray, values: FloatArray
 ) -> None:
-    """Refuse a gradient that Euler's identity shows to be of another network or degree."""
+    """Refuse a gradient that Euler's identity shows to be of another degree.
+
+    What fits no degree may be noise, clipping or weight decay, and the verdict says so.
+    """
     left, right = _euler_sides(network.points, rows, scales, values)
-    sizes = float(np.linalg.norm(left)) * float(np.linalg.norm(right))
-    if sizes == 0.0:
+    if not np.any(left) or not np.any(right):
         return
-    correlation = float(left @ right) / sizes
-    if correlation < 0.5:
-        raise NotCoveredError(
-            "gradient",
-            "the gradient of this network (a_j (grad_a)_j proportional to w_j . (grad_W)_j)",
-            f"correlation {correlation:.2f}",
-            "check that both files belong together, and that the activation is a power",
-        )
     ratio = float(left @ right) / float(left @ left)
     spread = float(np.linalg.norm(right - ratio * left)) / float(np.linalg.norm(right))
-    if abs(ratio - 1.0) > max(0.05, 10.0 * spread):
+    other = network.degree * ratio
+    if spread < 1e-3 and abs(ratio - 1.0) > 0.05 and abs(other - round(other)) < 0.02 * other:
         raise NotCoveredError(
             "gradient",
             f"the gradient of a network of degree {network.degree}",
-            f"one that fits degree {network.degree * ratio:.3g}",
-            "check that the activation is a power, --degree, and that no weight decay is in it",
+            f"one that fits degree {other:.3g}",
+            "check that the activation is a power, and --degree",
         )

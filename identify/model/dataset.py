@@ -6,10 +6,17 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from identify.arrays import FloatArray
 from identify.errors import FileError, InvalidInputError, listed
-from identify.model.tensor_file import PathLike
-from identify.model.untrusted import read_tensors
+from identify.model.tensor_file import PathLike, TensorFile
+from identify.model.untrusted import read_npy, read_tensors
+
+SAMPLES = ("samples", "images")
+LABELS = ("labels", "y_train", "train_labels", "y", "label", "targets", "target")
+_OTHER_SAMPLES = ("x_train", "train_images", "x", "data", "inputs", "features")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,40 +46,112 @@ class Dataset:
 
 
 def load_samples(path: PathLike) -> Dataset:
-    """Load ``samples`` or ``images`` (n, ...) and optional ``labels`` (n,) from an ``.npz`` file.
+    """Load samples (n, ...) and optional labels from an ``.npz`` file, or samples from ``.npy``.
 
-    Images (n, H, W) or (n, H, W, C) are flattened to rows, as they are: no rescaling, no mean
-    removed. Images may be uint8 and labels of any integer dtype; other keys are not read.
+    The arrays are ``samples`` or ``images`` and ``labels``, or what other tools call them
+    (``x_train``, ``y_train``, ``x``, ``y``, ``data``, ..., in any case). Images (n, H, W),
+    (n, H, W, C) or (n, C, H, W) are flattened to rows, as they are: no rescaling, no mean removed.
+    Samples may be integers. Labels (n,) or (n, 1) are taken as they are, one-hot ones (n, C) become
+    class numbers; other keys are not read.
 
     Raises FileError with one line for anything else. The cost is one pass over the arrays used.
 
     Example:
         >>> import pathlib, tempfile
-        >>> import numpy as np
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "data.npz"
         >>> np.savez(path, images=np.full((4, 2, 3), 255, dtype=np.uint8), labels=[0, 1, 0, 1])
         >>> data = load_samples(path)
         >>> data.samples.shape, data.image_shape, data.labels
         ((4, 6), (2, 3), array([0., 1., 0., 1.]))
     """
-    if Path(path).suffix.lower() != ".npz":
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".npz", ".npy"):
         raise FileError(path, "is no .npz file", "save samples with np.savez(path, samples=...)")
-    file = read_tensors(path)
-    keys = [key for key in ("samples", "images") if key in file.shapes]
-    if len(keys) != 1:
-        problem = "has both samples and images" if keys else "has neither samples nor images"
-        raise FileError(path, problem, f"expected one of them; it holds {listed(file.shapes)}")
-    key, shape = keys[0], file.shapes[keys[0]]
+    file = read_npy(path, "samples") if suffix == ".npy" else read_tensors(path)
+    key, names = find_samples(file)
+    shape = file.shapes[key]
     if len(shape) < 2:
         raise FileError(path, f'"{key}" has shape {shape}', "expected (n, d) or (n, H, W, C)")
-    array = file.floats(key, integers=key == "images" and file.dtypes[key] == "uint8")
+    array = file.floats(key, integers=True)
     labels = None
-    if "labels" in file.shapes:
-        if file.shapes["labels"] != shape[:1]:
-            raise FileError(
-                path, f'"labels" has shape {file.shapes["labels"]}', f"expected ({shape[0]},)"
-            )
-        labels = file.floats("labels", integers=True)
+    found = [name for name in names if name in file.shapes]
+    if found:
+        given = file.floats(found[0], integers=True)
+        try:
+            labels = flat_labels(given, shape[0])
+        except InvalidInputError as error:
+            problem = f'"{found[0]}" has shape {given.shape}'
+            expected = str(error.context["expected"]).removeprefix("shape ")
+            raise FileError(path, problem, f"expected {expected}") from error
     return Dataset(
         array.reshape(shape[0], -1), labels, tuple(shape[1:]) if len(shape) > 2 else None
     )
+
+
+def find_samples(file: TensorFile, start: str = "") -> tuple[str, tuple[str, ...]]:
+    """Find the key of the samples in a file, and the keys under which its labels may stand.
+
+    Raises FileError if there is none, or several.
+
+    Example:
+        >>> file = TensorFile("a", {"X_train": (2, 3)}, {}, {}, True, np.zeros)
+        >>> find_samples(file)[0]
+        'X_train'
+    """
+    keys = [start + key for key in SAMPLES if start + key in file.shapes]
+    if len(keys) == 1:
+        return keys[0], (f"{start}labels",)
+    lower: dict[str, str] = {}
+    for name in file.shapes:
+        lower.setdefault(name.lower(), name)
+    if not keys and not start:
+        keys = [lower[key] for key in _OTHER_SAMPLES if key in lower][:1]
+        if keys:
+            return keys[0], tuple(lower[key] for key in LABELS if key in lower)
+    if not keys and start == "test_":
+        keys = [lower[key] for key in ("x_test", "test_x") if key in lower][:1]
+        if keys:
+            return keys[0], tuple(lower[key] for key in ("y_test", "test_y") if key in lower)
+    wanted = [start + key for key in SAMPLES]
+    problem = f"has both {' and '.join(wanted)}" if keys else f"has neither {' nor '.join(wanted)}"
+    raise FileError(file.path, problem, f"expected one of them; it holds {listed(file.shapes)}")
+
+
+def flat_labels(labels: npt.ArrayLike, count: int) -> FloatArray:
+    """Bring labels to the shape (n,): a column is flattened, one-hot rows become class numbers.
+
+    Raises InvalidInputError for other shapes, and for rows that are not one-hot.
+
+    Example:
+        >>> flat_labels([[0, 1], [1, 0]], 2), flat_labels([[3], [4]], 2)
+        (array([1., 0.]), array([3., 4.]))
+    """
+    array = np.asarray(labels, dtype=np.float64)
+    if array.ndim == 2 and len(array) == count and array.shape[1] > 1:
+        high = array == array.max()
+        plain = bool(np.all(high.sum(axis=1) == 1)) and len(np.unique(array)) == 2
+        if plain:
+            return np.asarray(high.argmax(axis=1), dtype=np.float64)
+    if array.shape not in ((count,), (count, 1)):
+        raise InvalidInputError(
+            "labels", f"shape ({count},), ({count}, 1) or one-hot rows", array.shape
+        )
+    return array.reshape(count)
+
+
+def as_signs(labels: npt.ArrayLike) -> FloatArray | None:
+    """Turn labels of two classes, in any spelling, to -1 and 1, the smaller to -1; None for more.
+
+    Labels that are all -1 or 1 keep their sign; of one class alone 0 is -1 and others are 1.
+
+    Example:
+        >>> as_signs([1, 2, 2]), as_signs([0, 1]), as_signs([0, 1, 2]) is None
+        (array([-1.,  1.,  1.]), array([-1.,  1.]), True)
+    """
+    array = np.asarray(labels, dtype=np.float64)
+    values = np.unique(array)
+    if len(values) > 2:
+        return None
+    if len(values) == 2:
+        return np.where(array == values[1], 1.0, -1.0)
+    return np.full(array.shape, -1.0 if values[0] <= 0.0 else 1.0)

@@ -43,7 +43,9 @@ def find_layers(
 
     ``layers="HIDDEN,OUTPUT"`` decides; else the names ``hidden.weight`` and ``output.weight``; else
     exactly two matrices, in the only order that fits their shapes, or in the order of the file if
-    both fit and ``ordered``. Nothing may be left over: a third layer would change the function.
+    both fit and ``ordered``. Names may be given without what precedes them in the file, such as
+    ``model.``. In a list (``arr_0``, ``arr_1``, ...) a bias follows its matrix. Nothing may be left
+    over: a third layer would change the function.
 
     Raises UnsupportableModelError for more layers, InvalidInputError for names that are absent,
     FileError for shapes that do not fit together. The cost is linear in the number of names.
@@ -58,7 +60,8 @@ def find_layers(
         hidden, output = "hidden.weight", "output.weight"
     else:
         hidden, output = _by_shape(path, shapes, ordered)
-    biases = [_bias_of(weight, shapes) for weight in (hidden, output)]
+    biases = [_bias_of(weight, shapes, other) for weight, other in
+              ((hidden, output), (output, hidden))]  # fmt: skip
     names = LayerNames(hidden, output, *biases)
     left = [name for name in shapes if name not in names.present()]
     if left:
@@ -135,13 +138,23 @@ def _layer_weight(name: str, shapes: Mapping[str, tuple[int, ...]], path: str) -
     for candidate in (f"{name}.weight", name):
         if candidate in shapes:
             return candidate
+        ends = [key for key in shapes if key.endswith(f".{candidate}")]
+        if len(ends) == 1:
+            return ends[0]
     present = dict.fromkeys(key.removesuffix(".weight").removesuffix(".bias") for key in shapes)
     raise InvalidInputError("layers", f"names among {listed(present)} in {path}", repr(name))
 
 
 def _by_shape(path: str, shapes: Mapping[str, tuple[int, ...]], ordered: bool) -> tuple[str, str]:
-    weights = [n for n, shape in shapes.items() if n.endswith(".weight") and len(shape) >= 2]
-    if len(weights) > 2 or any(len(shapes[name]) > 2 for name in weights):
+    listing = in_order(shapes)
+    weights = [n for n in listing or shapes
+               if (listing or n.endswith(".weight")) and len(shapes[n]) >= 2]  # fmt: skip
+    kernels = [name for name in weights if len(shapes[name]) > 2]
+    if kernels:
+        raise UnsupportableModelError(
+            f"{path}: convolutions are not covered; the network has {listed(kernels)}", SCOPE
+        )
+    if len(weights) > 2:
         raise UnsupportableModelError(
             f"{path}: the network has the layers {listed(weights)}",
             f"{SCOPE}; save the two layers alone if the rest is no part of the network",
@@ -164,7 +177,22 @@ def _by_shape(path: str, shapes: Mapping[str, tuple[int, ...]], ordered: bool) -
     return (second, first) if backward and not forward else (first, second)
 
 
-def _bias_of(weight: str, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+def in_order(shapes: Mapping[str, tuple[int, ...]]) -> list[str] | None:
+    """Return the names of a list of arrays, arr_0 to arr_N, in order; None for other files.
+
+    Example:
+        >>> in_order({"arr_1": (2,), "arr_0": (1,)}), in_order({"arr_0": (1,), "w": (1,)})
+        (['arr_0', 'arr_1'], None)
+    """
+    names = [f"arr_{k}" for k in range(len(shapes))]
+    return names if names and set(names) == set(shapes) else None
+
+
+def _bias_of(weight: str, shapes: Mapping[str, tuple[int, ...]], other: str) -> str | None:
+    listing = in_order(shapes)
+    if listing:
+        after = listing[listing.index(weight) + 1 :][:1]
+        return after[0] if after and after[0] != other and len(shapes[after[0]]) == 1 else None
     bias = f"{weight.removesuffix('.weight')}.bias"
     return bias if bias in shapes else None
 

@@ -1,4 +1,4 @@
-"""Load and save two-layer networks and their gradients."""
+"""Load and save two-layer networks."""
 
 from __future__ import annotations
 
@@ -29,14 +29,17 @@ def load_network(
     degree: int | None = None,
     activation: str | Sequence[float] | None = None,
     layers: str | None = None,
+    key: str | None = None,
+    need_key: bool = True,
 ) -> TwoLayerNetwork:
-    """Load a two-layer network from ``.safetensors``, ``.npz`` or a torch state_dict in ``.pt``.
+    """Load a two-layer network from what ``read_tensors`` opens: safetensors, npz, checkpoints.
 
     The arrays are ``hidden.weight`` (m, d), ``output.weight`` (C, m) or (m,), and optional
     ``hidden.bias`` (m,), ``output.bias`` (C,). A file with exactly two other matrices, such as the
     state_dict of two Linear modules, needs no names; ``layers="HIDDEN,OUTPUT"`` gives them.
     float64, float32, float16 and bfloat16 are read. ``activation`` ("monomial" or coefficients)
     and ``degree`` come from the file (metadata or keys), the arguments, or both if they agree.
+    ``key`` chooses a state_dict in a checkpoint that holds several.
 
     Raises FileError, InvalidInputError or UnsupportableModelError with one line. No file can run
     code; the cost is one pass over it.
@@ -48,54 +51,12 @@ def load_network(
         >>> load_network(path, degree=3)
         TwoLayerNetwork(width=4, dimension=3, outputs=1, degree=3)
     """
-    file = read_tensors(path)
+    file = read_tensors(path, key, need_key=need_key)
     power, coefficients = resolve_activation(
         file.path, file.settings, degree=degree, activation=activation
     )
     names = find_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)
     return _assemble(file, names, power, coefficients)
-
-
-def load_gradient(
-    path: PathLike, network: TwoLayerNetwork, *, layers: str | None = None
-) -> TwoLayerNetwork:
-    """Load the gradient of a loss, stored under the names and in the shapes of the network.
-
-    An ``output.bias`` that the network lacks is kept: it is the sum of the coefficients.
-
-    Raises what ``load_network`` raises, and FileError if shapes, biases, degree or activation are
-    not those of the network.
-
-    Example:
-        >>> import pathlib, tempfile
-        >>> path = pathlib.Path(tempfile.mkdtemp()) / "gradient.npz"
-        >>> network = TwoLayerNetwork([[2.0]], [3.0], degree=3)
-        >>> save_network(network.gradient([[1.0]], [1.0]), path)
-        >>> load_gradient(path, network).output_weight
-        array([8.])
-    """
-    file = read_tensors(path)
-    resolve_activation(
-        file.path,
-        file.settings,
-        degree=network.degree,
-        activation="monomial" if network.activation is None else network.activation,
-    )
-    names = find_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)
-    gradient = _assemble(file, names, network.degree, network.activation)
-    expected = {name: array.shape for name, array in network.arrays().items()}
-    found = {name: array.shape for name, array in gradient.arrays().items()}
-    if "output.bias" not in expected:
-        found.pop("output.bias", None)
-    for name in dict.fromkeys([*expected, *found]):
-        if expected.get(name) != found.get(name):
-            raise FileError(
-                file.path,
-                f"{name} has shape {found.get(name, 'none')}, "
-                f"the network's has {expected.get(name, 'none')}",
-                "this is the gradient of another network",
-            )
-    return gradient
 
 
 def save_network(network: TwoLayerNetwork, path: PathLike) -> None:

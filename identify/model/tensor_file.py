@@ -58,7 +58,8 @@ class TensorFile:
 
     ``shapes`` and ``dtypes`` are by name, in the order of the file; ``ordered`` says whether that
     order is the writer's own (safetensors sorts). ``settings`` holds ``activation``, ``degree`` and
-    ``rounding`` as plain Python values where the file has them.
+    ``rounding`` as plain Python values where the file has them. ``key`` is the part of a checkpoint
+    that was read.
 
     Example:
         >>> import pathlib, tempfile
@@ -78,6 +79,7 @@ class TensorFile:
     settings: Mapping[str, object]
     ordered: bool
     read: Callable[[str], AnyArray] = field(repr=False)
+    key: str | None = None
 
     def floats(self, name: str, *, integers: bool = False) -> npt.NDArray[np.float64]:
         """Read one array as finite float64; integers and booleans only where they are allowed.

@@ -18,6 +18,23 @@ from identify.model.tensor_file import ROUNDING
 MAX_DEGREE = 1000
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where derived arrays come from: the hash of the file's own, and what was done to them.
+
+    ``filled``: the output layer's gradient is not in the file and comes from Euler's identity.
+    ``decay``: what was subtracted from a gradient, as a multiple of the weights.
+
+    Example:
+        >>> Origin("8ddfca").filled
+        False
+    """
+
+    sha256: str
+    filled: bool = False
+    decay: float | None = None
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class TwoLayerNetwork:
     """A two-layer network f_c(x) = sum_j a_cj s(w_j . x + h_j) + e_c in float64.
@@ -29,7 +46,8 @@ class TwoLayerNetwork:
     array of a coarser dtype raises it. ``dtype_rounding`` is that of the dtype alone where a file
     states a coarser ``rounding``, else None. Arrays are copied and read-only.
 
-    The same container holds a gradient with respect to the parameters.
+    The same container holds a gradient with respect to the parameters. ``origin`` is there if the
+    arrays were derived from those of a file; then the hash is that of the file's.
 
     Raises InvalidInputError for shapes that do not fit, numbers that are not finite or not real,
     and a monomial of degree below 3. The cost is one copy.
@@ -53,6 +71,7 @@ class TwoLayerNetwork:
     output_bias: FloatArray | None = None
     rounding: float = ROUNDING["float64"]
     dtype_rounding: float | None = None
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         hidden = _frozen("hidden_weight", self.hidden_weight)
@@ -223,8 +242,10 @@ class TwoLayerNetwork:
         }
         return {name: array for name, array in named.items() if array is not None}
 
-    def sha256(self) -> str:
+    def sha256(self, *, without: str | None = None) -> str:
         """Hash activation, degree and every array as little-endian float64, by name.
+
+        With ``without`` the array of that name is left out.
 
         The hash does not depend on the file format or on the dtype that stored the same numbers.
 
@@ -232,10 +253,14 @@ class TwoLayerNetwork:
             >>> TwoLayerNetwork([[2.0]], [3.0], degree=3).sha256()[:16]
             '8ddfca6545480a57'
         """
+        if self.origin is not None:
+            return self.origin.sha256
         digest = hashlib.sha256(
             f"{spell_activation(self.activation or ())} {self.degree}\n".encode()
         )
         for name, array in sorted(self.arrays().items()):
+            if name == without:
+                continue
             digest.update(f"{name} {array.shape}\n".encode())
             digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
         return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Open untrusted ``.safetensors``, ``.npz`` and ``.pt`` files.
+"""Open untrusted files of arrays: safetensors, npz, torch checkpoints, shards, folders.
 
 Nothing here runs code from a file, and no declared size is believed before it is held against the
 size of the file itself.
@@ -7,6 +7,7 @@ size of the file itself.
 from __future__ import annotations
 
 import math
+import os
 import stat
 import warnings
 import zipfile
@@ -16,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from identify.errors import FileError
+from identify.model.shards import read_index, weights_in
 from identify.model.tensor_file import (
     DAMAGE,
     SETTINGS,
@@ -43,37 +45,59 @@ _SAFETENSORS_DTYPES = {
 }  # fmt: skip
 
 
-def read_tensors(path: PathLike) -> TensorFile:
-    """Open a ``.safetensors``, ``.npz`` or ``.pt`` file without trusting it.
+TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+SUFFIXES = (".safetensors", ".npz", *TORCH_SUFFIXES)
+# The first bytes of torch's pickled format, the default before torch 1.6.
+_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
-    The declared shapes are compared with the size of the file first; compressed files may grow by
-    2 GiB in all. ``.npz`` is read without pickles, ``.pt`` with ``weights_only=True`` and only in
-    the zip format (torch 1.6 or later).
+
+def read_tensors(path: PathLike, key: str | None = None, *, need_key: bool = True) -> TensorFile:
+    """Open a file of arrays without trusting it.
+
+    Read are ``.safetensors``; ``.npz`` without pickles; torch files ``.pt``, ``.pth``, ``.bin`` and
+    ``.ckpt`` with ``weights_only=True`` and only in the zip format (torch 1.6 or later); an index
+    ``.safetensors.index.json`` of shards; and a folder with one of them. The declared shapes are
+    compared with the size of the file first; compressed files may grow by 2 GiB in all. ``key``
+    names the state_dict in a checkpoint that holds several, as A or A.B; without ``need_key`` a
+    file that lacks it is read as if there were none.
 
     Raises FileError with one line for everything that cannot be read. The cost is one pass over
-    the file for ``.pt``; the other two formats read headers now and arrays when asked.
+    a torch file; the other formats read headers now and arrays when asked.
 
     Example:
         >>> read_tensors("weights.pickle")
         Traceback (most recent call last):
         ...
-        identify.errors.FileError: weights.pickle: has the unknown suffix ".pickle"; expected .safetensors, .npz or .pt
+        identify.errors.FileError: weights.pickle: has the unknown suffix ".pickle"; expected .safetensors, .npz, .pt, .pth, .bin, .ckpt or a folder
     """  # noqa: E501
-    readers = {".safetensors": _read_safetensors, ".npz": _read_npz, ".pt": _torch_file}
     location = Path(path)
-    suffix = location.suffix.lower()
-    if suffix not in readers:
-        raise FileError(
-            path, f'has the unknown suffix "{suffix}"', "expected .safetensors, .npz or .pt"
-        )
+    status = None
     try:
+        if location.is_dir():
+            location = weights_in(location, SUFFIXES)
+        suffix = location.suffix.lower()
+        if suffix not in SUFFIXES and not location.name.lower().endswith(".index.json"):
+            expected = f"expected {', '.join(SUFFIXES)} or a folder"
+            raise FileError(path, f'has the unknown suffix "{suffix}"', expected)
         status = location.stat()
     except (OSError, ValueError) as error:
+        if isinstance(error, FileError):
+            raise
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise FileError(path, f"cannot be opened: {reason}", "check the path") from error
+        raise FileError(location, f"cannot be opened: {reason}", "check the path") from error
+    _check_regular(location, status)
+    if suffix in TORCH_SUFFIXES:
+        return _torch_file(location, key, need_key)
+    if key is not None and need_key:
+        raise FileError(location, "has no parts to choose from", "leave --key out")
+    if suffix == ".json":
+        return read_index(location, read_tensors)
+    return _read_safetensors(location) if suffix == ".safetensors" else _read_npz(location)
+
+
+def _check_regular(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
-        raise FileError(path, f"is {kind}", f"expected a {suffix} file")
+        raise FileError(path, "is no regular file", f"expected a {path.suffix} file")
     if status.st_size == 0:
         raise FileError(path, "is empty", "write it again")
     if status.st_size > MAX_FILE_BYTES:
@@ -81,10 +105,9 @@ def read_tensors(path: PathLike) -> TensorFile:
             path, f"has {status.st_size} bytes", f"at most {MAX_FILE_BYTES} can be read"
         )
     try:
-        location.open("rb").close()
+        path.open("rb").close()
     except OSError as error:
         raise FileError(path, f"cannot be opened: {error.strerror}", "check access") from error
-    return readers[suffix](location)
 
 
 def _read_safetensors(path: Path) -> TensorFile:
@@ -101,13 +124,20 @@ def _read_safetensors(path: Path) -> TensorFile:
             path, f"is no readable safetensors file ({error})", "it may be truncated"
         ) from error
 
+    # Opened once: thousands of arrays are read one by one.
+    opened: list[Any] = []
+    coarse: dict[str, Any] = {}
+
     def read(name: str) -> AnyArray:
         try:
             if codes[name] != "BF16":
-                with safe_open(path, framework="numpy") as file:
-                    array: AnyArray = file.get_tensor(name)
-                    return array
-            entry = dict(deserialize(path.read_bytes()))[name]  # type: ignore[no-untyped-call]
+                if not opened:
+                    opened.append(safe_open(path, framework="numpy"))
+                array: AnyArray = opened[0].get_tensor(name)
+                return array
+            if not coarse:
+                coarse.update(deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
+            entry = coarse[name]
         except (SafetensorError, OSError, KeyError) as error:
             raise FileError(path, f"changed while it was read ({error})") from error
         # numpy has no bfloat16: its 16 bits are the upper half of a float32.
@@ -151,11 +181,15 @@ def _read_npz(path: Path) -> TensorFile:
                 raise unreadable(path, name, error) from error
             dtypes[name] = "object" if dtype.hasobject else dtype.name
 
+    opened: list[zipfile.ZipFile] = []  # once: thousands of arrays are read one by one
+
     def read(name: str) -> AnyArray:
         if dtypes[name] == "object":
             raise FileError(path, f'"{name}" is an array of objects', "objects can run code")
         try:
-            with _open_zip(path) as archive, archive.open(f"{name}.npy") as member:
+            if not opened:
+                opened.append(_open_zip(path))
+            with opened[0].open(f"{name}.npy") as member:
                 return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
         except FileError:
             raise
@@ -178,11 +212,60 @@ def _read_npz(path: Path) -> TensorFile:
     )
 
 
-def _torch_file(path: Path) -> TensorFile:
+def read_npy(path: PathLike, name: str) -> TensorFile:
+    """Open an ``.npy`` file, one array without objects, under a name.
+
+    Raises FileError for everything that cannot be read, and for a size that contradicts the header.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.npy"
+        >>> np.save(path, np.ones((2, 3)))
+        >>> read_npy(path, "samples").shapes
+        {'samples': (2, 3)}
+    """
+    location = Path(path)
+    try:
+        status = location.stat()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise FileError(path, f"cannot be opened: {reason}", "check the path") from error
+    _check_regular(location, status)
+    try:
+        with location.open("rb") as file:
+            shape, dtype = _npy_header(file)
+            left = status.st_size - file.tell()
+    except DAMAGE as error:
+        raise unreadable(path, name, error) from error
+    if dtype.hasobject:
+        raise FileError(path, "is an array of objects", "objects can run code")
+    if math.prod(shape) * dtype.itemsize != left:
+        problem = f"declares shape {short(shape)}, which its size contradicts"
+        raise FileError(path, problem, "the file is damaged")
+
+    def read(_: str) -> AnyArray:
+        try:
+            return np.asarray(np.load(location, allow_pickle=False))
+        except DAMAGE as error:
+            raise unreadable(path, name, error) from error
+
+    return TensorFile(str(path), {name: shape}, {name: dtype.name}, {}, ordered=True, read=read)
+
+
+def _torch_file(path: Path, key: str | None, need_key: bool) -> TensorFile:
+    with path.open("rb") as file:
+        start = file.read(len(_OLD_TORCH))
+    if start == _OLD_TORCH:
+        raise FileError(
+            path,
+            "is in torch's old format, which is not read",
+            "save it again with torch 1.6 or later: "
+            "torch.save(torch.load(path, weights_only=True), new_path)",
+        )
     with _open_zip(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise FileError(path, "is compressed, as torch.save never does", "save it again")
-    return read_torch(path)
+    return read_torch(path, key, need_key=need_key)
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:

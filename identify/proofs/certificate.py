@@ -114,6 +114,8 @@ def build_certificate(
         "arithmetic": given.arithmetic,
         "point": data.point,
     }
+    if data.gradient_decay is not None:
+        assumed["gradient_decay"] = data.gradient_decay
     if proof is not None and proof.basis.size + proof.points.size <= _MOST_NUMBERS:
         parts["basis"] = proof.basis.tolist()
         parts["neurons"] = proof.neurons.tolist()

@@ -31,13 +31,18 @@ def not_stationary(balance: float) -> str:
 
 def inconsistent(data: HermiteData, limit: float) -> str:
     """Reason where the layers of a gradient or a movement contradict each other."""
-    what, other = "gradient", "weight decay or clipping by layer in the gradient"
+    what, causes = (
+        "gradient",
+        "noise (DP-SGD), clipping of single entries or by layer, weight decay "
+        "(--weight-decay-in-gradient auto), dropout",
+    )
     if data.source == "fine-tuning":
-        what, other = "movement", "weight decay, or a movement too long for first order"
+        what, causes = "movement", "noise, weight decay, or a movement too long for first order"
     return (
-        f"not covered: the two layers of the {what} contradict each other, alpha a_j (grad_a)_j = "
-        f"w_j . (grad_W)_j is violated by {data.consistency or 0.0:.1e}, more than {limit:g}: "
-        f"another activation than the power {data.degree}, dropout, noise, {other}"
+        f"not covered: the {what} fits no batch at these weights: its two layers contradict each "
+        f"other, alpha a_j (grad_a)_j = w_j . (grad_W)_j is violated by "
+        f"{data.consistency or 0.0:.1e}, more than {limit:g}, as another activation than the power "
+        f"{data.degree}, another network, {causes} would make them"
     )
 
 
@@ -161,6 +166,11 @@ def assumptions(data: HermiteData, given: Assumptions) -> tuple[str, ...]:
         rows.append(f"Gaussian noise of relative size {noise:g} in the data (--noise)")
     if data.loss is not None:
         rows.append(f"the loss is {data.loss} (--loss)")
+    if data.gradient_decay is not None:
+        rows.append(
+            f"the gradient holds {data.gradient_decay:g} times the weights, which is subtracted "
+            "(--weight-decay-in-gradient)"
+        )
     if data.stated_rounding is not None:
         rows.append(
             f"the file states a rounding of {data.stated_rounding:.2g} in its metadata, more than "

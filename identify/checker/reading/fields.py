@@ -13,12 +13,14 @@ import numpy as np
 from ..outcome import CheckInputError, FloatArray, IntArray
 
 MAX_REPORT_BYTES = 2**28
+READ_RATE = 2_000_000
+"""Bytes of a report that are read and looked through in a second, on a slow machine."""
 MAX_DEPTH = 40
 LARGEST_INTEGER = 2**62
 
 
-def load_json(path: Path) -> object:
-    """Load JSON: every key once, finite numbers, at most 256 MiB."""
+def load_json(path: Path, time_limit: float | None = None) -> object:
+    """Load JSON: every key once, finite numbers, at most 256 MiB and what the time allows."""
 
     def refuse(word: str) -> None:
         raise CheckInputError(path, "finite numbers", word)
@@ -35,6 +37,12 @@ def load_json(path: Path) -> object:
         size = path.stat().st_size
         if size > MAX_REPORT_BYTES:
             raise CheckInputError(path, f"at most {MAX_REPORT_BYTES} bytes", size)
+        if time_limit is not None and size > max(1.0, time_limit) * READ_RATE:
+            seconds = math.ceil(size / READ_RATE)
+            raise CheckInputError(
+                path, f"a report that is read in {time_limit:g} s", f"{size} bytes",
+                f"give --time-limit {seconds} or more",
+            )  # fmt: skip
         text = path.read_text(encoding="utf-8")
         result: object = json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
     except CheckInputError:

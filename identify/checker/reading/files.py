@@ -1,58 +1,18 @@
-"""Read untrusted weight files and hash what they hold, for the checker."""
+"""Networks in untrusted files and their hashes, for the checker."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import stat
-import struct
-import tokenize
-import warnings
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
 from ..outcome import CheckInputError, FloatArray
+from .arrays import ROUNDING, Arrays, read_arrays
 
-MAX_BYTES = 4 * 2**30
 MAX_DEGREE = 1000
-ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-_CODES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_SETTINGS = ("activation", "degree", "rounding")
-# What the parsers of zip, npy and deflate raise on damaged or hostile bytes.
-_DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Arrays:
-    """What a file declares: shapes and dtypes by name, settings, and a reader of arrays."""
-
-    path: str
-    shapes: Mapping[str, tuple[int, ...]]
-    dtypes: Mapping[str, str]
-    settings: Mapping[str, object]
-    ordered: bool
-    read: Callable[[str], np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +20,8 @@ class Network:
     """A two-layer monomial network, or a gradient of its shapes, in float64.
 
     `hidden` (m, d), `output` (m,), `hidden_bias` (m,) or None, `output_bias` (1,) or None;
-    `rounding` is the unit roundoff of the coarsest stored dtype.
+    `rounding` is the unit roundoff of the coarsest stored dtype. Two outputs, (2, m) and (2,), stay
+    so until the data are built. `filled`: a gradient's output layer is in no file.
 
     Example:
         >>> net = Network(np.array([[2.0]]), np.array([3.0]), None, None, 3, 2.0**-53)
@@ -74,6 +35,7 @@ class Network:
     output_bias: FloatArray | None
     degree: int
     rounding: float
+    filled: bool = False
 
     @property
     def points(self) -> FloatArray:
@@ -87,7 +49,7 @@ class Network:
         named = {
             "hidden.weight": self.hidden,
             "hidden.bias": self.hidden_bias,
-            "output.weight": self.output,
+            "output.weight": None if self.filled else self.output,
             "output.bias": self.output_bias,
         }
         digest = hashlib.sha256(f"monomial {self.degree}\n".encode())
@@ -104,145 +66,68 @@ def read_network(
     *,
     degree: int | None = None,
     layers: object = None,
-    like: Network | None = None,
+    key: str | None = None,
+    need_key: bool = True,
+    outputs: int = 1,
 ) -> Network:
-    """Read a network from ``.safetensors`` or ``.npz``; with `like` a file of the same shapes.
+    """Read a network from what `read_arrays` opens.
 
     The arrays are ``hidden.weight``, ``output.weight`` and optional biases, or the two layers
     named in `layers`, or the only two matrices. float64, float32, float16 and bfloat16 are read.
+    At most `outputs` outputs are accepted.
 
     Raises:
         CheckInputError: anything else; no declared size is believed before it is held against
             the size of the file, and nothing in a file is executed.
     """
-    file = read_arrays(path)
+    file = read_arrays(path, key, need_key=need_key)
+    power = read_degree(file, degree)
+    return assemble(file, find_places(file, layers), power, outputs)
+
+
+def find_places(file: Arrays, layers: object) -> dict[str, str]:
+    """The names of the arrays in the file, by the names that they have in a network."""
     hidden, output = _find_layers(file, layers)
-    names = [hidden, output, _bias_of(hidden), _bias_of(output)]
-    left = [name for name in file.shapes if name not in names]
+    names = {
+        "hidden.weight": hidden,
+        "output.weight": output,
+        "hidden.bias": _bias_of(file, hidden, output),
+        "output.bias": _bias_of(file, output, hidden),
+    }
+    left = [name for name in file.shapes if name not in names.values()]
     if left:
         raise CheckInputError(file.path, "two layers and nothing else", f"{left[0]} besides")
-    power = _degree(file, like.degree if like is not None else degree)
-    present = [name for name in names if name in file.shapes]
-    values = {name: _floats(file, name) for name in present}
-    weight, heights = values[hidden], values[output]
+    return {name: stored for name, stored in names.items() if stored in file.shapes}
+
+
+def assemble(file: Arrays, place: Mapping[str, str], degree: int, outputs: int) -> Network:
+    """The network of these arrays; an output layer that is missing becomes zeros, and `filled`."""
+    values = {name: _floats(file, stored) for name, stored in place.items()}
+    weight = values["hidden.weight"]
     if weight.ndim != 2:
-        raise CheckInputError(f"{file.path}: {hidden}", "shape (m, d)", weight.shape)
+        raise CheckInputError(f"{file.path}: hidden.weight", "shape (m, d)", weight.shape)
     width = len(weight)
-    if heights.shape not in ((width,), (1, width)):
-        raise CheckInputError(
-            f"{file.path}: {output}", f"shape ({width},) or (1, {width})", heights.shape
-        )
-    biases = [values.get(names[2]), values.get(names[3])]
-    for name, bias, length in zip(names[2:], biases, (width, 1), strict=True):
-        if bias is not None and bias.shape != (length,):
-            raise CheckInputError(f"{file.path}: {name}", f"shape ({length},)", bias.shape)
-    if like is not None:
-        _same_shapes(file.path, like, weight, biases[0])
-    rounding = max(ROUNDING[file.dtypes[name]] for name in present)
+    flat = np.zeros(width if outputs == 1 else (outputs, width))
+    heights = values.get("output.weight", flat)
+    if heights.shape == (1, width):
+        heights = heights[0]
+    if heights.shape not in ((width,), (outputs, width)):
+        expected = f"shape ({width},) or (1, {width})"
+        raise CheckInputError(f"{file.path}: output.weight", expected, heights.shape)
+    count = len(heights) if heights.ndim == 2 else 1
+    for name, length in (("hidden.bias", width), ("output.bias", count)):
+        if name in values and values[name].shape != (length,):
+            raise CheckInputError(f"{file.path}: {name}", f"shape ({length},)", values[name].shape)
+    rounding = max(ROUNDING[file.dtypes[stored]] for stored in place.values())
     return Network(
-        weight, heights.reshape(width), biases[0], biases[1], power, max(rounding, _stored(file))
+        weight,
+        heights,
+        values.get("hidden.bias"),
+        values.get("output.bias"),
+        degree,
+        max(rounding, _stored(file)),
+        "output.weight" not in place,
     )
-
-
-def read_arrays(path: object) -> Arrays:
-    """Open a ``.safetensors`` or ``.npz`` file without trusting it."""
-    if not isinstance(path, str | Path):
-        raise CheckInputError("file", "a path", type(path).__name__)
-    location = Path(path)
-    suffix = location.suffix.lower()
-    if suffix not in (".safetensors", ".npz"):
-        hint = "convert it to .safetensors" if suffix in (".pt", ".pth") else ""
-        raise CheckInputError(path, "a .safetensors or .npz file", f'the suffix "{suffix}"', hint)
-    try:
-        status = location.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckInputError(path, "a file", "something else")
-        if status.st_size > MAX_BYTES:
-            raise CheckInputError(path, f"at most {MAX_BYTES} bytes", status.st_size)
-        return (_read_safetensors if suffix == ".safetensors" else _read_npz)(location)
-    except (OSError, ValueError) as error:
-        if isinstance(error, CheckInputError):
-            raise
-        raise CheckInputError(path, "a readable file", _first(error)) from None
-
-
-def _read_safetensors(path: Path) -> Arrays:
-    from safetensors import SafetensorError, deserialize, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-        entries = dict(deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
-    except SafetensorError as error:
-        raise CheckInputError(path, "a whole safetensors file", _first(error)) from None
-
-    def read(name: str) -> np.ndarray[Any, Any]:
-        entry = entries[name]
-        if entry["dtype"] == "BF16":
-            # numpy has no bfloat16: its 16 bits are the upper half of a float32.
-            upper = np.frombuffer(entry["data"], dtype="<u2").astype(np.uint32) << 16
-            return upper.view(np.float32).reshape(entry["shape"])
-        kind = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[entry["dtype"]]
-        return np.frombuffer(entry["data"], dtype=kind).reshape(entry["shape"])
-
-    return Arrays(
-        str(path),
-        {name: tuple(entry["shape"]) for name, entry in entries.items()},
-        {name: _CODES.get(entry["dtype"], entry["dtype"]) for name, entry in entries.items()},
-        {key: metadata[key] for key in _SETTINGS if key in metadata},
-        False,
-        read,
-    )
-
-
-def _read_npz(path: Path) -> Arrays:
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            total = sum(entry.file_size for entry in archive.infolist())
-            if total > MAX_BYTES:
-                raise CheckInputError(path, f"at most {MAX_BYTES} bytes of arrays", total)
-            for entry in archive.infolist():
-                name = entry.filename.removesuffix(".npy")
-                if name == entry.filename or name in arrays:
-                    raise CheckInputError(path, "arrays, each once", repr(entry.filename))
-                with archive.open(entry) as member:
-                    arrays[name] = _read_npy(member, entry.file_size)
-    except CheckInputError:
-        raise
-    except _DAMAGE as error:
-        raise CheckInputError(path, "a whole .npz file without objects", _first(error)) from None
-    settings = {key: arrays.pop(key) for key in _SETTINGS if key in arrays}
-    if any((array.size != 1 and key != "activation") or array.size > 1000
-           for key, array in settings.items()):  # fmt: skip
-        raise CheckInputError(path, "one value of each setting", "an array")
-    return Arrays(
-        str(path),
-        {name: array.shape for name, array in arrays.items()},
-        {name: array.dtype.name for name, array in arrays.items()},
-        {key: array.tolist() for key, array in settings.items()},
-        True,
-        arrays.__getitem__,
-    )
-
-
-def _read_npy(member: IO[bytes], size: int) -> np.ndarray[Any, Any]:
-    version = np.lib.format.read_magic(member)
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    if version not in readers:
-        raise ValueError(f"npy format {version}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        shape, fortran, dtype = readers[version](member)
-    if dtype.hasobject:
-        raise ValueError("an array of objects")
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size - member.tell():
-        raise ValueError(f"shape {str(shape)[:60]} contradicts the size of the array")
-    data = np.frombuffer(member.read(), dtype=dtype)
-    return data.reshape(shape, order="F" if fortran else "C")
 
 
 def _find_layers(file: Arrays, layers: object) -> tuple[str, str]:
@@ -254,13 +139,20 @@ def _find_layers(file: Arrays, layers: object) -> tuple[str, str]:
         for name in names:
             options = [f"{name}.weight".strip(), str(name).strip()]
             match = [option for option in options if option in file.shapes]
+            ends = [key for key in file.shapes for o in options if key.endswith(f".{o}")]
+            match = match or (ends if len(ends) == 1 else [])
             if not match:
                 raise CheckInputError("layers", f"names of arrays in {file.path}", repr(name))
             found.append(match[0])
         return found[0], found[1]
     if "hidden.weight" in file.shapes and "output.weight" in file.shapes:
         return "hidden.weight", "output.weight"
-    weights = [n for n, shape in file.shapes.items() if n.endswith(".weight") and len(shape) == 2]
+    listing = in_order(file)
+    weights = [
+        name
+        for name in listing or file.shapes
+        if (listing or name.endswith(".weight")) and len(file.shapes[name]) == 2
+    ]
     if len(weights) != 2:
         raise CheckInputError(
             file.path, "hidden.weight and output.weight", "other arrays", "name the layers"
@@ -273,7 +165,19 @@ def _find_layers(file: Arrays, layers: object) -> tuple[str, str]:
     return (second, first) if backward and not forward else (first, second)
 
 
-def _bias_of(weight: str) -> str:
+def in_order(file: Arrays) -> list[str]:
+    """The names of a list of arrays, arr_0 to arr_N; nothing for other files."""
+    names = [f"arr_{k}" for k in range(len(file.shapes))]
+    return names if set(names) == set(file.shapes) else []
+
+
+def _bias_of(file: Arrays, weight: str, other: str) -> str:
+    """The name that the bias of a layer has, or would have."""
+    listing = in_order(file)
+    if listing:
+        after = listing[listing.index(weight) + 1 :][:1]
+        wanted = after and after[0] != other and len(file.shapes[after[0]]) == 1
+        return after[0] if wanted else ""
     return f"{weight.removesuffix('.weight')}.bias"
 
 
@@ -288,7 +192,7 @@ def _floats(file: Arrays, name: str) -> FloatArray:
     return array
 
 
-def _degree(file: Arrays, given: int | None) -> int:
+def read_degree(file: Arrays, given: int | None) -> int:
     """The one degree that option, setting and activation agree on."""
     stated = [] if given is None else [given]
     try:
@@ -334,17 +238,3 @@ def _stored(file: Arrays) -> float:
 
 def _single(value: object) -> object:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
-
-
-def _same_shapes(path: str, like: Network, weight: FloatArray, bias: FloatArray | None) -> None:
-    if weight.shape != like.hidden.shape:
-        raise CheckInputError(
-            f"{path}: hidden.weight", f"the network's shape {like.hidden.shape}", weight.shape
-        )
-    if (bias is None) != (like.hidden_bias is None):
-        raise CheckInputError(f"{path}: hidden.bias", "as in the network", "another")
-
-
-def _first(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:160]

@@ -62,6 +62,7 @@ class Assumed:
     decay: float | None
     arithmetic: str | None
     point: str | None
+    gradient_decay: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +145,7 @@ class Report:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_report(report: object) -> Report:
+def read_report(report: object, time_limit: float | None = None) -> Report:
     """Read a report from a path or from plain data.
 
     Raises:
@@ -152,7 +153,7 @@ def read_report(report: object) -> Report:
             shapes that do not fit together.
     """
     if isinstance(report, str | Path):
-        report = load_json(Path(report))
+        report = load_json(Path(report), time_limit)
     check_plain(report)
     raw = as_table(report, "report")
     check_types(raw)
@@ -298,6 +299,7 @@ def _assumed(table: dict[str, Any]) -> Assumed:
         raise CheckInputError(f"{where}.noise", "a number in (0, 1)", noise)
     if decay is not None and not decay > 0.0:
         raise CheckInputError(f"{where}.decay", "a positive number", decay)
+    shift = maybe_number(table.get("gradient_decay"), f"{where}.gradient_decay", low=0.0)
     losses = ("logistic", "squared", "cross-entropy")
     scales = ("free", "unit", "margin", "bias")
     # Reports of earlier versions name neither.
@@ -308,6 +310,7 @@ def _assumed(table: dict[str, Any]) -> Assumed:
         non_negative=bool(as_boolean(get_field(table, "non_negative"), f"{where}.non_negative")),
         noise=noise,
         loss=None if loss is None else one_of(loss, f"{where}.loss", losses),
+        gradient_decay=shift,
         decay=decay,
         arithmetic=None if kind is None else one_of(kind, f"{where}.arithmetic", ARITHMETIC),
         point=None if point is None else one_of(point, f"{where}.point", ("midpoint", "initial")),

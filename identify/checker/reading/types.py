@@ -150,6 +150,7 @@ _ASSUMED = table(
     {
         "arithmetic": choice("auto", "exact", "float64", "float32", "float16", "bfloat16"),
         "point": maybe(choice("midpoint", "initial")),
+        "gradient_decay": real(0.0),
     },
 )
 _ENCLOSURE = table(

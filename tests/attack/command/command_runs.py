@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import torch
+
+from attack.networks.spec import parse_spec
+from attack.reconstruction import reconstruct
 from tests.command_line import files
+from tests.model_files import npz
 
 RUN_FILES = {"candidates.safetensors", "checkpoint.safetensors", "config.toml", "report.json"}
 
@@ -35,3 +40,14 @@ def evaluate_arguments(shop, run):
         "evaluate", run, "--truth", shop / "victim.truth.npz",
         "--held-out", shop / "victim.held-out.npz",
     )  # fmt: skip
+
+
+def finished_run(folder, rows, image_shape):
+    """The folder of a run of no steps, whose candidates are the rows."""
+    start = npz(folder / "start.npz", samples=rows)
+    victim = parse_spec(f"{rows.shape[1]}-5-1,tanh").initialise(seed=0)
+    reconstruct(
+        victim, "haim", start=str(start), count=len(rows), steps=0, splitting="off",
+        image_shape=image_shape, dtype=torch.float64, out=folder / "run",
+    )  # fmt: skip
+    return folder / "run"

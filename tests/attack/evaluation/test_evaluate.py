@@ -401,7 +401,7 @@ class TestEvaluate:
             ({"mean": np.ones(7)}, "mean: expected 192 numbers"),
             ({"mean": None}, "truth: expected pixels in .* give the mean"),
             ({"image_shape": (64, 3)}, "image_shape|half"),
-            ({"image_shape": (192,)}, "image_shape"),
+            ({"image_shape": (191,)}, "truth|candidates"),
         ],
     )
     def test_arrays_that_do_not_fit(self, change, message):

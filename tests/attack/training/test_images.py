@@ -157,7 +157,7 @@ class TestFiles:
         idx(tmp_path / "b-labels-idx1-ubyte", LABELS[:9])
         with pytest.raises(FileError, match="holds 9 labels; expected 40"):
             load_images(str(tmp_path / "b-images-idx3-ubyte"))
-        path = npz(tmp_path / "c.npz", x=np.ones((2, 2)))
+        path = npz(tmp_path / "c.npz", w=np.ones((2, 2)))
         with pytest.raises(FileError, match="neither samples nor images"):
             load_images(str(path))
 

@@ -260,6 +260,8 @@ def test_the_checker_imports_nothing_of_ours():
                 # Relative imports must not climb out of the folder.
                 assert node.level <= len(path.relative_to(FOLDER).parts), path.name
                 names = [] if node.level else [node.module or ""]
+            if path.name == "torch_files.py":
+                names = [name for name in names if name != "torch"]  # for its own format
             for name in names:
                 assert name.split(".")[0] in allowed, f"{path.name}: {name}"
         assert len(path.read_text().splitlines()) <= 400

@@ -302,7 +302,7 @@ def test_the_files_form():
         ({"samples": np.ones((0, 12))}, "samples: "),
         ({"samples": np.full((2, 12), np.nan)}, "samples: expected finite"),
         ({"labels": [1, -1, 1]}, "labels: expected shape"),
-        ({"labels": [0, 1, 2, 3, 4]}, "labels: expected -1 and 1, or 0 and 1, got 0, 1, 2, 3, 4"),
+        ({"labels": [0, 1, 2, 3, 4]}, "labels: expected two classes, got 0, 1, 2, 3, 4"),
         ({"labels": [0, 1, -1, 1, 1]}, "labels: "),
         ({"source": "magic"}, "source: expected one of"),
         ({"source": "gradient"}, "gradient: expected a network exactly for source gradient"),

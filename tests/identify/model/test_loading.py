@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from identify.errors import FileError, InvalidInputError, UnsupportableModelError
-from identify.model.loading import load_gradient, load_network, save_network
+from identify.model.gradients import load_gradient
+from identify.model.loading import load_network, save_network
 from tests.model_files import layers, network, npz, raw_safetensors, same
 
 
@@ -236,7 +237,7 @@ class TestGradient:
 
     def test_missing_bias(self, tmp_path):
         save_network(network(), tmp_path / "g.npz")
-        with pytest.raises(FileError, match=r"hidden.bias has shape none"):
+        with pytest.raises(FileError, match=r"no gradient of hidden.bias"):
             load_gradient(tmp_path / "g.npz", network(bias=True))
 
     def test_other_degree_or_activation(self, tmp_path):
