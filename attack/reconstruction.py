@@ -147,7 +147,12 @@ def reconstruct(
         network, objective, initial, gradient, options, preset, mean,
         _scaled_count(count, start), image_shape, device, dtype, span,
     )  # fmt: skip
-    if labels is None and start == "noise" and task.whole.name == "gradient_matching":
+    if (
+        labels is None
+        and isinstance(start, str)
+        and start == "noise"
+        and task.whole.name == "gradient_matching"
+    ):
         assert task.victim.gradient is not None
         loss = (options or {}).get("loss")
         labels = labels_from_bias(task.victim.network, task.victim.gradient, loss, task.count)

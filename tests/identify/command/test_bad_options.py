@@ -133,7 +133,7 @@ class TestPlant:
             ({"samples": np.full((2, 3), np.nan)}, "NaN"),
             ({"samples": np.zeros((0, 3))}, "empty"),
             ({"samples": np.ones(3)}, "shape"),
-            ({"samples": np.eye(3, dtype=np.int64)}, "dtype int64"),
+            ({"samples": np.eye(3, dtype=complex)}, "dtype complex128"),
             ({"samples": np.ones((2, 3))}, "independent"),
             ({"samples": np.eye(3), "labels": np.arange(3)}, "-1 and 1"),
             ({"samples": np.eye(3), "labels": np.ones(2)}, "labels"),
