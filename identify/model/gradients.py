@@ -113,6 +113,7 @@ def read_gradient(
                 f"{name} has shape {array.shape}, the network's has {shape}",
                 "this is the gradient of another network",
             )
+    own, stated = file.rounding(*place.values()), file.stated_rounding()
     gradient = TwoLayerNetwork(
         arrays["hidden.weight"],
         arrays.get(HEAD, np.zeros(network.output_weight.shape)),
@@ -120,7 +121,8 @@ def read_gradient(
         activation=network.activation,
         hidden_bias=arrays.get("hidden.bias"),
         output_bias=arrays.get("output.bias"),
-        rounding=file.rounding(*place.values()),
+        rounding=max(own, stated),
+        dtype_rounding=own if stated > own else None,
     )
     if HEAD in arrays:
         return gradient
@@ -174,11 +176,13 @@ def _places(file: TensorFile, network: TwoLayerNetwork, layers: str | None) -> d
     shapes = {name: array.shape for name, array in network.arrays().items()}
     shapes[HEAD] = (network.outputs, network.width)
     shapes.setdefault("output.bias", (network.outputs,))
+    named = in_order(file.shapes) is None
     for stored in in_order(file.shapes) or file.shapes:
         fits = [name for name, shape in shapes.items()
                 if name not in place and shape == file.shapes[stored]]  # fmt: skip
         flat = file.shapes[stored] == (network.width,) and not stored.endswith("bias")
-        if not fits and flat and network.outputs == 1 and HEAD not in place:
+        # A flat output layer has the shape of the hidden bias: its name, or the order, tells.
+        if flat and network.outputs == 1 and HEAD not in place and (named or not fits):
             fits = [HEAD]
         if not fits:
             known = ", ".join(f"{name} {shape}" for name, shape in shapes.items())

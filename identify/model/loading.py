@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -144,7 +143,7 @@ def _assemble(
 
     hidden, output = file.floats(names.hidden), file.floats(names.output)
     hidden_bias, output_bias = read(names.hidden_bias), read(names.output_bias)
-    own, stated = file.rounding(*names.present()), _stored_rounding(file)
+    own, stated = file.rounding(*names.present()), file.stated_rounding()
     return TwoLayerNetwork(
         hidden_weight=hidden,
         output_weight=output,
@@ -155,17 +154,3 @@ def _assemble(
         rounding=max(own, stated),
         dtype_rounding=own if stated > own else None,
     )
-
-
-def _stored_rounding(file: TensorFile) -> float:
-    # A network that was read in a coarse dtype and saved in float64 keeps its rounding.
-    stored = file.settings.get("rounding")
-    if stored is None:
-        return 0.0
-    try:
-        value = float(stored)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        value = math.nan
-    if not 0 < value < 1:
-        raise FileError(file.path, "has no unit roundoff in (0, 1) as rounding", "leave it out")
-    return value

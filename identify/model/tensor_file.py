@@ -126,6 +126,24 @@ class TensorFile:
         """
         return max(ROUNDING[self.dtypes[name]] for name in names)
 
+    def stated_rounding(self) -> float:
+        """The unit roundoff that the metadata state, 0 without.
+
+        A network that was read in a coarse dtype and saved in float64 keeps its rounding.
+
+        Raises FileError for what is no number in (0, 1).
+        """
+        stored = self.settings.get("rounding")
+        if stored is None:
+            return 0.0
+        try:
+            value = float(stored)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
+            value = math.nan
+        if not 0 < value < 1:
+            raise FileError(self.path, "has no unit roundoff in (0, 1) as rounding", "leave it out")
+        return value
+
 
 def tensor_dtype(tensor: Any) -> str:
     """Name the dtype of a torch tensor as numpy would.

@@ -64,7 +64,8 @@ def _by_shape(file: Arrays, model: Network) -> dict[str, str]:
         shape = file.shapes[stored]
         fits = [name for name, own in shapes.items() if name not in place and own == shape]
         flat = shape == (width,) and outputs == 1 and not stored.endswith("bias")
-        if not fits and flat and "output.weight" not in place:
+        # Named alike, the flat output layer is no hidden bias, which has its shape.
+        if flat and "output.weight" not in place and (not fits or not in_order(file)):
             fits = ["output.weight"]
         if not fits:
             raise CheckInputError(f"{file.path}: {stored}", "a parameter's shape", shape)
