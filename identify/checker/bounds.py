@@ -169,7 +169,7 @@ def first_order_bound(case: Case) -> float:
 
 def _movements(case: Case, found: Samples) -> tuple[FloatArray, FloatArray, str]:
     """Spectral and Frobenius norms of J_i^+ and of dx_i/dz_i J_i^+, each (n, 2)."""
-    terms, signs = _ordered(case)
+    terms, signs = ordered(case)
     merged, r = case.merged, case.r
     if r * r > _DENSE_UNKNOWNS or merged.equations * r * r > _ENTRIES:
         # |J_i^+| is at least 1/|J_i|, the columns of one term alone.
@@ -180,6 +180,15 @@ def _movements(case: Case, found: Samples) -> tuple[FloatArray, FloatArray, str]
             whole[i] = 1.0 / size
             mapped[i] = float(np.linalg.norm(finite(found.slopes[i]), 2)) / size
         return whole, mapped, WEAK
+    blocks = inverse_blocks(weighted_jacobian(case), r)
+    whole = np.array([_norms(block) for block in blocks])
+    mapped = np.array([_norms(found.slopes[i] @ blocks[i]) for i in range(r)])
+    return whole, mapped, EXACT if r * r <= _SAME_UNKNOWNS else ABOVE
+
+
+def weighted_jacobian(case: Case) -> FloatArray:
+    """Derivative of the weighted equations by the terms, values included, shape (E, n r)."""
+    (terms, signs), merged, r = ordered(case), case.merged, case.r
     matrix = jacobian(merged.points, terms, signs, case.degree)
     matrix = matrix * np.repeat(merged.weights, r)[:, None]
     if len(merged.value_points):
@@ -187,10 +196,7 @@ def _movements(case: Case, found: Samples) -> tuple[FloatArray, FloatArray, str]
         factor = case.degree * inner ** (case.degree - 1) * signs * merged.value_weights[:, None]
         extra = np.einsum("li,lb->lib", factor, merged.value_points).reshape(len(inner), r * r)
         matrix = np.vstack([matrix, extra])
-    blocks = inverse_blocks(matrix, r)
-    whole = np.array([_norms(block) for block in blocks])
-    mapped = np.array([_norms(found.slopes[i] @ blocks[i]) for i in range(r)])
-    return whole, mapped, EXACT if r * r <= _SAME_UNKNOWNS else ABOVE
+    return matrix
 
 
 def inverse_blocks(matrix: FloatArray, r: int) -> FloatArray:
@@ -208,7 +214,7 @@ def _off_span(case: Case, level: float, blur: float) -> FloatArray:
     ambient, r = case.basis.shape
     if ambient == r:
         return np.zeros(r)
-    terms, _ = _ordered(case)
+    terms, _ = ordered(case)
     merged = case.merged
     spare = (len(merged.points) + merged.spares - r) * (ambient - r)
     top = float(case.listed.weights.max())
@@ -254,7 +260,8 @@ def chi_squared_quantile(freedom: int, level: float = 1e-4) -> float:
     return high + low
 
 
-def _ordered(case: Case) -> tuple[FloatArray, FloatArray]:
+def ordered(case: Case) -> tuple[FloatArray, FloatArray]:
+    """Terms and signs in the order of the samples, the largest term first."""
     terms, signs = case.terms
     order = np.argsort(-np.linalg.norm(terms, axis=1), kind="stable")
     return terms[order], signs[order]

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import flint
 import numpy as np
 
-from .arithmetic.ranks import ENTRIES, dimension, monomials, roots
+from .arithmetic.ranks import ENTRIES, dimension, monomials, root_weights
 from .bounds import BOUND_LIMIT, first_order_bound
 from .case import Case
 from .enclosure import box_balls, power_of
+from .hidden_share import check_hidden_share
 from .leftover import leftover, limit_of
 from .linear import NOISE_LIMIT
 from .outcome import (
@@ -32,8 +33,8 @@ from .ties import tie_equations, tie_expected
 EXACT, INTERVAL, NUMERICAL = "proved_exact", "proved_interval", "numerical"
 _KNOWN = (
     "balance", "consistency", "span", "I-hermite", "I-flat", "I-value", "decomposition",
-    "leftover", "redundancy", "tie", "error bounds", "stable rank", "first-order bounds",
-    "enclosure",
+    "leftover", "redundancy", "hidden share", "tie", "error bounds", "stable rank",
+    "first-order bounds", "enclosure",
 )  # fmt: skip
 
 
@@ -53,7 +54,9 @@ def check_conditions(case: Case, claims: Mapping[str, Claim]) -> tuple[str, str]
         needed += ["enclosure"] * (certificate.enclosure is not None)
         needed += ["tie"] * tie_expected(case)
         needed += ["leftover"] * (leftover(case) is not None)
-        for name in needed:
+        if case.r >= 2 and "hidden share" not in rows:
+            open_rows.append("hidden share: the report does not weigh its redundant equations")
+        for name in [*needed, "hidden share"]:
             # What a proof adds may fail; and for one sample of a gradient the rank of the rows
             # takes the place of redundancy.
             free = ("redundancy", "I-flat", "I-value", "stable rank", "enclosure")
@@ -181,6 +184,8 @@ def _check_numbers(case: Case, row: Row) -> None:
             raise NotCheckableError("the report does not count them")
         holds = stated_count >= 1 or case.certificate.assumed.samples == case.r
         _expect(row, 1, stated_count, holds, slack=0.0)
+    elif name == "hidden share":
+        check_hidden_share(case, row)
     elif name == "error bounds":
         _expect_number(row, row.required, BOUND_LIMIT, 0.0, "required")
         if row.found is not None:
@@ -282,7 +287,7 @@ def _check_spread(case: Case, row: Row) -> None:
         if own * needed > ENTRIES // 4 or needed > 1500:
             raise NotCheckableError("there are too many powers")
         matrix: FloatArray = monomials(points, order)
-        matrix = matrix * np.sqrt(np.array(roots(order, case.r), dtype=np.float64))
+        matrix = matrix * root_weights(order, case.r)
         sigma = np.linalg.svd(finite(matrix), compute_uv=False)
         low, own = (int(np.count_nonzero(sigma > f * 1e-12 * sigma[0])) for f in (30.0, 0.03))
         require(low <= row.found <= own, f"{row.name}: found {own}, not {row.found:g}")

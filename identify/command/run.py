@@ -38,6 +38,7 @@ def assess(
                 progress=show,
                 seed=run.seed,
                 evidence=evidence.value,
+                hidden_share=assume.hidden_share,
             )
     except KeyboardInterrupt:
         from identify.report.build import interrupted_report
@@ -51,6 +52,7 @@ def assess(
             scale=assume.scale.value,
             non_negative=assume.non_negative,
             noise=assume.noise,
+            hidden_share=assume.hidden_share,
         )
         return partial, True
     return report, False

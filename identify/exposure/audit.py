@@ -18,6 +18,7 @@ from identify.hermite.data import SOURCES, HermiteData
 from identify.hermite.multipliers import MultiplierFit, fit_multipliers
 from identify.model.two_layer import TwoLayerNetwork
 from identify.recovery.assumptions import resolve_scale
+from identify.recovery.hidden_share import HIDDEN_SHARE
 from identify.text import number
 
 UNEXPLAINED = 0.1
@@ -41,6 +42,7 @@ def audit(
     time_limit: float | None = None,
     progress: Callable[[str, float], None] | None = None,
     seed: int = 0,
+    hidden_share: float = HIDDEN_SHARE,
 ) -> AuditReport:
     """Audit a network against the samples that trained it.
 
@@ -61,7 +63,8 @@ def audit(
         source: "kkt", "weight-decay", "gradient" or "fine-tuning".
         gradient, initial: for the two last sources.
         decay, loss: of the weight decay; without `decay` the b_i are in its units.
-        scale, non_negative, noise, time_limit, progress, seed: as in `assess_identifiability`.
+        scale, non_negative, noise, time_limit, progress, seed, hidden_share: as in
+            `assess_identifiability`.
         count: the number of active samples that an attacker is taken to know.
 
     Raises:
@@ -91,7 +94,15 @@ def audit(
     margins = network.value(x) * (1.0 if y is None else y)
     left = None if time_limit is None else max(time_limit - (time.monotonic() - started), 1e-3)
     report = assess_identifiability(
-        data, count, scale, non_negative, noise, left if time_limit else time_limit, progress, seed
+        data,
+        count,
+        scale,
+        non_negative,
+        noise,
+        left,
+        progress,
+        seed,
+        hidden_share=hidden_share,
     )
 
     level = max(fit.residual, data.rounding, noise or 0.0, 1e-13)

@@ -11,12 +11,12 @@ with the measurement noise spread evenly over `rows`, so that row j counts with 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from identify.arrays import FloatArray
-from identify.errors import InvalidInputError
+from identify.errors import InvalidInputError, NotCoveredError
 from identify.model.two_layer import TwoLayerNetwork
 
 SOURCES = ("kkt", "weight-decay", "gradient", "fine-tuning")
@@ -72,6 +72,37 @@ class HermiteData:
         if self.source == "fine-tuning" and self.initial is not None:
             entries.append({"role": "initial", "sha256": self.initial.sha256()})
         return tuple(entries)
+
+    @property
+    def stated_rounding(self) -> float | None:
+        """The coarsest rounding that a file states beyond the type of its numbers, or None."""
+        stated = [n.rounding for n in self._networks if n.dtype_rounding is not None]
+        return max(stated, default=None)
+
+    @property
+    def _networks(self) -> tuple[TwoLayerNetwork, ...]:
+        found = (self.network, self.initial, self.target)
+        return tuple(network for network in found if network is not None)
+
+    def without_statements(self) -> HermiteData:
+        """The same data, their rounding that of the types in which the numbers are stored."""
+        before = max(network.rounding for network in self._networks)
+        after = max(n.dtype_rounding or n.rounding for n in self._networks)
+
+        def strip(network: TwoLayerNetwork | None) -> TwoLayerNetwork | None:
+            if network is None or network.dtype_rounding is None:
+                return network
+            return replace(network, rounding=network.dtype_rounding, dtype_rounding=None)
+
+        stripped = strip(self.network)
+        assert stripped is not None
+        return replace(
+            self,
+            rounding=self.rounding * (after / before),
+            network=stripped,
+            initial=strip(self.initial),
+            target=strip(self.target),
+        )
 
     @classmethod
     def from_kkt(cls, network: TwoLayerNetwork) -> HermiteData:
@@ -155,8 +186,9 @@ class HermiteData:
             loss: "logistic", "squared" or "cross-entropy"; used for ties where the scale is fixed.
 
         Raises:
-            InvalidInputError: shapes differ, the gradient is zero, all output weights are zero, or
-                the consistency residual is above 0.5 (a gradient of another network or degree).
+            InvalidInputError: shapes differ, the gradient is zero, all output weights are zero.
+            NotCoveredError: the two layers are not those of one gradient of a network of this
+                degree, by their correlation and their ratio.
 
         Source: Wang, Lee & Lei 2022 for the tensor view of one gradient.
         """
@@ -307,18 +339,18 @@ def _check_euler(
         return
     correlation = float(left @ right) / sizes
     if correlation < 0.5:
-        raise InvalidInputError(
+        raise NotCoveredError(
             "gradient",
             "the gradient of this network (a_j (grad_a)_j proportional to w_j . (grad_W)_j)",
             f"correlation {correlation:.2f}",
-            "check that both files belong together",
+            "check that both files belong together, and that the activation is a power",
         )
     ratio = float(left @ right) / float(left @ left)
     spread = float(np.linalg.norm(right - ratio * left)) / float(np.linalg.norm(right))
     if abs(ratio - 1.0) > max(0.05, 10.0 * spread):
-        raise InvalidInputError(
+        raise NotCoveredError(
             "gradient",
             f"the gradient of a network of degree {network.degree}",
             f"one that fits degree {network.degree * ratio:.3g}",
-            "check --degree and that the gradient holds no weight decay",
+            "check that the activation is a power, --degree, and that no weight decay is in it",
         )

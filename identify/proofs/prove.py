@@ -16,6 +16,7 @@ from identify.hermite.reduction import ReducedData
 from identify.proofs import enclosure as boxes
 from identify.proofs import rank as exact
 from identify.proofs import singular_value as singular
+from identify.proofs.balls import MAX_DEGREE
 from identify.proofs.certificate import ProofData, proof_data
 from identify.proofs.enclosure import Enclosure
 from identify.proofs.rank import RankProof
@@ -133,7 +134,9 @@ def prove(
         return False
 
     box: Enclosure | None = None
-    if worth(
+    if data.degree > MAX_DEGREE:
+        remarks.append(f"no enclosure of the samples above degree {MAX_DEGREE}")
+    elif worth(
         boxes.estimate_seconds(proof.dimension, len(proof.points)),
         level in ("exact", "interval"),
         "an enclosure of the samples",

@@ -10,8 +10,6 @@ from identify.arrays import FloatArray
 from identify.hermite.data import HermiteData
 from identify.hermite.reduction import ReducedData
 
-"""Largest tolerance, in the logarithm, at which a tie counts as redundant equations."""
-
 
 @dataclass(frozen=True, eq=False)
 class Samples:

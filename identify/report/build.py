@@ -15,11 +15,12 @@ from identify.proofs.certificate import build_certificate, proof_data
 from identify.proofs.prove import Proofs
 from identify.records import Evidence, Recovery, TrainingSet, Verdict
 from identify.recovery.assumptions import Assumptions, resolve_scale
+from identify.recovery.hidden_share import HIDDEN_SHARE
 from identify.recovery.measure import Findings
 from identify.report.report import IdentifiabilityReport
 from identify.verdict import sentences
 from identify.verdict.conditions import conditions, residuals
-from identify.verdict.rules import Outcome
+from identify.verdict.rules import Outcome, has_candidates, is_covered
 
 
 def build_report(
@@ -62,7 +63,12 @@ def build_report(
         condition_method=None if linear is None else linear.condition_method,
         error_bounds=bounds,
         assumptions=sentences.assumptions(
-            data, given.samples, given.scale, given.non_negative, given.noise
+            data,
+            given.samples,
+            given.scale,
+            given.non_negative,
+            given.noise,
+            given.hidden_share,
         ),
         caveats=sentences.caveats(data, findings, outcome.verdict),
         noise_level=findings.noise_level,
@@ -84,6 +90,8 @@ def build_report(
         certificate=_certificate(data, given, findings, proofs, sets),
         recovery=recovery,
         alternatives=sets,
+        candidates=has_candidates(data, findings, outcome),
+        covered=is_covered(data),
     )
 
 
@@ -144,13 +152,14 @@ def interrupted_report(
     scale: str = "auto",
     non_negative: bool = False,
     noise: float | None = None,
+    hidden_share: float = HIDDEN_SHARE,
 ) -> IdentifiabilityReport:
     """What is known without any work: an `undecided` report with its reason and the inputs.
 
     `stage` names what was interrupted after `seconds`; the other arguments are those of
     `assess_identifiability`. The cost is negligible.
     """
-    given = Assumptions(samples, resolve_scale(data, scale), non_negative, noise)
+    given = Assumptions(samples, resolve_scale(data, scale), non_negative, noise, hidden_share)
     known = Findings(noise_level=max(data.consistency or 0.0, data.rounding, noise or 0.0))
     during = f" while {stage}" if stage else ""
     return IdentifiabilityReport(
@@ -166,7 +175,9 @@ def interrupted_report(
         condition_number=None,
         condition_method=None,
         error_bounds=None,
-        assumptions=sentences.assumptions(data, samples, given.scale, non_negative, noise),
+        assumptions=sentences.assumptions(
+            data, samples, given.scale, non_negative, noise, hidden_share
+        ),
         caveats=(),
         noise_level=known.noise_level,
         problem={
@@ -179,4 +190,5 @@ def interrupted_report(
         seed=seed,
         versions={"kktcert": metadata.version("kktcert")},
         seconds=seconds,
+        covered=is_covered(data),
     )

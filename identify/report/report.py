@@ -66,6 +66,8 @@ class IdentifiabilityReport:
     certificate: Mapping[str, Any] | None = None
     recovery: Recovery | None = field(default=None)
     alternatives: tuple[TrainingSet, ...] = ()
+    candidates: bool = False
+    covered: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, in the fixed order of report.json."""
@@ -108,6 +110,8 @@ class IdentifiabilityReport:
             else [_plain(bound) for bound in self.error_bounds],
             "assumptions": list(self.assumptions),
             "caveats": list(self.caveats),
+            "candidates": self.candidates,
+            "covered": self.covered,
             "certificate": None if self.certificate is None else dict(self.certificate),
             "noise_level": _plain(self.noise_level),
             "problem": {name: _plain(value) for name, value in self.problem.items()},
@@ -233,7 +237,14 @@ def _evidence(report: IdentifiabilityReport) -> str:
     }
     parts = []
     for kind, words in kinds.items():
-        names = [c.name for c in report.conditions if c.evidence.value == kind]
+        names = [
+            # How many equations there are is proved, not that they speak for the number.
+            "redundancy (the count, not the number of samples)"
+            if c.name == "redundancy" and kind != "numerical"
+            else c.name
+            for c in report.conditions
+            if c.evidence.value == kind
+        ]
         if names:
             parts.append(f"{words}: {', '.join(names)}")
     return "; ".join(parts) or "none: no condition was checked"

@@ -10,6 +10,7 @@ from identify.records import Condition, Evidence, Residual
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.measure import BALANCE_LIMIT, NOISE_LIMIT, Findings
 from identify.verdict.rules import BOUND_LIMIT
+from identify.verdict.sentences import hidden_quantiles
 
 
 def conditions(
@@ -100,12 +101,29 @@ def conditions(
                 1,
                 redundancy,
                 by_rank if findings.tie is None else Evidence.NUMERICAL,
-                source="rank H - r^2 + ties, or the number of samples given",
+                source="count: rank H - r^2 + ties, or the number of samples given",
+            )
+        )
+    if found is not None and findings.hidden is not None:
+        share = findings.hidden.mixtures[0]
+        rows.append(
+            Condition(
+                "hidden share",
+                share <= given.hidden_share or given.samples == reduced.dimension,
+                given.hidden_share,
+                share,
+                source="part of the data that a further sample could carry unseen, median: "
+                + hidden_quantiles(findings.hidden, data.degree)
+                + f" ({findings.hidden.method})",
             )
         )
     if findings.tie is not None:
         tie = findings.tie
-        rows.append(Condition("tie", tie.holds, tie.tolerance, tie.spread, source=tie.name))
+        count = int(tie.classes.max()) + 1
+        seen = f"{tie.name}; the neurons tell {count} of {len(tie.classes)} samples apart"
+        if tie.factor:
+            seen += "; the common factor is the known one"
+        rows.append(Condition("tie", tie.holds, tie.tolerance, tie.spread, source=seen))
     if findings.bounds is not None:
         worst = float(np.max([findings.bounds.samples, findings.bounds.terms]))
         rows.append(

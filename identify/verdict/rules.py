@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from identify.hermite.data import HermiteData
+from identify.hermite.reduction import rank_one
 from identify.records import Scope, Verdict
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.measure import BALANCE_LIMIT, NOISE_LIMIT, Findings
@@ -31,6 +32,13 @@ def judge(data: HermiteData, given: Assumptions, findings: Findings) -> Outcome:
     reduced, linear = findings.reduced, findings.linear
     if data.homogeneous and (data.consistency or 0.0) > BALANCE_LIMIT:
         return _undecided(sentences.not_stationary(data.consistency or 0.0))
+    if not findings.in_range:
+        return _undecided(
+            f"at degree {data.degree} the moment tensor of these data leaves the range of float64; "
+            "rescale the weights towards norm 1"
+        )
+    if not data.homogeneous and (data.consistency or 0.0) > NOISE_LIMIT:
+        return _undecided(sentences.inconsistent(data, NOISE_LIMIT))
     if reduced is None:
         return _undecided(sentences.too_noisy(findings.noise_level, NOISE_LIMIT))
     if not reduced.span.clear or reduced.dimension == 0 or linear is None:
@@ -131,6 +139,9 @@ def _judge_set(
             "itself is open",
             searchable=True,
         )
+    hidden = findings.hidden
+    if hidden is not None and given.samples != r and hidden.mixtures[0] > given.hidden_share:
+        return _undecided(sentences.hidden(hidden, given.hidden_share))
     # The size of a term counts too: where it is open, near-parallel terms trade places.
     both = np.concatenate([bounds.samples, bounds.terms])
     worst = float(np.max(both)) if np.all(np.isfinite(both)) else np.inf
@@ -148,6 +159,26 @@ def _judge_set(
         f"and {support}",
         Scope("at_most", r),
     )
+
+
+def has_candidates(data: HermiteData, findings: Findings, outcome: Outcome) -> bool:
+    """Whether samples are at hand though nothing is decided.
+
+    A refined set with redundant equations fits to the noise, or the rows of a gradient or of a
+    movement are all parallel: then they are the sample, whatever the activation.
+    """
+    if outcome.verdict is not Verdict.UNDECIDED:
+        return False
+    if findings.decomposes and (findings.redundancy or 0) >= 1:
+        return True
+    tolerance = min(max(10.0 * data.rounding, 1e-12), NOISE_LIMIT)
+    return not data.homogeneous and rank_one(data, tolerance)
+
+
+def is_covered(data: HermiteData) -> bool:
+    """Whether the identity between the layers holds that every network of the source obeys."""
+    limit = BALANCE_LIMIT if data.homogeneous else NOISE_LIMIT
+    return (data.consistency or 0.0) <= limit
 
 
 def _undecided(reason: str, searchable: bool = False) -> Outcome:
