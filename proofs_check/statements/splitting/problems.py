@@ -125,11 +125,16 @@ def mixed_rounding(problem: Problem) -> float:
     return 8.0 * (reach + UNIT) * problem.slope_rounding
 
 
-def own_hessian(problem: Problem, index: int) -> Array:
-    """The i-th diagonal block of the Hessian of L in X: S_i + lam_i^2 D phi^T D^2 l D phi."""
+def shared_hessian(problem: Problem, index: int) -> Array:
+    """The part lam_i^2 D phi^T D^2 l D phi of the i-th diagonal block of the Hessian in X."""
     jacobian = problem.lam[index] * problem.features.jacobian(problem.x[index])
     inner = problem.loss.hessian(problem.total(problem.x, problem.lam))
-    return np.asarray(splitting_matrix(problem, index) + jacobian.T @ inner @ jacobian)
+    return np.asarray(jacobian.T @ inner @ jacobian)
+
+
+def own_hessian(problem: Problem, index: int) -> Array:
+    """The i-th diagonal block of the Hessian of L in X."""
+    return np.asarray(splitting_matrix(problem, index) + shared_hessian(problem, index))
 
 
 def hessian(problem: Problem, joint: bool = False) -> FloatArray:
