@@ -144,6 +144,28 @@ def lowest_pairs(problem: Problem, *, largest: bool = False) -> tuple[FloatArray
     return pairs.values.numpy(), pairs.vectors.numpy()
 
 
+def mixed(problem: Problem) -> FloatArray:
+    """D phi(x_i)^T grad l of every candidate, shape (n, d), as the attack finds it where lam_i = 0.
+
+    Multipliers 1 and -1 at the same points change no sum; the gradient at the former is it.
+    """
+    import torch
+
+    from attack.splitting.plan import joined
+
+    here = candidates(problem)
+    one = torch.ones_like(here.lam)
+    pool = joined(joined(here, here.with_points(here.x, one)), here.with_points(here.x, -one))
+    _, slopes, _ = objective(problem).data_value_and_gradients(pool)
+    return np.asarray(slopes[here.count : 2 * here.count].numpy())
+
+
+def gradient(problem: Problem) -> FloatArray:
+    """The gradient in X as the attack's objective gives it, shape (n, d)."""
+    found = objective(problem).value_and_gradients(candidates(problem))
+    return np.asarray(found.grad_x.numpy())
+
+
 def plan_of(
     chosen: Any, directions: Array, *, curvatures: Any = None, opposite: bool = False
 ) -> SplitPlan:
@@ -255,3 +277,16 @@ def broken_products(factor: float) -> AbstractContextManager[object]:
         return lambda v: factor * products(v)
 
     return patch.object(base, "doubled_products", wrong)
+
+
+def broken_gradients(factor: float) -> AbstractContextManager[object]:
+    """The attack's gradients by autograd, too large by a factor where no graph is asked for."""
+    from attack.objectives import base
+
+    right = base.gradients
+
+    def wrong(output: Any, inputs: Any, graph: bool = False) -> Any:
+        found = right(output, inputs, graph)
+        return found if graph else [factor * part for part in found]
+
+    return patch.object(base, "gradients", wrong)
