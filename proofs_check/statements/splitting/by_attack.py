@@ -102,9 +102,8 @@ def tensor(array: Any) -> Tensor:
     """An array in float64, or complex where it is."""
     import torch
 
-    array = np.asarray(array)
     kind = np.complex128 if np.iscomplexobj(array) else np.float64
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=kind))
+    return torch.from_numpy(np.array(array, dtype=kind, order="C"))
 
 
 def objective(problem: Problem, penalties: tuple[Any, ...] = ()) -> Objective:
@@ -164,6 +163,80 @@ def gradient(problem: Problem) -> FloatArray:
     """The gradient in X as the attack's objective gives it, shape (n, d)."""
     found = objective(problem).value_and_gradients(candidates(problem))
     return np.asarray(found.grad_x.numpy())
+
+
+@lru_cache(maxsize=1)
+def _penalty_class() -> Any:
+    import torch
+
+    from attack.objectives.penalties import Penalty
+
+    class CasePenalty(Penalty):
+        """A penalty h(x, lam) of one of these statements; its curvature at no multiplier."""
+
+        def __init__(self, penalty: Any) -> None:
+            self.penalty = penalty
+
+        def values(self, x: Tensor, lam: Tensor) -> Tensor:
+            return torch.from_numpy(self.penalty.value(x.numpy(), lam[:, 0].numpy()))
+
+        def add_gradients(self, x: Tensor, lam: Tensor, grad_x: Tensor, grad_lam: Tensor) -> None:
+            raise NotImplementedError("a split asks for no gradient of a penalty")
+
+        def products(self, x: Tensor, v: Tensor) -> Tensor:
+            bends = [self.penalty.curvature(point, 0.0) for point in x.numpy()]
+            return torch.einsum("ijk,ik->ij", tensor(np.stack(bends)), v)
+
+        def describe(self) -> dict[str, Any]:
+            return {"kind": self.penalty.kind}
+
+    return CasePenalty
+
+
+def penalty_rises(
+    problem: Problem,
+    index: int,
+    penalty: Any,
+    directions: Array,
+    steps: Array,
+    *,
+    mass: float | None = None,
+) -> FloatArray:
+    """What the attack expects the penalty of a candidate to grow by if it is halved, (k,).
+
+    Every direction (k, d) with its step is a parent of its own, of the same place and multiplier.
+    """
+    from attack.splitting import plan as rules
+
+    count = len(steps)
+    parents = _copies(problem, index, count, mass)
+    found = rules.penalty_rises(
+        objective(problem, (_penalty_class()(penalty),)),
+        parents,
+        plan_of(np.arange(count), directions),
+        tensor(steps),
+    )
+    return np.asarray(found.numpy())
+
+
+def penalty_curvature(
+    problem: Problem, index: int, penalty: Any, *, mass: float | None = None
+) -> FloatArray:
+    """The matrix P_i that the attack adds to S_i for a penalty, shape (d, d)."""
+    import torch
+
+    dimension = problem.x.shape[1]
+    here = _copies(problem, index, dimension, mass)
+    axes = torch.eye(dimension, dtype=torch.float64)
+    found = objective(problem, (_penalty_class()(penalty),)).split_penalty_products(here, axes)
+    return np.asarray(found.numpy())
+
+
+def _copies(problem: Problem, index: int, count: int, mass: float | None) -> Candidates:
+    import torch
+
+    one = candidates(problem).select(torch.full((count,), index))
+    return one if mass is None else one.with_mass(torch.full((count,), mass, dtype=torch.float64))
 
 
 def plan_of(
@@ -290,3 +363,11 @@ def broken_gradients(factor: float) -> AbstractContextManager[object]:
         return found if graph else [factor * part for part in found]
 
     return patch.object(base, "gradients", wrong)
+
+
+def half_rises() -> AbstractContextManager[object]:
+    """Half of what penalties grow by."""
+    from attack.splitting import plan
+
+    right = plan.penalty_rises
+    return patch.object(plan, "penalty_rises", lambda *given: 0.5 * right(*given))
