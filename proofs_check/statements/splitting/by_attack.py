@@ -42,12 +42,12 @@ def _objective_class() -> Any:
         def __init__(self, problem: Problem, penalties: tuple[Penalty, ...]) -> None:
             self.problem, self.penalties = problem, penalties
 
-        columns = property(lambda self: 1)  # type: ignore[assignment]
-        dimension = property(lambda self: self.problem.x.shape[1])  # type: ignore[assignment]
-        signed = property(lambda self: True)  # type: ignore[assignment]
-        dtype = property(lambda self: torch.float64)  # type: ignore[assignment]
-        device = property(lambda self: torch.device("cpu"))  # type: ignore[assignment]
-        quadratic = property(lambda self: False)  # type: ignore[assignment]
+        columns = property(lambda self: 1)
+        dimension = property(lambda self: self.problem.x.shape[1])
+        signed = property(lambda self: True)
+        dtype = property(lambda self: torch.float64)
+        device = property(lambda self: torch.device("cpu"))
+        quadratic = property(lambda self: False)
 
         def data_loss(self, candidates: Candidates) -> Tensor:
             total = (candidates.lam * _features(self.problem, candidates.x)).sum(0)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
-from unittest.mock import patch
 
 import numpy as np
 
@@ -176,11 +174,6 @@ def split(
     return x, lam
 
 
-def halves(direction: Array) -> tuple[Array, Array]:
-    """Weights and displacements of the two halves along v, (2,) and (2, d)."""
-    return np.array([0.5, 0.5]), np.stack([direction, -direction])
-
-
 def taylor(function: Callable[[Array], Array]) -> tuple[FloatArray, FloatArray]:
     """Taylor coefficients at 0 up to order 4 with error bounds, from values on a circle.
 
@@ -348,13 +341,3 @@ def problems(
         st.just(plant),
         st.just(idle),
     )
-
-
-def mistaken(name: str, change: Callable[[Any], Any]) -> AbstractContextManager[object]:
-    """Replace a function of this module by one whose result has gone through `change`."""
-    original = globals()[name]
-
-    def wrong(*arguments: Any, **settings: Any) -> Any:
-        return change(original(*arguments, **settings))
-
-    return patch.dict(globals(), {name: wrong})
