@@ -341,7 +341,7 @@ NO_FORCE = Statement(
         Sabotage("term", "equations short of a term", implementation=_short_slopes),
     ),
     cost="light",
-    code=("identify.alternatives.pairs.search_sets",),
+    code=("identify.alternatives.equations.SetEquations",),
     remark=(
         "Square systems, m = n = r, need not have a second real solution: two quintic samples "
         "seen by two neurons mostly are the only real fit, although I-hermite fails."
