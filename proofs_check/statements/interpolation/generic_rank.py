@@ -247,7 +247,8 @@ def _quadratic_rank(entry: PointSet) -> Check:
     if found != expected:
         return Check.of(False, f"rank {found}, expected {expected}")
     matrix = hermite_matrix(np.asarray(entry.points, dtype=np.float64), 2)
-    decision = decide_rank(np.linalg.svd(matrix, compute_uv=False), 1e-12)
+    sigma = np.asarray(np.linalg.svd(matrix, compute_uv=False), dtype=np.float64)
+    decision = decide_rank(sigma, 1e-12)
     # Entries of at most 5: a singular value that counts is far above rounding.
     return Check.of(decision.rank == expected, f"rank {decision.rank} in float64, not {expected}")
 

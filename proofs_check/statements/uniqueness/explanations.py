@@ -200,12 +200,15 @@ def in_single_precision(instance: Explained) -> Explained:
     """What was read, the weights or the gradient, rounded to float32."""
     data = instance.data
     read = data.network if data.target is None else data.target
-    bias = None if read.hidden_bias is None else read.hidden_bias.astype(np.float32)
+
+    def single(array: FloatArray) -> Any:
+        return array.astype(np.float32)
+
     coarse = TwoLayerNetwork(
-        read.hidden_weight.astype(np.float32),
-        read.output_weight.astype(np.float32),
+        single(read.hidden_weight),
+        single(read.output_weight),
         data.degree,
-        hidden_bias=bias,
+        hidden_bias=None if read.hidden_bias is None else single(read.hidden_bias),
     )
     if data.source == "gradient":
         return replace(instance, data=HermiteData.from_gradient(data.network, coarse))

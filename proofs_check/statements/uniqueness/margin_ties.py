@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def classes(instance: Explained) -> int:
-    """Samples that no symmetry exchanges: lists of a_j (w_j . x_i)^alpha that differ, signs apart."""
+    """Samples that no symmetry exchanges: different lists of a_j (w_j . x_i)^alpha, signs apart."""
     network = instance.data.network
     inner = network.lift(instance.samples) @ network.points.T
     lists = np.sort(network.output_weight * inner**network.degree, axis=1)

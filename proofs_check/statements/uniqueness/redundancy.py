@@ -12,6 +12,7 @@ import numpy as np
 from identify.alternatives.equations import SetEquations
 from identify.arrays import FloatArray
 from identify.hermite.reduction import reduce_data
+from identify.interpolation.interpolate import interpolate
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.measure import measure
 from identify.tensors import symmetric_dimension
@@ -105,7 +106,7 @@ def _one_more() -> AbstractContextManager[object]:
     """Interpolation of which the rank is too large by one."""
     import identify.recovery.measure as module
 
-    original = module.interpolate
+    original = interpolate
 
     def broken(*arguments: Any, **options: Any) -> Any:
         found = original(*arguments, **options)
