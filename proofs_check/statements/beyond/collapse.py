@@ -369,11 +369,6 @@ SADDLE = Statement(
     sabotages=(
         Sabotage("all", "as many directions as neurons", conclusion=_all_neurons),
         Sabotage("mixed", "D^2 f without mixed terms", construction=_unmixed),
-        Sabotage(
-            "gradient",
-            "gradient of the first layer without a_j",
-            implementation=kkt.gradient_without_outputs,
-        ),
     ),
     cost="light",
     code=("identify.model.two_layer.TwoLayerNetwork.gradient",),
