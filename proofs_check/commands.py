@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from proofs_check.machinery.run_many import Run
     from proofs_check.machinery.statement import Statement
 
-FAILED, REFUTED, INTERRUPTED = 1, 3, 130
+REFUTED, INTERRUPTED = 3, 130
 _FEW = 3
 """Statements that are shown in full, and run without further processes."""
 
@@ -98,7 +98,7 @@ def _show_self_test(going: Run, form: Format, interrupted: bool) -> int:
         return INTERRUPTED
     if found.missed:
         say_error(f"{len(found.missed)} deliberate mistakes were not found")
-        return FAILED
+        return REFUTED
     return 0
 
 

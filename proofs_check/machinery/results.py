@@ -11,7 +11,7 @@ from typing import Any
 
 from identify.text import WIDTH, number, table
 from proofs_check.machinery.registry import TOPICS, topic_of
-from proofs_check.machinery.statement import EXAMPLES, Hypothesis, Statement
+from proofs_check.machinery.statement import EXAMPLES, Check, Hypothesis, Statement
 
 
 def format_table(found: Table) -> str:
@@ -153,28 +153,51 @@ def format_list(statements: Sequence[Statement]) -> str:
 
 
 def format_self_test(found: SelfTest) -> str:
-    """Write one line a statement, then the sabotages that were missed.
+    """Write one line a sabotage with the conclusion that failed, then what was missed or not tried.
 
     Example:
-        >>> from proofs_check.machinery.results import Found, SelfTest
-        >>> sign = Found("sign", "conclusion", True, 1)
-        >>> print(format_self_test(SelfTest((("a", (sign,)),), 1.0, 0)).splitlines()[-1])
+        >>> from proofs_check.machinery.results import FOUND, Found, SelfTest
+        >>> sign = Found("sign", "conclusion", FOUND, 1, "2 is not -2")
+        >>> print(format_self_test(SelfTest((("a", (sign,)),), 1.0, 0)))
+        Self-test
+        =========
+        a
+          sign (conclusion, instance 1): 2 is not -2
+        <BLANKLINE>
         1 of 1 sabotages found; seed 0
     """
-    rows = [
-        [
-            name,
-            f"{sum(entry.found for entry in entries)} of {len(entries)}",
-            ", ".join(f"{entry.sabotage} ({entry.tries})" for entry in entries) or "not run",
-        ]
-        for name, entries in found.results
-    ]
-    header = ["statement", "found", "sabotages (instances until found; 0: none is left)"]
-    lines = [*_title("Self-test"), *table(header, rows, indent=0)]
+    lines = _title("Self-test")
+    for name, entries in found.results:
+        lines.append(name)
+        lines += [line for entry in entries for line in _wrap(_told(entry), "  ")]
+        lines += [] if entries else ["  not run"]
+    parts = [entry for _, entries in found.results for entry in entries]
     lines += ["", *(f"MISSED {name}" for name in found.missed)] if found.missed else []
-    total = sum(len(entries) for _, entries in found.results)
-    tail = f"{total - len(found.missed)} of {total} sabotages found; seed {found.seed}"
+    lines += ["", *(f"NOT TRIED {name}" for name in found.untried)] if found.untried else []
+    tail = f"{sum(entry.found for entry in parts)} of {len(parts)} sabotages found"
+    tail += f", {len(found.untried)} not tried" if found.untried else ""
+    tail += f"; seed {found.seed}"
     return "\n".join([*lines, "", f"{tail}; {found.stopped}" if found.stopped else tail])
+
+
+def _told(entry: Found) -> str:
+    """A sabotage, and the conclusion that failed or why none did."""
+    place = f"instance {entry.tries}" if entry.found else f"{entry.outcome}, {entry.tries} tries"
+    return f"{entry.sabotage} ({entry.kind}, {place}): {entry.detail}"
+
+
+def failure(check: Check) -> str:
+    """What a failed conclusion says: its detail, or its numbers.
+
+    Example:
+        >>> failure(Check.compare(2.0, 1.0)), failure(Check.of(False))
+        ('deviation 2, allowed 1', 'false')
+    """
+    numbers = f"deviation {number(check.deviation)}, allowed {number(check.tolerance)}"
+    plain_false = (check.deviation, check.tolerance) == (1.0, 0.5)
+    if check.detail:
+        return check.detail if plain_false else f"{check.detail} ({numbers})"
+    return "false" if plain_false else numbers
 
 
 def _needed(result: Result) -> str:
@@ -224,14 +247,34 @@ class Necessity:
     expected: bool | None = None
 
 
+FOUND, MISSED, UNTRIED = "found", "missed", "not tried"
+
+
 @dataclass(frozen=True)
 class Found:
-    """Whether a sabotage was found, and after how many instances."""
+    """What became of a sabotage: found, missed or not tried, after how many instances.
+
+    `detail` is what the conclusion that failed says, or why there was none.
+
+    Example:
+        >>> Found("sign", "conclusion", MISSED, 9, "the conclusion holds").found
+        False
+    """
 
     sabotage: str
     kind: str
-    found: bool
+    outcome: str
     tries: int
+    detail: str = ""
+
+    @property
+    def found(self) -> bool:
+        """Whether a conclusion failed."""
+        return self.outcome == FOUND
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain data."""
+        return {**vars(self), "found": self.found}
 
 
 @dataclass(frozen=True)
@@ -336,7 +379,7 @@ class SelfTest:
     """What became of the sabotages: pairs of a statement's name and what was found.
 
     Example:
-        >>> SelfTest((("a", (Found("sign", "conclusion", False, 9),)),), 1.0, 0).missed
+        >>> SelfTest((("a", (Found("sign", "conclusion", MISSED, 9),)),), 1.0, 0).missed
         ('a: sign',)
     """
 
@@ -348,21 +391,30 @@ class SelfTest:
     @property
     def missed(self) -> tuple[str, ...]:
         """Sabotages that were not found, each with its statement."""
+        return self._with(MISSED)
+
+    @property
+    def untried(self) -> tuple[str, ...]:
+        """Sabotages that were not tried, each with its statement."""
+        return self._with(UNTRIED)
+
+    def _with(self, outcome: str) -> tuple[str, ...]:
         return tuple(
             f"{name}: {entry.sabotage}"
             for name, entries in self.results
             for entry in entries
-            if not entry.found
+            if entry.outcome == outcome
         )
 
     def to_dict(self) -> dict[str, Any]:
         """The self-test as plain data, key `statements`."""
         return {
             "statements": [
-                {"name": name, "sabotages": [dict(vars(entry)) for entry in entries]}
+                {"name": name, "sabotages": [entry.to_dict() for entry in entries]}
                 for name, entries in self.results
             ],
             "missed": list(self.missed),
+            "not_tried": list(self.untried),
             "examples_factor": self.examples,
             "seed": self.seed,
             "stopped": self.stopped or None,

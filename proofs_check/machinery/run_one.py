@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from identify.errors import one_line
 from proofs_check import strategies
 from proofs_check.machinery.results import (
+    FOUND,
     HELD,
+    MISSED,
     NEEDED,
     NO_INSTANCE,
     NOT_BROKEN,
     PROVED,
     REFUTED,
     STOPPED,
+    UNTRIED,
     Found,
     Necessity,
     Result,
     Table,
+    failure,
 )
 from proofs_check.machinery.search import Trial, search
 from proofs_check.machinery.statement import EXAMPLES, Check, Hypothesis, Sabotage, Statement
@@ -40,8 +44,8 @@ __all__ = [
 
 _NECESSITY_SHARE, _NECESSITY_LEAST = 0.5, 10
 """Tries without a hypothesis: half of the examples, and at least so many; the first one ends it."""
-_PATIENCE = 20
-"""A sabotage that leaves no instance in so many is found: the statement is not confirmed."""
+_PATIENCE = 200
+"""A self-test ends after so many instances of which none satisfies the hypotheses."""
 
 
 def count_examples(statement: Statement, factor: float) -> int:
@@ -182,44 +186,67 @@ def self_test(
 ) -> tuple[Found, ...]:
     """Try every sabotage of a statement; each has to be found.
 
-    It is found if the conclusion fails, cannot be computed, or if nothing satisfies the
-    hypotheses any more. Sabotages that the deadline or a missing package leaves untried are not
-    listed.
+    It is found if the conclusion fails on an instance whose hypotheses hold and for which the
+    sound conclusion holds. Instances and hypotheses come from sound code: only the conclusion runs
+    inside the sabotage. An error, or no instance at all, finds nothing; what the deadline or a
+    missing package leaves out is listed as not tried.
 
     Example:
         >>> from proofs_check.machinery.registry import select
-        >>> [entry.found for entry in self_test(select("kkt-balance")[0])]
-        [True, True]
+        >>> [entry.outcome for entry in self_test(select("kkt-balance")[0])]
+        ['found', 'found']
     """
     count = count_examples(statement, examples)
     found: list[Found] = []
     for entry in statement.sabotages:
         if deadline is not None and time.monotonic() > deadline:
-            break
-        try:
-            found.append(_sabotaged(statement, entry, count, seed))
-        except ModuleNotFoundError:
+            found.append(Found(entry.name, entry.kind, UNTRIED, 0, "time limit"))
             continue
+        try:
+            found.append(_sabotaged(statement, entry, count, seed, deadline))
+        except ModuleNotFoundError as error:
+            reason = f"needs the package {error.name}, which is not installed"
+            found.append(Found(entry.name, entry.kind, UNTRIED, 0, reason))
     return tuple(found)
 
 
-def _sabotaged(statement: Statement, entry: Sabotage, count: int, seed: int) -> Found:
+def _sabotaged(
+    statement: Statement, entry: Sabotage, count: int, seed: int, deadline: float | None
+) -> Found:
     conclusion = entry.conclusion or statement.conclusion
-    # What was built by sound code must not hide the mistake, nor outlive it.
-    strategies.forget()
-    try:
-        with entry.implementation() if entry.implementation is not None else nullcontext():
-            trial = search(
-                statement.instances(),
-                statement.satisfied,
-                conclusion,
-                count,
-                seed,
-                shrink=False,
-                patience=_PATIENCE,
-            )
-    except (ArithmeticError, AssertionError, ValueError):
-        return Found(entry.name, entry.kind, True, 1)
-    finally:
+
+    def judged(instance: Any) -> Check:
+        # What sound code has kept must not hide the mistake, nor may the mistake outlive it.
         strategies.forget()
-    return Found(entry.name, entry.kind, trial.broken or trial.tries == 0, trial.tries)
+        try:
+            with entry.context():
+                check = conclusion(instance)
+        finally:
+            strategies.forget()
+        # Where the sound conclusion fails as well, as by rounding, the mistake is not the reason.
+        if not check.holds and not statement.conclusion(instance).holds:
+            return Check.of(True)
+        return check
+
+    reason = "no instance satisfies the hypotheses"
+    try:
+        trial = search(
+            statement.instances(),
+            statement.satisfied,
+            judged,
+            count,
+            seed,
+            deadline=deadline,
+            shrink=False,
+            patience=_PATIENCE,
+        )
+    except (ArithmeticError, AssertionError, ValueError) as error:
+        reason = one_line(f"{type(error).__name__}: {error}")
+        return Found(entry.name, entry.kind, MISSED, 0, reason)
+    if trial.check is not None:
+        return Found(entry.name, entry.kind, FOUND, trial.tries, failure(trial.check))
+    if deadline is not None and time.monotonic() > deadline:
+        return Found(entry.name, entry.kind, UNTRIED, trial.tries, "time limit")
+    if trial.tries:
+        reason = "the conclusion holds"
+    return Found(entry.name, entry.kind, MISSED, trial.tries, reason)

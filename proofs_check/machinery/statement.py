@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -60,26 +60,39 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Sabotage:
-    """A deliberate mistake that the statement has to find.
+    """A deliberate mistake that the statement has to find: exactly one of three kinds.
 
-    A wrong conclusion replaces the statement's own. A wrong implementation is a context in which a
-    function underneath has a wrong sign, a wrong factor or a missing term.
+    A wrong `conclusion` replaces the statement's own. A wrong `implementation` is a context in
+    which code of identify or attack has a wrong sign, a wrong factor or a missing term. A wrong
+    `construction` is a context that changes what the statement itself builds, for statements about
+    a construction that neither package has.
     """
 
     name: str
     sentence: str
     conclusion: Callable[[Any], Check] | None = None
     implementation: Callable[[], AbstractContextManager[Any]] | None = None
+    construction: Callable[[], AbstractContextManager[Any]] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a sabotage that is nothing, or two things at once."""
-        if (self.conclusion is None) == (self.implementation is None):
-            raise ValueError(f"sabotage {self.name}: expected a conclusion or an implementation")
+        """Refuse a sabotage that is nothing, or several things at once."""
+        given = (self.conclusion, self.implementation, self.construction)
+        if sum(part is not None for part in given) != 1:
+            raise ValueError(
+                f"sabotage {self.name}: expected a conclusion, an implementation or a construction"
+            )
 
     @property
     def kind(self) -> str:
-        """'conclusion' or 'implementation'."""
-        return "conclusion" if self.conclusion is not None else "implementation"
+        """'conclusion', 'implementation' or 'construction'."""
+        if self.conclusion is not None:
+            return "conclusion"
+        return "implementation" if self.implementation is not None else "construction"
+
+    def context(self) -> AbstractContextManager[Any]:
+        """Where the mistake is at work; nothing changes for a wrong conclusion."""
+        mistake = self.implementation or self.construction
+        return nullcontext() if mistake is None else mistake()
 
 
 @dataclass(frozen=True)
@@ -89,8 +102,9 @@ class Statement:
     `instances` generates what satisfies every hypothesis; `conclusion` judges one instance;
     `algebra` returns True where symbolic or exact arithmetic proves the statement for the sizes
     that `algebra_note` names; `recheck` judges a failing instance again in exact or high
-    precision; `code` lists dotted names of what rests on the statement; `remark` says what is
-    worth knowing beside it.
+    precision; `code` lists dotted names of identify and attack that the conclusion or the algebra
+    runs, so that a change there is seen here (what only builds instances is judged by nothing and
+    does not count); `remark` says what is worth knowing beside it.
 
     Example:
         >>> from hypothesis import strategies as st

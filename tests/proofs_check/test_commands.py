@@ -60,20 +60,39 @@ def test_refuted_statement_ends_with_3(toys):
     assert json.loads(found.out)["refuted"] == ["toy"]
 
 
-def test_missed_sabotage_ends_with_1(toys):
+def test_missed_sabotage_ends_with_3(toys):
     harmless = toy.Sabotage("same", "nothing changes", conclusion=toy.is_even)
     toys(toy.statement(sabotages=(harmless,)))
     found = kkt("proofs", "--self-test")
-    assert found.code == 1
+    assert found.code == 3
     assert "MISSED toy: same" in found.out
+    assert "same (conclusion, missed, 200 tries): the conclusion holds" in found.out
     assert found.lines == ["kktcert: error: 1 deliberate mistakes were not found"]
+
+
+def test_sabotage_without_its_package_is_listed_and_no_failure(toys):
+    def conclusion(pair):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    toys(toy.statement(sabotages=(toy.Sabotage("far", "away", conclusion=conclusion),)))
+    found = kkt("proofs", "--self-test")
+    assert found.code == 0
+    assert "NOT TRIED toy: far" in found.out
+    assert "needs the package torch" in found.out
+    assert "0 of 1 sabotages found, 1 not tried" in found.out
 
 
 def test_self_test_finds_every_sabotage():
     found = kkt("proofs", *QUICK, "--self-test", "--format", "json")
     assert found.code == 0
-    assert [entry["name"] for entry in json.loads(found.out)["statements"]] == list(QUICK)
-    assert json.loads(found.out)["missed"] == []
+    table = json.loads(found.out)
+    assert [entry["name"] for entry in table["statements"]] == list(QUICK)
+    assert (table["missed"], table["not_tried"]) == ([], [])
+    for entry in table["statements"]:
+        for mistake in entry["sabotages"]:
+            assert mistake["found"] is True
+            assert mistake["outcome"] == "found"
+            assert mistake["detail"]
 
 
 @pytest.mark.parametrize(

@@ -291,11 +291,17 @@ HESSIAN = Statement(
     conclusion=_identity,
     sabotages=(
         Sabotage("factor", "alpha in place of alpha - 1", conclusion=_one_less),
-        Sabotage("mixed", "D^2 f without mixed terms", implementation=_unmixed),
+        Sabotage("mixed", "D^2 f without mixed terms", construction=_unmixed),
+        Sabotage(
+            "gradient",
+            "gradient of the first layer without a_j",
+            implementation=kkt.gradient_without_outputs,
+        ),
     ),
     cost="light",
     algebra=_identity_algebra,
     algebra_note="three neurons, two outputs, symbolic degree, slopes and curvatures of the loss",
+    code=("identify.model.two_layer.TwoLayerNetwork.gradient",),
     remark="For every loss; the curvature of the loss does not enter.",
 )
 
@@ -362,9 +368,10 @@ SADDLE = Statement(
     conclusion=_saddle,
     sabotages=(
         Sabotage("all", "as many directions as neurons", conclusion=_all_neurons),
-        Sabotage("mixed", "D^2 f without mixed terms", implementation=_unmixed),
+        Sabotage("mixed", "D^2 f without mixed terms", construction=_unmixed),
     ),
     cost="light",
+    code=("identify.model.two_layer.TwoLayerNetwork.gradient",),
     remark="Equal neurons count one by one; with C outputs n is replaced by n C.",
 )
 

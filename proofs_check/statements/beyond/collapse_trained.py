@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
-from unittest.mock import patch
 
 import numpy as np
 
+from identify import TwoLayerNetwork
 from identify.arrays import FloatArray
 from proofs_check import strategies
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
+from proofs_check.statements.kkt.balance import broken_gradient
 from proofs_check.statements.uniqueness.explanations import unit_rows
 
 if TYPE_CHECKING:
@@ -164,27 +164,31 @@ def _is_minimum(training: Training) -> bool:
     return gradient <= 1e-8 and least >= -1e-6
 
 
+def slope_gap(training: Training) -> float:
+    """|mu theta - sum_i b_i grad f(x_i)| with the gradients of identify, b_i = -loss_i'.
+
+    0 at degree 2, of which identify has no networks.
+    """
+    if training.degree < 3:
+        return 0.0
+    theta = training.end[0]
+    network = TwoLayerNetwork(theta[:, 1:], theta[:, 0], training.degree)
+    x = training.data[0]
+    slopes = network.gradient(x, -_losses(training, network.value(x))[1])
+    pull = np.column_stack([slopes.output_weight, slopes.hidden_weight])
+    return float(np.linalg.norm(training.decay * theta - pull))
+
+
 def _collapsed(training: Training) -> Check:
+    gap = slope_gap(training)
+    if gap > 1e-6:
+        return Check.compare(gap, 1e-6, "not stationary by the gradients of identify")
     found = live_neurons(training)
     return Check.of(found <= training.count, f"{found} live neurons")
 
 
 def _to_one(training: Training) -> Check:
     return Check.of(live_neurons(training) <= 1)
-
-
-def _undecayed() -> AbstractContextManager[object]:
-    """Training on the loss alone."""
-    import proofs_check.statements.beyond.collapse_trained as module
-
-    original = module.slopes
-
-    def broken(training: Training, flat: FloatArray) -> tuple[float, FloatArray]:
-        value, gradient = original(training, flat)
-        share = training.decay
-        return value - 0.5 * share * float(flat @ flat), gradient - share * flat
-
-    return patch.object(module, "slopes", broken)
 
 
 COLLAPSE = Statement(
@@ -220,9 +224,17 @@ COLLAPSE = Statement(
     conclusion=_collapsed,
     sabotages=(
         Sabotage("one", "a single live neuron", conclusion=_to_one),
-        Sabotage("decay", "trained without weight decay", implementation=_undecayed),
+        Sabotage(
+            "gradient",
+            "gradient of the first layer too small by a tenth",
+            implementation=lambda: broken_gradient(hidden=0.9),
+        ),
     ),
     cost="heavy",
+    code=(
+        "identify.model.two_layer.TwoLayerNetwork.gradient",
+        "identify.model.two_layer.TwoLayerNetwork.value",
+    ),
     remark="From 5 to 8 neurons, 1 to 3 samples; a start with equal neurons ends at a saddle.",
 )
 

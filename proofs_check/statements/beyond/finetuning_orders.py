@@ -380,7 +380,7 @@ SECOND_ORDER = Statement(
     conclusion=_third_order,
     sabotages=(
         Sabotage("fourth", "up to fourth order", conclusion=_fourth_order),
-        Sabotage("bends", "D^2 f without its mixed part", implementation=_flat_bends),
+        Sabotage("bends", "D^2 f without its mixed part", construction=_flat_bends),
     ),
     cost="medium",
     remark="n + n^2 unknowns, linear given the samples.",

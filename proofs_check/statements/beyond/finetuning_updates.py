@@ -273,9 +273,8 @@ def _in_span(update: Update, *, biased: bool = True) -> Check:
     change, noise = train(update)
     samples = update.batch.samples
     lifted = np.column_stack([samples, np.ones(len(samples)) if biased else 0.0 * samples[:, 0]])
-    _, sigma, right = np.linalg.svd(lifted, full_matrices=False)
-    basis = right[sigma > 1e-12 * sigma[0]]
-    outside = change - (change @ basis.T) @ basis
+    basis = numerical_rank.row_space(lifted, 1e-12, update.batch.seed)[0]
+    outside = change - (change @ basis) @ basis.T
     allowed = noise * np.sqrt(change.size)
     rank = int(np.count_nonzero(np.linalg.svd(change, compute_uv=False) > allowed))
     if rank > len(samples):
@@ -312,6 +311,16 @@ def _without_bias() -> AbstractContextManager[object]:
     return patch.object(module, "backpropagate", broken)
 
 
+def _short_span() -> AbstractContextManager[object]:
+    original = numerical_rank.row_space
+
+    def broken(rows: FloatArray, threshold: float, seed: int) -> tuple[FloatArray, RankDecision]:
+        basis, decision = original(rows, threshold, seed)
+        return basis[:, :-1], decision
+
+    return patch.object(numerical_rank, "row_space", broken)
+
+
 UPDATE_SPAN = Statement(
     name="update-span",
     title="Fine-tuning stays in the span of the samples",
@@ -341,7 +350,8 @@ UPDATE_SPAN = Statement(
     conclusion=_in_span,
     sabotages=(
         Sabotage("bias", "rows in the span of the (x_i, 0)", conclusion=_in_span_of_samples),
-        Sabotage("slope", "a wrong slope of the bias", implementation=_without_bias),
+        Sabotage("slope", "a wrong slope of the bias", construction=_without_bias),
+        Sabotage("span", "a span without its last direction", implementation=_short_span),
     ),
     cost="light",
     code=("identify.numerical_rank.row_space",),

@@ -18,7 +18,8 @@ from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statem
 from proofs_check.statements.kkt.balance import UNIT
 from proofs_check.statements.uniqueness import explanations as base
 from proofs_check.statements.uniqueness.explanations import Explained
-from proofs_check.statements.uniqueness.recovery import coplanar_data, departure
+from proofs_check.statements.uniqueness.planes import coplanar_data
+from proofs_check.statements.uniqueness.recovery import departure
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -341,7 +342,7 @@ NO_FORCE = Statement(
         Sabotage("term", "equations short of a term", implementation=_short_slopes),
     ),
     cost="light",
-    code=("identify.alternatives.pairs.search_sets",),
+    code=("identify.alternatives.equations.SetEquations",),
     remark=(
         "Square systems, m = n = r, need not have a second real solution: two quintic samples "
         "seen by two neurons mostly are the only real fit, although I-hermite fails."

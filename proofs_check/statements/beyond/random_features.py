@@ -271,10 +271,10 @@ LAW = Statement(
     conclusion=_only_the_data,
     sabotages=(
         Sabotage("signs", "with the signs of the samples", conclusion=_with_signs),
-        Sabotage("weights", "weights without a sample", implementation=_short_weights),
+        Sabotage("weights", "weights without a sample", construction=_short_weights),
     ),
     cost="medium",
-    code=("attack.objectives.loo",),
+    code=("identify.exposure.compare.match_samples",),
     remark="Candidates from random starts by Levenberg-Marquardt; what converges is judged.",
 )
 

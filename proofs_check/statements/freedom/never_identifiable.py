@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from identify import HermiteData
 from identify.alternatives import off_span as rules
-from identify.arrays import FloatArray
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
 from proofs_check.statements.freedom.shadows import (
     Shadow,
     cast_shadow,
     explains,
     is_stationary,
+    leaves,
     roundings,
     shadows,
     shake,
+    short_span,
 )
 from proofs_check.statements.kkt.balance import UNIT
 from proofs_check.statements.uniqueness import explanations as base
@@ -63,28 +62,11 @@ def _none_other(shadow: Shadow) -> Check:
     return Check.of(found is None)
 
 
-def _free_part(shadow: Shadow) -> FloatArray:
-    """What of the lifted samples lies off V and off the axis of the bias, shape (n, q)."""
-    outside = shadow.outside
-    part = shadow.network.lift(shadow.data.samples) @ outside
-    axis = outside[-1] if outside.size else np.zeros(0)
-    length = float(np.linalg.norm(axis))
-    if shadow.network.has_bias and length > 1e-9:
-        part = part - np.outer(part @ axis, axis) / length**2
-    return np.asarray(part)
-
-
-def _leaves(shadow: Shadow) -> bool:
-    """Whether some sample does so by a hundredth of its lifted norm."""
-    sizes = np.linalg.norm(shadow.network.lift(shadow.data.samples), axis=1)
-    return bool(np.max(np.linalg.norm(_free_part(shadow), axis=1) / sizes) > 1e-2)
-
-
 def _has_room(shadow: Shadow) -> bool:
     """Whether a sample leaves V by more than the axis of the bias (always without a bias)."""
     if not shadow.network.has_bias:
         return True
-    return _leaves(shadow)
+    return leaves(shadow)
 
 
 def _lifted_independent(shadow: Shadow) -> bool:
@@ -99,7 +81,7 @@ def _is_seen_in_part(shadow: Shadow) -> bool:
 def _leaving() -> SearchStrategy[Shadow]:
     """Samples of which one leaves V by a hundredth of its norm at least."""
 
-    return shadows().filter(_leaves)
+    return shadows().filter(leaves)
 
 
 def _flat() -> SearchStrategy[Shadow]:
@@ -150,17 +132,6 @@ def _cramped() -> SearchStrategy[Shadow]:
     )
 
 
-def _plain_reflection() -> AbstractContextManager[object]:
-    """V one direction too small, so that the change is seen."""
-    original: Any = vars(rules)["row_space"]
-
-    def broken(*arguments: Any, **options: Any) -> Any:
-        basis, decision = original(*arguments, **options)
-        return basis[:, 1:], decision
-
-    return patch.object(rules, "row_space", broken)
-
-
 NEVER = Statement(
     name="never-identifiable",
     title="More independent samples than dimensions of V",
@@ -194,14 +165,11 @@ NEVER = Statement(
     conclusion=_another,
     sabotages=(
         Sabotage("unique", "there is no other set", conclusion=_none_other),
-        Sabotage("span", "V a direction short", implementation=_plain_reflection),
+        Sabotage("span", "V a direction short", implementation=short_span),
     ),
     cost="light",
     recheck=lambda shadow: _another(shadow, exactly=True),
-    code=(
-        "identify.alternatives.off_span.off_span_alternative",
-        "identify.alternatives.find.find_alternative",
-    ),
+    code=("identify.alternatives.off_span.off_span_alternative",),
     remark=(
         "With a bias, V of dimension d and d + 1 affinely independent samples the only direction "
         "outside V is that of the bias: this freedom is then empty."

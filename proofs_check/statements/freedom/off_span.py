@@ -9,15 +9,19 @@ from unittest.mock import patch
 
 import numpy as np
 
+from identify import HermiteData
+from identify.alternatives import off_span as alternatives
 from identify.arrays import FloatArray
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
 from proofs_check.statements.freedom.shadows import (
     Shadow,
     explains,
     is_stationary,
+    leaves,
     roundings,
     shadows,
     shake,
+    short_span,
 )
 from proofs_check.statements.kkt.balance import UNIT
 
@@ -85,7 +89,7 @@ def move_samples(case: OffSpan, matrix: FloatArray) -> FloatArray:
 
 
 def _stays(case: OffSpan, lengths: bool | None = None, *, exactly: bool = False) -> Check:
-    """Stationarity, outputs, and for orthogonal maps the lengths."""
+    """Stationarity, outputs, for orthogonal maps the lengths; the map that is shown to users."""
     shadow, matrix = case.shadow, draw_map(case)
     network, b = shadow.network, shadow.data.coefficients
     x, moved = shadow.data.samples, move_samples(case, matrix)
@@ -108,6 +112,15 @@ def _stays(case: OffSpan, lengths: bool | None = None, *, exactly: bool = False)
         sizes = np.linalg.norm(moved, axis=1) - np.linalg.norm(x, axis=1)
         scale = 16.0 * network.dimension * UNIT * np.linalg.norm(network.lift(x), axis=1)
         gap = max(gap, float(np.max(np.abs(sizes) / scale)))
+    if leaves(shadow):
+        # The same with A = 1 - t, which moves the farthest sample by t = 0.7 of its norm.
+        data = HermiteData.from_weight_decay(network)
+        found = alternatives.off_span_alternative(data, x, b, distance=0.7)
+        if found is None:
+            return Check.of(False, "no other set")
+        shown = explains(network, found.samples, b, 8.0 * roundings(shadow), exactly=exactly)
+        if not shown.holds:
+            return shown
     return Check.compare(max(gap, explained.deviation), factor)
 
 
@@ -211,7 +224,8 @@ OFF_SPAN = Statement(
     conclusion=_stays,
     sabotages=(
         Sabotage("lengths", "the same norms for every map", conclusion=_always_as_long),
-        Sabotage("spill", "a part off V added in V", implementation=_spilled),
+        Sabotage("spill", "a part off V added in V", construction=_spilled),
+        Sabotage("span", "V a direction short", implementation=short_span),
     ),
     cost="light",
     recheck=lambda case: _stays(case, exactly=True),

@@ -22,6 +22,7 @@ from proofs_check.statements.freedom.relu_networks import (
     value,
 )
 from proofs_check.statements.kkt.balance import UNIT
+from proofs_check.statements.splitting import by_attack
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -50,19 +51,32 @@ class Change:
 def merge(change: Change) -> tuple[FloatArray, FloatArray]:
     """One sample for two: (lambda_1 x_1 + lambda_2 x_2)/(lambda_1 + lambda_2), the sum of both.
 
+    As the attack merges candidates before a split.
     Shapes (1, d) and (1,); the label is that of the first.
     """
-    shares = np.abs(change.coefficients)
-    total = float(shares.sum())
-    label = np.sign(change.coefficients[:1])
-    return (shares @ change.samples)[None] / total, label * total
+    import torch
+
+    from attack.objectives.candidates import Candidates
+    from attack.splitting import tidy
+
+    multipliers = torch.from_numpy(np.abs(change.coefficients))[:, None]
+    labels = torch.from_numpy(np.sign(change.coefficients))
+    pair = Candidates(torch.from_numpy(change.samples.copy()), multipliers, labels)
+    merged = tidy.merged_points(pair, torch.tensor([[0, 1]]))
+    assert merged.labels is not None
+    return merged.x.numpy(), (merged.labels * merged.lam[:, 0]).numpy()
 
 
 def split(change: Change) -> tuple[FloatArray, FloatArray]:
-    """x + alpha v and x - beta v for x, lambda beta/(alpha+beta) and lambda alpha/(alpha+beta)."""
+    """x + alpha v and x - beta v for x, lambda beta/(alpha+beta) and lambda alpha/(alpha+beta).
+
+    With alpha = beta these are the attack's halves.
+    """
     assert change.steps is not None
     v, alpha, beta = change.steps
     x, b = change.samples[0], float(change.coefficients[0])
+    if alpha == beta:
+        return by_attack.offspring_of_one(x, b, v, np.asarray(alpha))
     heights = b * np.array([beta, alpha]) / (alpha + beta)
     return np.stack([x + alpha * v, x - beta * v]), heights
 
@@ -194,15 +208,16 @@ def _midpoint(change: Change) -> Check:
 
 
 def _wrong_shares() -> AbstractContextManager[object]:
-    """Each sample weighted with the multiplier of the other."""
-    import proofs_check.statements.freedom.relu as module
+    """Each candidate weighted with the multiplier of the other."""
+    from attack.splitting import tidy
 
-    original = module.merge
+    original = tidy.merged_points
 
-    def broken(change: Change) -> tuple[FloatArray, FloatArray]:
-        return original(replace(change, samples=change.samples[::-1]))
+    def broken(candidates: Any, pairs: Any) -> Any:
+        found = original(candidates.with_points(candidates.x, candidates.lam.flip(0)), pairs)
+        return found
 
-    return patch.object(module, "merge", broken)
+    return patch.object(tidy, "merged_points", broken)
 
 
 def _linear_algebra() -> bool:
@@ -262,7 +277,10 @@ MERGE = Statement(
     algebra=_linear_algebra,
     algebra_note="two layers on one pattern, d = 2, two active neurons, symbolic multipliers",
     code=("attack.splitting.tidy.merged_points",),
-    remark="Every depth without biases; the instances have one and two hidden layers.",
+    remark=(
+        "Every depth without biases; the instances have one and two hidden layers. The attack "
+        "merges this way, but by the distance of candidates: it knows no activation patterns."
+    ),
 )
 
 
@@ -290,6 +308,8 @@ def _splits(kind: str = "level") -> SearchStrategy[Change]:
             return None
         lengths = float(np.linalg.norm(there)), float(np.linalg.norm(back))
         size = float(np.linalg.norm(v))
+        if seed % 2:
+            lengths = (min(lengths), min(lengths))
         return replace(found, steps=(v, lengths[0] / size, lengths[1] / size))
 
     return _networks(build)
@@ -365,7 +385,12 @@ SPLIT = Statement(
     conclusion=_separated,
     sabotages=(
         Sabotage("halves", "half of the multiplier each", conclusion=_halves),
-        Sabotage("exchanged", "multipliers exchanged", implementation=_exchanged),
+        Sabotage("exchanged", "multipliers exchanged", construction=_exchanged),
+        Sabotage(
+            "multipliers",
+            "the attack's halves keep the multiplier",
+            implementation=by_attack.kept_multipliers,
+        ),
     ),
     cost="light",
     recheck=_recheck_separated,
@@ -374,7 +399,7 @@ SPLIT = Statement(
     code=("attack.splitting.plan.offspring",),
     remark=(
         "The pattern alone keeps stationarity; off the level set one half has a margin below 1 "
-        "and the other, above it, may not have a multiplier."
+        "and the other, above it, may not have a multiplier. The attack splits with alpha = beta."
     ),
 )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -140,3 +142,33 @@ def is_stationary(shadow: Shadow) -> bool:
     """Whether the samples explain the weights."""
     data = shadow.data
     return explains(shadow.network, data.samples, data.coefficients, roundings(shadow)).holds
+
+
+def _free_part(shadow: Shadow) -> FloatArray:
+    """What of the lifted samples lies off V and off the axis of the bias, shape (n, q)."""
+    outside = shadow.outside
+    part = shadow.network.lift(shadow.data.samples) @ outside
+    axis = outside[-1] if outside.size else np.zeros(0)
+    length = float(np.linalg.norm(axis))
+    if shadow.network.has_bias and length > 1e-9:
+        part = part - np.outer(part @ axis, axis) / length**2
+    return np.asarray(part)
+
+
+def leaves(shadow: Shadow) -> bool:
+    """Whether some sample does so by a hundredth of its lifted norm."""
+    sizes = np.linalg.norm(shadow.network.lift(shadow.data.samples), axis=1)
+    return bool(np.max(np.linalg.norm(_free_part(shadow), axis=1) / sizes) > 1e-2)
+
+
+def short_span() -> AbstractContextManager[object]:
+    """V one direction too small, so that a move off it is seen."""
+    from identify.alternatives import off_span
+
+    original: Any = vars(off_span)["row_space"]
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        basis, decision = original(*arguments, **options)
+        return basis[:, 1:], decision
+
+    return patch.object(off_span, "row_space", broken)

@@ -9,10 +9,12 @@ from unittest.mock import patch
 
 import numpy as np
 
-from identify import HermiteData
+from identify import HermiteData, TwoLayerNetwork, numerical_rank
 from identify.arrays import FloatArray
 from identify.hermite.reduction import ReducedData, reduce_data
 from identify.interpolation import interpolate as linear
+from identify.numerical_rank import RankDecision, decide_rank
+from identify.proofs import rank as rank_proofs
 from identify.tensors import (
     CoordinateTensor,
     exponents,
@@ -79,24 +81,26 @@ def _chain(entry: IntegerPoints) -> Check:
     needed = symmetric_dimension(entry.degree, entry.points.shape[1])
     if _spans(entry, entry.degree) and not _spans(entry, entry.degree - 1):
         return Check.of(False, "I-value without I-flat")
-    found = integers.hermite_rank(entry.points, entry.degree)
-    return Check.of(found == needed, f"rank H = {found} of {needed}")
+    found = rank_proofs.prove_rank(entry.points, entry.degree)
+    full = found.outcome == "full" and found.rank == needed
+    return Check.of(full, f"rank H = {found.rank} of {needed}: {found.outcome}")
 
 
 def _flat_gives_value(entry: IntegerPoints) -> Check:
     return Check.of(_spans(entry, entry.degree))
 
 
-def _missing_axis() -> AbstractContextManager[object]:
-    """H without the rows of the first coordinate."""
-    original = integers.hermite_residues
+def missing_axis() -> AbstractContextManager[object]:
+    """H of which the rows of the first coordinate are not filled in."""
+    original = rank_proofs._fill
 
-    def broken(points: Any, degree: int, prime: int) -> Any:
-        matrix = original(points, degree, prime)
-        matrix[:: points.shape[1]] = 0
-        return matrix
+    def broken(matrix: Any, points: Any, *given: Any) -> None:
+        original(matrix, points, *given)
+        for row in range(0, matrix.nrows(), points.shape[1]):
+            for column in range(matrix.ncols()):
+                matrix[row, column] = 0
 
-    return patch.object(integers, "hermite_residues", broken)
+    return patch.object(rank_proofs, "_fill", broken)
 
 
 def _chain_algebra() -> bool:
@@ -150,12 +154,12 @@ CHAIN = Statement(
     conclusion=_chain,
     sabotages=(
         Sabotage("converse", "I-flat gives I-value", conclusion=_flat_gives_value),
-        Sabotage("rows", "rows of one coordinate missing", implementation=_missing_axis),
+        Sabotage("rows", "rows of one coordinate missing", implementation=missing_axis),
     ),
     cost="light",
     algebra=_chain_algebra,
     algebra_note="injectivity of two linear maps for degrees 3 to 6, r <= 6, any points",
-    code=("identify.interpolation.interpolate.Interpolation",),
+    code=("identify.proofs.rank.prove_rank",),
 )
 
 # --- I-hermite and uniqueness of T -----------------------------------------------------------
@@ -327,26 +331,53 @@ def _independent_batch(batch: IntegerBatch) -> bool:
     return integers.rational_rank(batch.samples) == len(batch.samples)
 
 
+def rows_of(batch: IntegerBatch) -> Any:
+    """The rows sum_i b_i (u_j.x_i)^(alpha-1) x_i, shape (m, d), exact."""
+    inner = (batch.points @ batch.samples.T) ** (batch.degree - 1)
+    return (inner * batch.coefficients) @ batch.samples
+
+
 def _span_contains(batch: IntegerBatch) -> bool:
     """Whether the samples lie in the span of the rows sum_i b_i (u_j.x_i)^(alpha-1) x_i."""
-    parts = [
-        np.outer((batch.points @ sample) ** (batch.degree - 1), coefficient * sample)
-        for sample, coefficient in zip(batch.samples, batch.coefficients, strict=True)
-    ]
-    rows = np.sum(parts, axis=0)
+    rows = rows_of(batch)
     both = np.vstack([rows, batch.samples])
     return integers.rational_rank(both) == integers.rational_rank(rows)
 
 
+def _reduced_dimension(batch: IntegerBatch) -> int | None:
+    """dim V as it is found in float64; None without a gradient, or if the rank is not clear."""
+    points, samples = (np.asarray(part, dtype=np.float64) for part in (batch.points, batch.samples))
+    network = TwoLayerNetwork(points, np.ones(len(points)), batch.degree)
+    slope = network.gradient(samples, np.asarray(batch.coefficients, dtype=np.float64))
+    if not np.any(slope.hidden_weight):
+        return None
+    found = reduce_data(HermiteData.from_gradient(network, slope), 1e-13)
+    return found.dimension if found.span.clear else None
+
+
 def _contains_iff_rank(batch: IntegerBatch) -> Check:
     full = integers.rational_rank(power_matrix(batch)) == len(batch.samples)
-    return Check.of(full == _span_contains(batch))
+    found = _reduced_dimension(batch)
+    exact = integers.rational_rank(rows_of(batch))
+    if found is not None and found != exact:
+        return Check.of(False, f"dim V is {found} in float64, {exact} over the rational numbers")
+    return Check.of(full == _span_contains(batch), f"rank of M full: {full}")
 
 
 def _contains_if_wide(batch: IntegerBatch) -> Check:
     """The claim that m >= n neurons are enough."""
     wide = len(batch.points) >= len(batch.samples)
     return Check.of(wide == _span_contains(batch))
+
+
+def _no_threshold() -> AbstractContextManager[object]:
+    """Every singular value counted."""
+    original = decide_rank
+
+    def broken(values: FloatArray, threshold: float, tail: float = 0.0) -> RankDecision:
+        return original(values, 0.0, tail)
+
+    return patch.object(numerical_rank, "decide_rank", broken)
 
 
 def _equal_columns() -> AbstractContextManager[object]:
@@ -385,7 +416,8 @@ SPAN = Statement(
     conclusion=_contains_iff_rank,
     sabotages=(
         Sabotage("width", "m >= n in place of the rank", conclusion=_contains_if_wide),
-        Sabotage("columns", "two equal columns in M", implementation=_equal_columns),
+        Sabotage("columns", "two equal columns in M", construction=_equal_columns),
+        Sabotage("threshold", "every singular value counted", implementation=_no_threshold),
     ),
     cost="light",
     code=("identify.hermite.reduction.reduce_data",),

@@ -12,10 +12,12 @@ from unittest.mock import patch
 import numpy as np
 
 from identify.numerical_rank import decide_rank
+from identify.proofs import rank as rank_proofs
 from identify.tensors import hermite_matrix, symmetric_dimension
 from proofs_check import strategies
 from proofs_check.arithmetic import integers
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
+from proofs_check.statements.interpolation.conditions import missing_axis
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -109,7 +111,11 @@ def _has_generic_rank(entry: PointSet) -> Check:
     found = rank_of(entry)
     if found != expected:
         return Check.of(False, f"rank {found}, expected {expected}")
-    if symmetric_dimension(entry.degree, dimension) <= _FLOAT_COLUMNS:
+    whole = symmetric_dimension(entry.degree, dimension)
+    if whole <= _FLOAT_COLUMNS:
+        proof = rank_proofs.prove_rank(entry.points, entry.degree)
+        if (proof.outcome == "full") != (expected == whole):
+            return Check.of(False, f"proved {proof.outcome}: {proof.method}, expected {expected}")
         units = entry.points / np.linalg.norm(entry.points, axis=1, keepdims=True)
         matrix = hermite_matrix(units, entry.degree)
         sigma = np.asarray(np.linalg.svd(matrix, compute_uv=False), dtype=np.float64)
@@ -126,16 +132,18 @@ def _without_exceptions(entry: PointSet) -> Check:
     )
 
 
-def _missing_axis() -> AbstractContextManager[object]:
-    """H without the rows of the first coordinate."""
-    original = integers.hermite_residues
+def _missing_rows() -> AbstractContextManager[object]:
+    """H in float64 without the rows of the first coordinate."""
+    import proofs_check.statements.interpolation.generic_rank as module
 
-    def broken(points: Any, degree: int, prime: int) -> Any:
-        matrix = original(points, degree, prime)
-        matrix[:: points.shape[1]] = 0
+    original = hermite_matrix
+
+    def broken(points: Any, degree: int) -> Any:
+        matrix = original(points, degree).copy()
+        matrix[:: points.shape[1]] = 0.0
         return matrix
 
-    return patch.object(integers, "hermite_residues", broken)
+    return patch.object(module, "hermite_matrix", broken)
 
 
 @lru_cache(maxsize=1)
@@ -203,7 +211,7 @@ GENERIC = Statement(
     conclusion=_has_generic_rank,
     sabotages=(
         Sabotage("exceptions", "no exceptions", conclusion=_without_exceptions),
-        Sabotage("rows", "rows of one coordinate missing", implementation=_missing_axis),
+        Sabotage("rows", "rows of one coordinate missing", implementation=missing_axis),
     ),
     cost="heavy",
     algebra=prove_generic_ranks,
@@ -236,7 +244,13 @@ def _independent(entry: PointSet) -> bool:
 def _quadratic_rank(entry: PointSet) -> Check:
     found = integers.hermite_rank(entry.points, 2)
     expected = generic_rank(2, entry.points.shape[1], len(entry.points))
-    return Check.of(found == expected, f"rank {found}, expected {expected}")
+    if found != expected:
+        return Check.of(False, f"rank {found}, expected {expected}")
+    matrix = hermite_matrix(np.asarray(entry.points, dtype=np.float64), 2)
+    sigma = np.asarray(np.linalg.svd(matrix, compute_uv=False), dtype=np.float64)
+    decision = decide_rank(sigma, 1e-12)
+    # Entries of at most 5: a singular value that counts is far above rounding.
+    return Check.of(decision.rank == expected, f"rank {decision.rank} in float64, not {expected}")
 
 
 def _every_equation(entry: PointSet) -> Check:
@@ -278,7 +292,7 @@ QUADRATIC = Statement(
     conclusion=_quadratic_rank,
     sabotages=(
         Sabotage("pairs", "min(m r, N)", conclusion=_every_equation),
-        Sabotage("rows", "rows of one coordinate missing", implementation=_missing_axis),
+        Sabotage("rows", "rows of one coordinate missing", implementation=_missing_rows),
     ),
     cost="light",
     algebra=_quadratic_algebra,

@@ -9,12 +9,12 @@ from unittest.mock import patch
 
 import numpy as np
 
-from identify import TwoLayerNetwork
+from identify import HermiteData, TwoLayerNetwork
 from identify.arrays import FloatArray
 from proofs_check import strategies
 from proofs_check.arithmetic import rational
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
-from proofs_check.strategies import SampleSet, StationaryPoint
+from proofs_check.strategies import StationaryPoint
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -133,11 +133,16 @@ def broken_gradient(*, output: float = 1.0, hidden: float = 1.0) -> AbstractCont
 
 
 def _compare_layers(point: StationaryPoint, factor: float) -> Check:
+    """Every neuron by itself, and the balance that is reported for all of them together."""
     net = point.network
+    allowed = 2.0 * net.degree * rounding(point)
+    read = HermiteData.from_kkt(net).consistency or 0.0
+    if read > allowed:
+        return Check.compare(read, allowed, "the balance that from_kkt finds")
     norms = np.sum(net.hidden_weight**2, axis=1)
     heights = factor * net.output_weight**2
     deviation = float(np.max(np.abs(norms - heights) / (norms + heights)))
-    return Check.compare(deviation, 2.0 * net.degree * rounding(point))
+    return Check.compare(deviation, allowed)
 
 
 def _recheck_balance(point: StationaryPoint) -> Check:
@@ -173,18 +178,14 @@ def _balance_algebra() -> bool:
 
 
 def _wrong_scaling() -> AbstractContextManager[object]:
-    """Stationary points built with a first layer that is too small by alpha."""
-    original = strategies.stationary_point
+    """Networks read with a first layer that is too small by alpha."""
+    original = HermiteData.from_kkt
 
-    def broken(data: SampleSet) -> StationaryPoint | None:
-        point = original(data)
-        if point is None:
-            return None
-        net = point.network
-        wrong = TwoLayerNetwork(net.hidden_weight / net.degree, net.output_weight, net.degree)
-        return replace(point, network=wrong)
+    def broken(network: TwoLayerNetwork) -> HermiteData:
+        small = network.hidden_weight / network.degree
+        return original(replace(network, hidden_weight=small))
 
-    return patch.object(strategies, "stationary_point", broken)
+    return patch.object(HermiteData, "from_kkt", broken)
 
 
 BALANCE = Statement(
@@ -198,7 +199,7 @@ BALANCE = Statement(
     conclusion=_balance,
     sabotages=(
         Sabotage("factor", "alpha - 1 in place of alpha", conclusion=_wrong_balance),
-        Sabotage("scaling", "first layer too small by alpha", implementation=_wrong_scaling),
+        Sabotage("scaling", "first layer read too small by alpha", implementation=_wrong_scaling),
     ),
     cost="light",
     algebra=_balance_algebra,
@@ -254,7 +255,7 @@ def _all_alive(point: StationaryPoint) -> Check:
     return Check.of(bool(np.all(point.network.output_weight)))
 
 
-def _gradient_without_outputs() -> AbstractContextManager[object]:
+def gradient_without_outputs() -> AbstractContextManager[object]:
     """The gradient of the first layer without the factor a_j."""
     original = TwoLayerNetwork.gradient
 
@@ -290,12 +291,12 @@ DEAD = Statement(
     conclusion=_dead_together,
     sabotages=(
         Sabotage("alive", "no neuron is dead", conclusion=_all_alive),
-        Sabotage("missing factor", "dL/dw without a_j", implementation=_gradient_without_outputs),
+        Sabotage("missing factor", "dL/dw without a_j", implementation=gradient_without_outputs),
     ),
     cost="light",
     algebra=_dead_algebra,
     algebra_note="the symbolic equations of one neuron, degrees 3 to 5, d = n = 2",
-    code=("identify.hermite.data.HermiteData.from_kkt",),
+    code=("identify.model.two_layer.TwoLayerNetwork.gradient",),
 )
 
 

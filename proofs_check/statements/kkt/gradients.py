@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from identify import HermiteData, TwoLayerNetwork
+from identify import HermiteData, InvalidInputError, TwoLayerNetwork, UnsupportedModelError
 from proofs_check import strategies
 from proofs_check.arithmetic import rational
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
@@ -70,7 +70,7 @@ def _readings(*, decay: bool = False, polynomial: bool = False) -> SearchStrateg
 
 
 def _euler_gap(reading: Reading, factor: float) -> Check:
-    """Largest |factor a_j (grad_a)_j - w_j . (grad_W)_j| over moduli."""
+    """Largest |factor a_j (grad_a)_j - w_j . (grad_W)_j| over moduli; also as it is read."""
     net, data = reading.network, reading.data
     found = reading.gradient()
     left = factor * net.output_weight * found.output_weight
@@ -79,8 +79,16 @@ def _euler_gap(reading: Reading, factor: float) -> Check:
     inner = np.abs(net.points) @ samples.T
     moduli = inner**net.degree @ np.abs(data.coefficients)
     moduli = net.degree * np.abs(net.output_weight) * moduli
-    terms = len(samples) + net.dimension + net.degree + 6
-    return Check.compare(float(np.max(np.abs(left - right) / moduli)), 4.0 * terms * UNIT)
+    allowed = 4.0 * (len(samples) + net.dimension + net.degree + 6) * UNIT
+    try:
+        read = HermiteData.from_gradient(net, found).consistency or 0.0
+    except (InvalidInputError, UnsupportedModelError) as error:
+        return Check.of(False, f"refused: {error}")
+    # The residual that is read is relative to the sides, which may cancel.
+    read *= float(np.linalg.norm(np.abs(left) + np.abs(right)) / np.linalg.norm(moduli))
+    if read > 2.0 * allowed:
+        return Check.compare(read, 2.0 * allowed, "Euler's identity as from_gradient finds it")
+    return Check.compare(float(np.max(np.abs(left - right) / moduli)), allowed)
 
 
 def _recheck_euler(reading: Reading) -> Check:

@@ -136,7 +136,7 @@ MULTIPLIERS = Statement(
     algebra=_algebra,
     algebra_note="sum_j a_j dL/da_j = sum_i lambda_i y_i f(x_i), degrees 3 to 5, m, d, n <= 2",
     recheck=_recheck_multipliers,
-    code=("identify.planting.plant.PlantedNetwork",),
+    code=("identify.model.two_layer.TwoLayerNetwork.value",),
     remark=(
         "Every stationary point with positive margins becomes one with margins 1 when the samples "
         "are rescaled: weights alone never tell the norms."

@@ -17,6 +17,7 @@ from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statem
 from proofs_check.statements.kkt.balance import (
     STATIONARY,
     UNIT,
+    broken_gradient,
     is_stationary,
     perturbed,
     rounding,
@@ -138,12 +139,17 @@ SCALE = Statement(
     conclusion=_stays_stationary,
     sabotages=(
         Sabotage("multipliers", "lambda unchanged", conclusion=_same_multipliers),
-        Sabotage("one layer", "w_j unchanged", implementation=_rescale_one_layer),
+        Sabotage("one layer", "w_j unchanged", construction=_rescale_one_layer),
+        Sabotage(
+            "gradient",
+            "gradient of the first layer too large by 2",
+            implementation=lambda: broken_gradient(hidden=2.0),
+        ),
     ),
     cost="light",
     algebra=_scale_algebra,
     algebra_note="the symbolic equations of one neuron, degrees 3 to 5, d = n = 2",
-    code=("identify.hermite.data.HermiteData.from_kkt",),
+    code=("identify.model.two_layer.TwoLayerNetwork.gradient",),
 )
 
 
@@ -249,6 +255,17 @@ def _flip_without_outputs() -> AbstractContextManager[object]:
     return patch.object(module, "flip_neurons", broken)
 
 
+def _unsigned_slopes() -> AbstractContextManager[object]:
+    original = TwoLayerNetwork.gradient
+
+    def broken(self: TwoLayerNetwork, samples: Any, coefficients: Any) -> TwoLayerNetwork:
+        return original(
+            replace(self, output_weight=np.abs(self.output_weight)), samples, coefficients
+        )
+
+    return patch.object(TwoLayerNetwork, "gradient", broken)
+
+
 def _flip_algebra() -> bool:
     """The equations of a flipped neuron are those of the neuron, up to the signs of the flip."""
     import sympy
@@ -287,7 +304,8 @@ NEURONS = Statement(
     conclusion=_equivariant,
     sabotages=(
         Sabotage("value", "f changes its sign", conclusion=_value_changes_sign),
-        Sabotage("outputs", "a_j not moved with w_j", implementation=_flip_without_outputs),
+        Sabotage("outputs", "a_j not moved with w_j", construction=_flip_without_outputs),
+        Sabotage("sign", "gradient of the first layer with |a_j|", implementation=_unsigned_slopes),
     ),
     cost="light",
     algebra=_flip_algebra,

@@ -10,8 +10,8 @@ import numpy as np
 
 from identify.arrays import FloatArray
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
+from proofs_check.statements.splitting import by_attack
 from proofs_check.statements.splitting import problems as base
-from proofs_check.statements.splitting.expansion import CODE
 from proofs_check.statements.splitting.families import UNIT, Array, spectrum
 from proofs_check.statements.splitting.problems import Problem
 
@@ -39,12 +39,8 @@ def curvature_along(
 
 
 def _lowest(problem: Problem) -> float:
-    """min_i lambda_min(S_i)."""
-    return min(_least(problem, i) for i in _members(problem))
-
-
-def _least(problem: Problem, index: int) -> float:
-    return float(spectrum(base.splitting_matrix(problem, index))[0])
+    """min_i lambda_min(S_i), as the attack finds it."""
+    return float(by_attack.lowest_pairs(problem)[0].min())
 
 
 def _members(problem: Problem) -> range:
@@ -83,24 +79,25 @@ def _joint(problem: Problem) -> Check:
     return _above(problem, min(0.0, _lowest(problem)), True, noise)
 
 
-def bordered(problem: Problem, index: int) -> FloatArray:
-    """[[S_i, D phi(x_i)^T grad l], [., 0]], shape (d + 1, d + 1)."""
-    d = problem.x.shape[1]
-    block = np.zeros((d + 1, d + 1))
-    block[:d, :d] = base.splitting_matrix(problem, index)
-    block[:d, d] = block[d, :d] = base.mixed(problem, index)
-    return block
+def bordered(problem: Problem) -> FloatArray:
+    """[[S_i, D phi(x_i)^T grad l], [., 0]], shape (n, d + 1, d + 1), the parts from the attack."""
+    n, d = problem.x.shape
+    blocks = np.zeros((n, d + 1, d + 1))
+    blocks[:, :d, :d] = by_attack.splitting_matrices(problem)
+    blocks[:, :d, d] = blocks[:, d, :d] = by_attack.mixed(problem)
+    return blocks
 
 
 def _bordered(problem: Problem) -> Check:
     """The bound, and where lam_i = 0 that the block says -|D phi^T grad l|."""
     noise = _rounding(problem) + base.mixed_rounding(problem)
-    lows = [float(spectrum(bordered(problem, i))[0]) for i in _members(problem)]
+    blocks = bordered(problem)
+    lows = [float(spectrum(block)[0]) for block in blocks]
     check = _above(problem, min(lows), True, noise)
     worst, detail = check.deviation, check.detail
-    for i in _members(problem):
-        size = float(np.linalg.norm(np.asarray(base.mixed(problem, i), dtype=np.float64)))
-        below = min(0.0, _least(problem, i)) - size - lows[i]
+    for i, block in enumerate(blocks):
+        size = float(np.linalg.norm(block[-1, :-1]))
+        below = min(0.0, float(spectrum(block[:-1, :-1])[0])) - size - lows[i]
         if problem.lam[i] == 0.0:
             below = abs(size + lows[i])
         if below / noise > worst:
@@ -172,8 +169,12 @@ def _block_algebra() -> bool:
 
 _MATRIX = Sabotage(
     "matrix",
-    "S_i with the wrong sign",
-    implementation=lambda: base.mistaken("splitting_matrix", lambda s: -s),
+    "the attack's products with the wrong sign",
+    implementation=lambda: by_attack.broken_products(-1.0),
+)
+_SPECTRUM = (
+    "attack.splitting.eigenpairs.smallest_eigenpairs",
+    "attack.objectives.base.doubled_products",
 )
 _NOTE = "Hessian less blocks is J^T D^2 l J >= 0 for n = p = d = 2, symbolic derivatives"
 
@@ -193,7 +194,7 @@ HESSIAN = Statement(
     algebra=_block_algebra,
     algebra_note=_NOTE,
     recheck=_again(_hessian),
-    code=(*CODE, "attack.splitting.split_round.SplitRound"),
+    code=_SPECTRUM,
 )
 
 JOINT = Statement(
@@ -226,7 +227,7 @@ JOINT = Statement(
     algebra=_block_algebra,
     algebra_note=_NOTE,
     recheck=_again(_joint),
-    code=(*CODE, "attack.splitting.split_round.SplitRound"),
+    code=_SPECTRUM,
     remark=(
         "Stationarity in lam is not needed. At |grad_X L| <= eps the bound loses eps/min |lam_i|: "
         "see splitting-hessian-idle."
@@ -252,16 +253,20 @@ IDLE = Statement(
     conclusion=_bordered,
     sabotages=(
         Sabotage("border", "S_i alone, idle candidates or not", conclusion=_no_border),
+        _MATRIX,
         Sabotage(
             "mixed",
-            "half of D phi^T grad l",
-            implementation=lambda: base.mistaken("mixed", lambda c: 0.5 * c),
+            "half of the gradient that the attack finds for lam_i = 0",
+            implementation=lambda: by_attack.broken_gradients(0.5),
         ),
     ),
     algebra=_block_algebra,
     algebra_note=_NOTE,
     recheck=_again(_bordered),
-    code=("attack.splitting.split_round.SplitRound",),
+    code=(
+        "attack.objectives.base.doubled_products",
+        "attack.objectives.base.Objective.data_value_and_gradients",
+    ),
 )
 
 
@@ -279,8 +284,8 @@ class Doubling:
 
 def doubled(case: Doubling) -> Problem:
     """The problem with two halves of the candidate."""
-    weights, moves = base.halves(np.zeros(case.problem.x.shape[1]))
-    x, lam = base.split(case.problem, case.index, weights, moves, np.asarray(1.0))
+    along = np.eye(case.problem.x.shape[1])[0]
+    x, lam = by_attack.split(case.problem, case.index, along, np.asarray(0.0))
     return replace(case.problem, x=x, lam=lam)
 
 
@@ -335,11 +340,11 @@ LARGEST = Statement(
         Sabotage("less", "it would always fall to a half", conclusion=lambda c: _largest(c, 0.5)),
         Sabotage(
             "halves",
-            "offspring keep the multiplier",
-            implementation=lambda: base.mistaken("halves", lambda pair: (2.0 * pair[0], pair[1])),
+            "the attack's offspring keep the multiplier",
+            implementation=by_attack.kept_multipliers,
         ),
     ),
-    code=CODE,
+    code=("attack.splitting.plan.offspring",),
 )
 
 STATEMENTS = (HESSIAN, JOINT, IDLE, LARGEST)

@@ -11,8 +11,8 @@ import numpy as np
 from identify.arrays import FloatArray
 from proofs_check import strategies
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
+from proofs_check.statements.splitting import by_attack
 from proofs_check.statements.splitting import problems as base
-from proofs_check.statements.splitting.expansion import CODE
 from proofs_check.statements.splitting.families import Features, Loss
 from proofs_check.statements.splitting.gain import SHARE
 from proofs_check.statements.splitting.problems import Problem
@@ -128,9 +128,8 @@ def descend(problem: Problem, known: Constants, limit: int) -> Outcome:
             index, low, direction = lowest(problem)
             if low >= -GAMMA:
                 break
-            weights, moves = base.halves(direction)
             step = np.asarray(math.sqrt(known.square))
-            x, lam = base.split(problem, index, weights, moves, step)
+            x, lam = by_attack.split(problem, index, direction, step)
             moved = replace(problem, x=x, lam=lam)
             promised, splits = SHARE * GAMMA * known.square, splits + 1
         now = start_value(moved)
@@ -247,17 +246,12 @@ CONVERGENCE = Statement(
         ),
         Sabotage(
             "still",
-            "offspring that stay where they are",
-            implementation=lambda: base.mistaken("halves", lambda pair: (pair[0], 0.0 * pair[1])),
-        ),
-        Sabotage(
-            "gradient",
-            "the gradient with the wrong sign",
-            implementation=lambda: base.mistaken("gradient_x", lambda g: -g),
+            "the attack's offspring stay where they are",
+            implementation=lambda: by_attack.close_offspring(0.0),
         ),
     ),
     cost="medium",
-    code=(*CODE, "attack.splitting.split_round.split_candidates"),
+    code=("attack.splitting.plan.offspring",),
     remark=(
         "In X alone ell stays valid under splits (splitting-largest-curvature). In (X, lam) it "
         "grows with the number of candidates, and B and rho with |lam_i|: the bound then needs "

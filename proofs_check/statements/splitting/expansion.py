@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from identify.arrays import FloatArray
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
+from proofs_check.statements.splitting import by_attack
 from proofs_check.statements.splitting import problems as base
 from proofs_check.statements.splitting.families import Array, Features
 from proofs_check.statements.splitting.problems import Problem
@@ -24,12 +25,16 @@ WU = (
     "Wu, Wang & Liu 2019 (splitting steepest descent, section 3), with candidates for neurons; "
     "Shen, Wang, Qian & Lei 2026 (Lemma B.1)"
 )
-CODE = ("attack.splitting.plan.offspring",)
+CODE = ("attack.splitting.plan.offspring", "attack.objectives.base.doubled_products")
+Scheme = Literal["any", "halves", "opposite"]
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
     """A split of one candidate: `weights` (K,) and a bundle of `displacements` (B, K, d).
+
+    With a scheme other than "any" the offspring are those of the attack, which weights and
+    displacements then describe: two halves, or three of opposite signs.
 
     A bundle with both signs, because a single remainder a eps^3 + b eps^4 may vanish at some
     step; in the norm over the two signs the two terms cannot cancel.
@@ -39,9 +44,12 @@ class Case:
     index: int
     weights: FloatArray
     displacements: FloatArray
+    scheme: Scheme = "any"
 
     def __repr__(self) -> str:
-        return f"Case({self.problem!r}, candidate {self.index}, {len(self.weights)} offspring)"
+        note = "" if self.scheme == "any" else f", {self.scheme}"
+        count = len(self.weights)
+        return f"Case({self.problem!r}, candidate {self.index}, {count} offspring{note})"
 
 
 def order(remainder: Array, noise: float) -> float:
@@ -71,14 +79,15 @@ def first_order(problem: Problem, index: int, weights: Array, displacements: Arr
 
 def bending(problem: Problem, index: int, weights: Array, displacements: Array) -> Array:
     """sum_k w_k delta_k . S_i delta_k, shape (B,)."""
-    matrix = base.splitting_matrix(problem, index)
+    matrix = by_attack.splitting_matrices(problem)[index]
     return np.asarray(((displacements @ matrix) * displacements).sum(axis=-1) @ weights)
 
 
 def second_order(problem: Problem, index: int, weights: Array, displacements: Array) -> Array:
     """dbar . Hess_ii dbar + sum_k w_k (delta_k - dbar) . S_i (delta_k - dbar), shape (B,)."""
     mean = np.einsum("k,...kd->...d", weights, displacements)
-    together = ((mean @ base.own_hessian(problem, index)) * mean).sum(axis=-1)
+    own = by_attack.splitting_matrices(problem)[index] + base.shared_hessian(problem, index)
+    together = ((mean @ own) * mean).sum(axis=-1)
     apart = bending(problem, index, weights, displacements - mean[..., None, :])
     return np.asarray(together + apart)
 
@@ -87,7 +96,13 @@ def change(case: Case) -> Array:
     """L after the split less L, shape (steps, B)."""
     problem = case.problem
     moves, steps = case.displacements[None], STEPS[:, None]
-    x, lam = base.split(problem, case.index, case.weights, moves, steps)
+    if case.scheme == "any":
+        x, lam = base.split(problem, case.index, case.weights, moves, steps)
+    else:
+        opposite = case.scheme == "opposite"
+        # The first offspring is at x + eps v, or for opposite signs the last one.
+        along = moves[..., -1 if opposite else 0, :]
+        x, lam = by_attack.split(problem, case.index, along, steps, opposite=opposite)
     return np.asarray(problem.value(x, lam) - problem.value(problem.x, problem.lam))
 
 
@@ -116,7 +131,7 @@ def _cases(total: float = 1.0) -> SearchStrategy[Case]:
 def halved_case(problem: Problem) -> Case:
     case = _draw(problem, 1)
     both = np.concatenate([case.displacements, -case.displacements], axis=1)
-    return replace(case, weights=np.array([0.5, 0.5]), displacements=both)
+    return replace(case, weights=np.array([0.5, 0.5]), displacements=both, scheme="halves")
 
 
 def halved_cases() -> SearchStrategy[Case]:
@@ -129,7 +144,22 @@ def _lopsided(problem: Problem) -> Case:
     case = halved_case(problem)
     weights = np.array([2.0, 1.0]) / 3.0
     moves = case.displacements * np.array([0.5, 1.0])[:, None]
-    return replace(case, weights=weights, displacements=moves)
+    return replace(case, weights=weights, displacements=moves, scheme="any")
+
+
+def _opposite(problem: Problem) -> Case:
+    """Weights 2, -1/2, -1/2 at 0, -v, v: the attack's offspring of opposite signs."""
+    case = _draw(problem, 1)
+    three = case.displacements * np.array([0.0, -1.0, 1.0])[:, None]
+    weights = np.array([2.0, -0.5, -0.5])
+    return replace(case, weights=weights, displacements=three, scheme="opposite")
+
+
+def _expanded() -> SearchStrategy[Case]:
+    """Any weights and displacements, and the two schemes of the attack."""
+    from hypothesis import strategies as st
+
+    return st.one_of(_cases(), halved_cases(), base.problems().map(_opposite))
 
 
 def _kinked(exponent: float) -> Callable[[Case], Case]:
@@ -246,19 +276,19 @@ EXPANSION = Statement(
         ),
         smooth(3, 2.2, _cases),
     ),
-    instances=_cases,
+    instances=_expanded,
     conclusion=_expansion,
     sabotages=(
         Sabotage("mean", "S_i in place of the Hessian at the mean", conclusion=_without_mean),
         Sabotage(
-            "gradient",
-            "the gradient has the wrong sign",
-            implementation=lambda: base.mistaken("gradient_x", lambda g: -g),
+            "multipliers",
+            "the attack's offspring keep lam_i",
+            implementation=by_attack.kept_multipliers,
         ),
         Sabotage(
             "matrix",
-            "half of S_i is missing",
-            implementation=lambda: base.mistaken("splitting_matrix", lambda s: 0.5 * s),
+            "the attack's products with half of S_i",
+            implementation=lambda: by_attack.broken_products(0.5),
         ),
     ),
     algebra=_expansion_algebra,
@@ -299,8 +329,13 @@ HALVES = Statement(
         ),
         Sabotage(
             "multiplier",
-            "S_i with the wrong sign",
-            implementation=lambda: base.mistaken("splitting_matrix", lambda s: -s),
+            "the attack's products with the wrong sign",
+            implementation=lambda: by_attack.broken_products(-1.0),
+        ),
+        Sabotage(
+            "distance",
+            "the attack's offspring at half of their distance",
+            implementation=lambda: by_attack.close_offspring(0.5),
         ),
     ),
     algebra=_halves_algebra,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from unittest.mock import patch
 
 import numpy as np
 
 from identify.arrays import FloatArray
 from proofs_check import strategies
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
+from proofs_check.statements.splitting import by_attack
 from proofs_check.statements.splitting.families import UNIT, Array
 from proofs_check.statements.splitting.problems import taylor
 
@@ -158,20 +157,30 @@ def frozen(problem: KktProblem, index: int, direction: FloatArray) -> tuple[Floa
 
 
 def halved(problem: KktProblem, index: int, direction: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Taylor coefficients in eps of the change of the loss by a split along +-v."""
+    """Taylor coefficients in eps of the change of the loss by a split along +-v.
+
+    Halves are those of the attack; other weights are none of its.
+    """
     parts = np.asarray(problem.weights)
     count = len(problem.lam)
     normaliser = problem.normaliser * ((count + 1.0) / count if problem.follows else 1.0)
     signed = signed_multipliers(problem, normaliser)
+    attacked = problem.weights == (0.5, 0.5)
     new = np.concatenate([np.delete(signed, index), parts * signed[index]])
     before = kkt_loss(problem, problem.x, signed_multipliers(problem))
 
     def line(step: Array) -> Array:
         others = np.delete(problem.x, index, axis=0)
+        lam = new
         born = problem.x[index] + step[:, None, None] * np.stack([direction, -direction])
+        if attacked:
+            born, heights = by_attack.offspring_of_one(
+                problem.x[index], float(signed[index]), direction, step
+            )
+            lam = np.concatenate([np.delete(signed, index), heights[0]])
         shape = (len(step), *others.shape)
         x = np.concatenate([np.broadcast_to(others, shape), born], axis=1)
-        return kkt_loss(problem, x, new) - before
+        return kkt_loss(problem, x, lam) - before
 
     return taylor(line)
 
@@ -275,16 +284,6 @@ def _layers_algebra() -> bool:
     return all(sp.expand((found - form)[p, q].doit()) == 0 for p in (0, 1) for q in (0, 1))
 
 
-def _no_cross_terms() -> AbstractContextManager[object]:
-    right = factors
-
-    def broken(problem: KktProblem, index: int, rest: Residual) -> tuple[Array, Array]:
-        diagonal, cross = right(problem, index, rest)
-        return diagonal, 0.5 * cross
-
-    return patch.dict(globals(), {"factors": broken})
-
-
 HALVES = Hypothesis(
     "halves",
     "the offspring are two halves",
@@ -324,11 +323,15 @@ MATRIX = Statement(
     conclusion=_compare,
     sabotages=(
         Sabotage("factor", "1 in place of 2", conclusion=lambda p: _compare(p, 0.5)),
-        Sabotage("cross", "half of the mixed terms", implementation=_no_cross_terms),
+        Sabotage(
+            "distance",
+            "the attack's offspring at half of their distance",
+            implementation=lambda: by_attack.close_offspring(0.5),
+        ),
     ),
     algebra=_layers_algebra,
     algebra_note="the Hessian of <r, grad f> by layers for d = m = 2, sigma a symbolic function",
-    code=("attack.objectives.haim.haim_objective",),
+    code=("attack.splitting.plan.offspring",),
     remark=(
         "With soft_relu (the value of relu, derivatives of a softplus) S_i belongs to the "
         "surrogate, not to the loss whose values a line search sees."

@@ -10,9 +10,10 @@ import numpy as np
 
 from identify.arrays import FloatArray
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
+from proofs_check.statements.splitting import by_attack
 from proofs_check.statements.splitting import problems as base
 from proofs_check.statements.splitting.expansion import CODE
-from proofs_check.statements.splitting.families import spectrum
+from proofs_check.statements.splitting.families import Array, spectrum
 from proofs_check.statements.splitting.problems import Problem
 
 if TYPE_CHECKING:
@@ -48,9 +49,31 @@ class Plan:
 
 def claim(plan: Plan) -> float:
     """(c + 1)/2 min(0, lambda_min(S_i)) - (c - 1)/2 max(0, lambda_max(S_i)) for the budget c."""
-    values = spectrum(base.splitting_matrix(plan.problem, plan.index))
-    gain, loss = min(0.0, float(values[0])), max(0.0, float(values[-1]))
+    low = float(by_attack.lowest_pairs(plan.problem)[0][plan.index])
+    high = float(by_attack.lowest_pairs(plan.problem, largest=True)[0][plan.index])
+    gain, loss = min(0.0, low), max(0.0, high)
     return 0.5 * (plan.allowed + 1.0) * gain - 0.5 * (plan.allowed - 1.0) * loss
+
+
+def attack_changes(plan: Plan) -> list[tuple[str, float, float, FloatArray, FloatArray]]:
+    """What the attack's splits change: (name, moduli of the weights, curvature, Taylor, errors).
+
+    Halves along v_min change L by eps^2/2 lambda_min, opposite signs along v_max by
+    -eps^2/2 lambda_max.
+    """
+    problem, index = plan.problem, plan.index
+    before = problem.value(problem.x, problem.lam)
+    changes = []
+    for opposite, total, name in ((False, 1.0, "halves"), (True, 3.0, "opposite signs")):
+        values, vectors = by_attack.lowest_pairs(problem, largest=opposite)
+
+        def line(step: Array, along: Array = vectors[index], turned: bool = opposite) -> Array:
+            x, lam = by_attack.split(problem, index, along, step, opposite=turned)
+            return np.asarray(problem.value(x, lam) - before)
+
+        bend = float(-values[index] if opposite else values[index])
+        changes.append((name, total, bend, *base.taylor(line)))
+    return changes
 
 
 def best_split(plan: Plan) -> tuple[FloatArray, FloatArray]:
@@ -142,6 +165,14 @@ def _compare(plan: Plan, best: float) -> Check:
     ratio = abs(2.0 * slopes[2] - best) / (2.0 * errors[2] + plan.allowed * noise)
     if ratio > worst:
         worst, detail = float(ratio), f"the best split gives {2 * slopes[2]:.6g}, not {best:.6g}"
+    for name, total, bend, slopes, errors in attack_changes(plan):
+        allowed = 2.0 * errors[2] + total * noise
+        ratio = abs(2.0 * slopes[2] - bend) / allowed
+        if total <= plan.allowed:
+            ratio = max(ratio, (best - 2.0 * slopes[2]) / allowed)
+        if ratio > worst:
+            worst = float(ratio)
+            detail = f"{name} of the attack give {2 * slopes[2]:.6g}, not {bend:.6g}"
     return Check.compare(worst, 1.0, detail)
 
 
@@ -251,8 +282,13 @@ def _algebra(signed: bool) -> Callable[[], bool]:
 
 _MATRIX = Sabotage(
     "matrix",
-    "S_i with the wrong sign",
-    implementation=lambda: base.mistaken("splitting_matrix", lambda s: -s),
+    "the attack's products with the wrong sign",
+    implementation=lambda: by_attack.broken_products(-1.0),
+)
+_MULTIPLIERS = Sabotage(
+    "multipliers",
+    "the attack's offspring keep lam_i",
+    implementation=by_attack.kept_multipliers,
 )
 
 OPTIMAL = Statement(
@@ -282,6 +318,7 @@ OPTIMAL = Statement(
     sabotages=(
         Sabotage("own", "the Hessian block in place of S_i", conclusion=_own_curvature),
         _MATRIX,
+        _MULTIPLIERS,
     ),
     algebra=_algebra(signed=False),
     algebra_note=NOTE,
@@ -320,11 +357,12 @@ SIGNED = Statement(
     sabotages=(
         Sabotage("one-sided", "positive curvature is useless", conclusion=_one_sided),
         _MATRIX,
+        _MULTIPLIERS,
     ),
     algebra=_algebra(signed=True),
     algebra_note=NOTE,
     recheck=_precise,
-    code=(*CODE, "attack.splitting.plan.auto_plan"),
+    code=(*CODE, "attack.splitting.eigenpairs.extreme_eigenpairs"),
 )
 
 STATEMENTS = (OPTIMAL, SIGNED)

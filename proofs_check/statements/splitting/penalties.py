@@ -1,8 +1,7 @@
-"""What penalties add to a split, and what repeated splits do to the splitting matrix."""
+"""What penalties add to a split."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -11,9 +10,8 @@ from unittest.mock import patch
 
 import numpy as np
 
-from identify.arrays import FloatArray
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
-from proofs_check.statements.splitting import problems as base
+from proofs_check.statements.splitting import by_attack
 from proofs_check.statements.splitting.expansion import (
     CODE,
     STEPS,
@@ -23,14 +21,14 @@ from proofs_check.statements.splitting.expansion import (
     halved_cases,
     order,
 )
-from proofs_check.statements.splitting.families import UNIT, Array, spectrum
-from proofs_check.statements.splitting.problems import Problem
+from proofs_check.statements.splitting.families import UNIT, Array
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
 FREE = ("well", "box", "blur")
-TIED = ("floor", "sparse", "scaled", "mixed")
+MIXED = ("scaled", "mixed")
+TIED = ("floor", "sparse", *MIXED)
 EDGE, MARGIN = 0.5, 0.1
 
 
@@ -90,18 +88,33 @@ class PenaltyCase:
         return float(self.case.problem.lam[self.case.index])
 
 
-def penalty_change(found: PenaltyCase) -> Array:
-    """How the penalty changes when its candidate becomes two halves, shape (steps, B)."""
-    moved = found.point + STEPS[:, None, None, None] * found.case.displacements
-    halved = np.asarray(0.5 * found.multiplier)
-    new = found.penalty.value(moved, halved).sum(axis=-1)
-    return np.asarray(new - found.penalty.value(found.point, np.asarray(found.multiplier)))
+def penalty_change(found: PenaltyCase, mass: float | None = None) -> Array:
+    """How the penalty changes when the attack halves its candidate, shape (steps, B)."""
+    moves = np.asarray(found.case.displacements[:, 0])
+    along = np.broadcast_to(moves, (len(STEPS), *moves.shape)).reshape(-1, moves.shape[1])
+    steps = np.repeat(STEPS, len(moves))
+    problem, index = found.case.problem, found.case.index
+    rises = by_attack.penalty_rises(problem, index, found.penalty, along, steps, mass=mass)
+    return rises.reshape(len(STEPS), -1)
+
+
+def bend(found: PenaltyCase, mass: float | None = None) -> Array:
+    """2 D^2_x h at the halved multiplier, or s D^2_x h(x, lam / s) with a mass.
+
+    From the attack but where h has a term in both x and lam: it has no such penalty.
+    """
+    if found.penalty.kind not in MIXED:
+        problem, index = found.case.problem, found.case.index
+        return by_attack.penalty_curvature(problem, index, found.penalty, mass=mass)
+    if mass is None:
+        return np.asarray(2.0 * found.penalty.curvature(found.point, 0.5 * found.multiplier))
+    return np.asarray(mass * found.penalty.curvature(found.point, found.multiplier / mass))
 
 
 def decisive(found: PenaltyCase) -> Array:
     """S_i + 2 D^2_x h at the halved multiplier, whose sign decides."""
-    matrix = base.splitting_matrix(found.case.problem, found.case.index)
-    return np.asarray(matrix + 2.0 * found.penalty.curvature(found.point, 0.5 * found.multiplier))
+    matrix = by_attack.splitting_matrices(found.case.problem)[found.case.index]
+    return np.asarray(matrix + bend(found))
 
 
 def _noise(found: PenaltyCase) -> float:
@@ -178,19 +191,10 @@ def _kinked() -> SearchStrategy[PenaltyCase]:
 
 
 def _wrong_curvature() -> AbstractContextManager[object]:
-    right = Penalty.curvature
-    return patch.object(Penalty, "curvature", lambda self, x, lam: -right(self, x, lam))
+    from attack.objectives.base import Objective
 
-
-def _wrong_penalty() -> AbstractContextManager[object]:
-    """Only one of the two halves pays."""
-    right = penalty_change
-
-    def broken(found: PenaltyCase) -> Array:
-        new = right(found) + found.penalty.value(found.point, np.asarray(found.multiplier))
-        return np.asarray(0.5 * new)
-
-    return patch.dict(globals(), {"penalty_change": broken})
+    right = Objective.penalty_products
+    return patch.object(Objective, "penalty_products", lambda *given: -right(*given))
 
 
 def _algebra() -> bool:
@@ -224,11 +228,22 @@ SMOOTH = Hypothesis(
     _smooth_here,
     _kinked,
 )
+_CODE = (
+    *CODE,
+    "attack.splitting.plan.penalty_rises",
+    "attack.objectives.base.Objective.split_penalty_products",
+)
 _SABOTAGES = (
     Sabotage("once", "D^2 h counted once", conclusion=_single),
     Sabotage("jump", "the jump is left out", conclusion=_without_jump),
-    Sabotage("curvature", "D^2 h with the wrong sign", implementation=_wrong_curvature),
-    Sabotage("payment", "only one half pays the penalty", implementation=_wrong_penalty),
+    Sabotage(
+        "curvature", "the attack's D^2 h with the wrong sign", implementation=_wrong_curvature
+    ),
+    Sabotage(
+        "rise",
+        "half of the rise of the penalties that the attack expects",
+        implementation=by_attack.half_rises,
+    ),
 )
 
 PENALTIES = Statement(
@@ -252,7 +267,7 @@ PENALTIES = Statement(
     instances=lambda: smooth_cases(FREE),
     conclusion=_free,
     sabotages=_SABOTAGES,
-    code=(*CODE, "attack.splitting.plan.auto_plan"),
+    code=_CODE,
     remark=(
         "A split with lambda_min(S_i) < 0 can still raise the loss: decide with S_i + 2 D^2 h and "
         "the jump. Penalties that do depend on lam_i: see splitting-penalties-any."
@@ -278,110 +293,7 @@ ANY = Statement(
     sabotages=_SABOTAGES,
     algebra=_algebra,
     algebra_note="Taylor polynomials of order 3 in two dimensions with symbolic coefficients",
-    code=(*CODE, "attack.splitting.plan.auto_plan"),
+    code=_CODE,
 )
 
-
-@dataclass(frozen=True, eq=False)
-class Generations:
-    """A candidate that is split again and again, with shares `weights` and steps of 0."""
-
-    case: Case
-    target: float
-    weights: tuple[float, float]
-
-    def __repr__(self) -> str:
-        return f"Generations({self.case!r}, gamma={self.target:g}, weights={self.weights})"
-
-
-def descend(found: Generations, rounds: int) -> tuple[Problem, FloatArray]:
-    """The problem after that many rounds, and the positions of the descendants."""
-    problem = found.case.problem
-    descendants = np.array([found.case.index])
-    for _ in range(rounds):
-        lam = problem.lam.copy()
-        parts = [weight * lam[descendants] for weight in found.weights]
-        lam[descendants] = parts[0]
-        count = len(lam)
-        x = np.concatenate([problem.x, problem.x[descendants]])
-        problem = replace(problem, x=x, lam=np.concatenate([lam, parts[1]]))
-        descendants = np.concatenate([descendants, np.arange(count, len(x))])
-    return problem, descendants
-
-
-def _halving(found: Generations) -> Check:
-    """After ceil(log2(-lambda_min / gamma)) rounds nothing has changed but the S_i."""
-    problem, index = found.case.problem, found.case.index
-    matrix = base.splitting_matrix(problem, index)
-    least = float(spectrum(matrix)[0])
-    rounds = max(1, min(6, math.ceil(math.log2(max(-least, found.target) / found.target))))
-    reached = max(found.target, -least / 2.0**rounds)
-    after, descendants = descend(found, rounds)
-    noise = base.matrix_rounding(problem, index) + base.matrix_rounding(after, index) * 2.0**rounds
-    moved = abs(float(after.value(after.x, after.lam) - problem.value(problem.x, problem.lam)))
-    worst = moved / (problem.value_rounding + after.value_rounding)
-    for member in descendants:
-        now = base.splitting_matrix(after, int(member))
-        worst = max(worst, float(np.abs(2.0**rounds * now - matrix).max()) / noise)
-        ratio = now / after.lam[member] - matrix / problem.lam[index]
-        scale = noise / abs(float(problem.lam[index]))
-        worst = max(worst, float(np.abs(ratio).max()) / scale)
-        worst = max(worst, (-float(spectrum(now)[0]) - reached) / noise)
-    return Check.compare(worst, 1.0, f"{worst:.3g} times the rounding after {rounds} rounds")
-
-
-def _wrong_ratio(found: Generations) -> Check:
-    """S_i itself would be kept by a split."""
-    after, descendants = descend(found, 1)
-    now = base.splitting_matrix(after, int(descendants[0]))
-    then = base.splitting_matrix(found.case.problem, found.case.index)
-    noise = base.matrix_rounding(found.case.problem, found.case.index)
-    return Check.compare(float(np.abs(now - then).max()), noise)
-
-
-def _kept_multipliers() -> AbstractContextManager[object]:
-    """Offspring keep the multiplier of the parent."""
-    right = descend
-
-    def broken(found: Generations, rounds: int) -> tuple[Problem, FloatArray]:
-        return right(replace(found, weights=(1.0, 1.0)), rounds)
-
-    return patch.dict(globals(), {"descend": broken})
-
-
-def _generations(weights: tuple[float, float]) -> SearchStrategy[Generations]:
-    from hypothesis import strategies as st
-
-    return st.builds(
-        Generations, halved_cases(), st.sampled_from((0.02, 0.1, 0.5)), st.just(weights)
-    )
-
-
-HALVING = Statement(
-    name="splitting-halving",
-    title="Every split halves the splitting matrix",
-    sentence=(
-        "Splitting into halves with steps of 0 keeps the loss and all S_i/lam_i and halves S_i: "
-        "after ceil(log2(-lambda_min(S_i)/gamma)) rounds every descendant satisfies "
-        "lambda_min >= -gamma although nothing has moved, so that only S_i/lam_i tells."
-    ),
-    formula=r"S_i(x_i, \lambda_i/2) = \tfrac12 S_i(x_i, \lambda_i)",
-    source="ours",
-    hypotheses=(
-        Hypothesis(
-            "halves",
-            "the offspring are halves",
-            lambda found: found.weights == (0.5, 0.5),
-            lambda: _generations((0.75, 0.25)),
-        ),
-    ),
-    instances=lambda: _generations((0.5, 0.5)),
-    conclusion=_halving,
-    sabotages=(
-        Sabotage("kept", "S_i stays as it is", conclusion=_wrong_ratio),
-        Sabotage("weights", "offspring keep lam_i", implementation=_kept_multipliers),
-    ),
-    code=(*CODE, "attack.splitting.split_round.SplitRound"),
-)
-
-STATEMENTS = (PENALTIES, ANY, HALVING)
+STATEMENTS = (PENALTIES, ANY)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
-from unittest.mock import patch
 
 import numpy as np
 
@@ -125,11 +123,16 @@ def mixed_rounding(problem: Problem) -> float:
     return 8.0 * (reach + UNIT) * problem.slope_rounding
 
 
-def own_hessian(problem: Problem, index: int) -> Array:
-    """The i-th diagonal block of the Hessian of L in X: S_i + lam_i^2 D phi^T D^2 l D phi."""
+def shared_hessian(problem: Problem, index: int) -> Array:
+    """The part lam_i^2 D phi^T D^2 l D phi of the i-th diagonal block of the Hessian in X."""
     jacobian = problem.lam[index] * problem.features.jacobian(problem.x[index])
     inner = problem.loss.hessian(problem.total(problem.x, problem.lam))
-    return np.asarray(splitting_matrix(problem, index) + jacobian.T @ inner @ jacobian)
+    return np.asarray(jacobian.T @ inner @ jacobian)
+
+
+def own_hessian(problem: Problem, index: int) -> Array:
+    """The i-th diagonal block of the Hessian of L in X."""
+    return np.asarray(splitting_matrix(problem, index) + shared_hessian(problem, index))
 
 
 def hessian(problem: Problem, joint: bool = False) -> FloatArray:
@@ -169,11 +172,6 @@ def split(
     x = np.concatenate([np.broadcast_to(others, shape), born], axis=-2)
     lam = np.concatenate([np.delete(problem.lam, index), weights * problem.lam[index]])
     return x, lam
-
-
-def halves(direction: Array) -> tuple[Array, Array]:
-    """Weights and displacements of the two halves along v, (2,) and (2, d)."""
-    return np.array([0.5, 0.5]), np.stack([direction, -direction])
 
 
 def taylor(function: Callable[[Array], Array]) -> tuple[FloatArray, FloatArray]:
@@ -343,13 +341,3 @@ def problems(
         st.just(plant),
         st.just(idle),
     )
-
-
-def mistaken(name: str, change: Callable[[Any], Any]) -> AbstractContextManager[object]:
-    """Replace a function of this module by one whose result has gone through `change`."""
-    original = globals()[name]
-
-    def wrong(*arguments: Any, **settings: Any) -> Any:
-        return change(original(*arguments, **settings))
-
-    return patch.dict(globals(), {name: wrong})

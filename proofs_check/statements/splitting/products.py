@@ -40,6 +40,7 @@ def _autograd(problem: KktProblem, factor: float = 1.0) -> Check:
     """Products of the attack, the Hessian of its loss at two halves of everyone, the layers."""
     import torch
 
+    from attack.objectives.base import doubled_products
     from attack.objectives.candidates import Candidates
     from attack.objectives.haim import haim_objective
 
@@ -54,6 +55,8 @@ def _autograd(problem: KktProblem, factor: float = 1.0) -> Check:
     axes = torch.eye(d, dtype=torch.float64)
     columns = [products(axis.expand(n, d).contiguous()) for axis in axes]
     found = torch.stack(columns, dim=2).numpy()
+    general = doubled_products(objective.data_loss, candidates)
+    doubled = torch.stack([general(axis.expand(n, d).contiguous()) for axis in axes], dim=2).numpy()
 
     def halves(shift: Tensor) -> Tensor:
         moved = torch.cat([x + shift.reshape(n, d), x - shift.reshape(n, d)])
@@ -70,7 +73,8 @@ def _autograd(problem: KktProblem, factor: float = 1.0) -> Check:
         noise = form_rounding(problem, i)
         block = whole.reshape(n, d, n, d)[i]
         own, others = block[:, i], np.delete(block, i, axis=1)
-        for name, other in (("autograd", own), ("the layers", two_layer_form(problem, i))):
+        layers = two_layer_form(problem, i)
+        for name, other in (("autograd", own), ("doubling", doubled[i]), ("the layers", layers)):
             ratio = float(np.abs(factor * found[i] - other).max()) / noise
             if ratio > worst:
                 worst, detail = ratio, f"S_{i} differs from {name} by {ratio * noise:.3g}"
@@ -114,6 +118,7 @@ AUTOGRAD = Statement(
     code=(
         "attack.objectives.residual.ResidualObjective.splitting_operator",
         "attack.objectives.base.doubled_products",
+        "attack.objectives.haim.haim_objective",
     ),
 )
 

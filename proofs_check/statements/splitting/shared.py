@@ -5,12 +5,11 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 import numpy as np
 
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
-from proofs_check.statements.splitting import problems as base
+from proofs_check.statements.splitting import by_attack
 from proofs_check.statements.splitting.expansion import CODE, STEPS, at_least, change, order
 from proofs_check.statements.splitting.families import UNIT, Array
 from proofs_check.statements.splitting.penalties import (
@@ -18,11 +17,16 @@ from proofs_check.statements.splitting.penalties import (
     SMOOTH,
     TIED,
     PenaltyCase,
+    bend,
+    penalty_change,
     smooth_cases,
 )
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
+    from torch import Tensor
+
+    from attack.objectives.candidates import Candidates
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +47,13 @@ def shared(found: SharedCase, x: Array, lam: float, mass: float) -> Array:
 
 
 def shared_change(found: SharedCase) -> Array:
-    """How the penalty changes when its candidate becomes two halves, shape (steps, B)."""
+    """How the penalty changes when its candidate becomes two halves, shape (steps, B).
+
+    Even shares are those of the attack; others are none of its.
+    """
     one, lam = found.one, found.one.multiplier
+    if found.shares == (0.5, 0.5):
+        return penalty_change(one, found.mass)
     moved = one.point + STEPS[:, None, None, None] * one.case.displacements
     parts = [
         shared(found, moved[..., k, :], 0.5 * lam, share * found.mass)
@@ -55,10 +64,8 @@ def shared_change(found: SharedCase) -> Array:
 
 def decisive(found: SharedCase, factor: float = 1.0) -> Array:
     """S_i + s D^2_x h(x_i, lam_i / s), whose sign decides."""
-    one, mass = found.one, found.mass
-    matrix = base.splitting_matrix(one.case.problem, one.case.index)
-    bend = one.penalty.curvature(one.point, one.multiplier / mass)
-    return np.asarray(matrix + factor * mass * bend)
+    matrix = by_attack.splitting_matrices(found.one.case.problem)[found.one.case.index]
+    return np.asarray(matrix + factor * bend(found.one, found.mass))
 
 
 def _check(found: SharedCase, factor: float = 1.0, jump: float = 0.0) -> Check:
@@ -101,12 +108,11 @@ def _low(found: SharedCase) -> SharedCase:
 
 def _kept_mass() -> AbstractContextManager[object]:
     """Both halves keep the mass of their parent."""
-    right = shared_change
 
-    def broken(found: SharedCase) -> Array:
-        return right(replace(found, shares=(1.0, 1.0)))
+    def heavy(old: Candidates, new: Candidates, origin: Tensor) -> Candidates:
+        return new if old.mass is None else new.with_mass(old.mass[origin])
 
-    return patch.dict(globals(), {"shared_change": broken})
+    return by_attack.broken_offspring(heavy)
 
 
 def _algebra() -> bool:
@@ -164,11 +170,15 @@ SHARED = Statement(
     sabotages=(
         Sabotage("twice", "2 s D^2 h, as for whole penalties", conclusion=lambda f: _check(f, 2.0)),
         Sabotage("jump", "the penalty jumps by s h", conclusion=_whole),
-        Sabotage("mass", "halves keep the mass", implementation=_kept_mass),
+        Sabotage("mass", "the attack's halves keep the mass", implementation=_kept_mass),
     ),
     algebra=_algebra,
     algebra_note="Taylor polynomials of order 3 in two dimensions with symbolic coefficients",
-    code=(*CODE, "attack.splitting.plan.auto_plan", "attack.objectives.base.Objective"),
+    code=(
+        *CODE,
+        "attack.splitting.plan.penalty_rises",
+        "attack.objectives.base.Objective.split_penalty_products",
+    ),
     remark=(
         "Mode auto splits this way: a floor of the multipliers or a box of the pixels no longer "
         "stands in the way of a split that the data loss asks for."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import numpy as np
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _EXACT = 1e-12
 """Relative residual below which two sets count as having the same tensor."""
+_NEAR = 1e-6
+"""Relative distance of the tensor that a matrix pencil decomposes, however close its terms."""
 _APART = 0.03
 """Angle between terms that count as different: terms at such angles that replace one power leave
 a residual of at least the fourth power of the angle, far above `_EXACT`."""
@@ -274,12 +276,39 @@ def _compare(pair: TwoSets, *, coefficients: bool) -> Check:
 
 
 def _same_terms(pair: TwoSets) -> Check:
+    """The two sets, and what the pencil makes of the first one's tensor now."""
+    first = pair.first
+    fit = first.degree >= 3 and len(first.samples) == first.samples.shape[1]
+    again = _pencil(first, first.seed) if fit and _independent(first.samples) else None
+    if again is not None:
+        other = TwoSets(first, again, "pencil")
+        if not other.distance() <= _NEAR:
+            return Check.compare(other.distance(), _NEAR, "the pencil's terms are no decomposition")
+        if _same_tensor(other):
+            found = _compare(other, coefficients=True)
+            if not found.holds:
+                return found
     return _compare(pair, coefficients=True)
 
 
 def _same_up_to_sign(pair: TwoSets) -> Check:
     """The claim that coefficients are positive."""
     return _compare(pair, coefficients=False)
+
+
+def _turned_pencil() -> AbstractContextManager[object]:
+    """Directions of the pencil of which the last leans towards the first."""
+    original = pencil.pencil_directions
+
+    def broken(tensor: Any, frame: FloatArray, rng: np.random.Generator) -> FloatArray | None:
+        found = original(tensor, frame, rng)
+        if found is None:
+            return None
+        leaning = found.copy()
+        leaning[-1] += 0.1 * found[0]
+        return leaning
+
+    return patch.object(pencil, "pencil_directions", broken)
 
 
 def _without_coefficients() -> AbstractContextManager[object]:
@@ -332,13 +361,11 @@ UNIQUE = Statement(
     conclusion=_same_terms,
     sabotages=(
         Sabotage("sign", "all coefficients are positive", conclusion=_same_up_to_sign),
-        Sabotage("terms", "terms without b_i", implementation=_without_coefficients),
+        Sabotage("terms", "terms without b_i", construction=_without_coefficients),
+        Sabotage("pencil", "a direction of the pencil leans", implementation=_turned_pencil),
     ),
     cost="medium",
-    code=(
-        "identify.decomposition.pencil.pencil_directions",
-        "identify.decomposition.decompose.decompose_tensor",
-    ),
+    code=("identify.decomposition.pencil.pencil_directions",),
     remark="The other sets come from matrix pencils and from searches at random starts.",
 )
 

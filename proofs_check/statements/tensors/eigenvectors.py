@@ -108,10 +108,7 @@ EIGENVECTORS = Statement(
     ),
     cost="light",
     recheck=_recheck_eigenpairs,
-    code=(
-        "identify.planting.eigenvectors.real_eigenvectors",
-        "identify.planting.plant.plant_network",
-    ),
+    code=("identify.tensors.CoordinateTensor.contract",),
 )
 
 # --- how many eigenvectors -------------------------------------------------------------------

@@ -126,10 +126,9 @@ FLATTENING = Statement(
     conclusion=_first_flattening,
     sabotages=(
         Sabotage("count", "the rank is n", conclusion=_first_counts_samples),
-        Sabotage("one term", "the sum stops early", implementation=_one_term),
+        Sabotage("one term", "the sum stops early", construction=_one_term),
     ),
     cost="light",
-    code=("identify.decomposition.decompose",),
 )
 
 
@@ -180,10 +179,9 @@ MIDDLE = Statement(
     conclusion=_middle_flattening,
     sabotages=(
         Sabotage("dimension", "the rank is r", conclusion=_middle_is_dimension),
-        Sabotage("one term", "the sum stops early", implementation=_one_term),
+        Sabotage("one term", "the sum stops early", construction=_one_term),
     ),
     cost="light",
-    code=("identify.decomposition.decompose",),
     remark=(
         "A rank above r proves that more than r samples are needed, without any decomposition: "
         "the flattening that is silent about n is that of vectors alone."

@@ -106,6 +106,18 @@ def _wrong_sign() -> AbstractContextManager[object]:
     return patch.object(decomposition, "plane_alternative", broken)
 
 
+def _wrong_monomials() -> AbstractContextManager[object]:
+    """Monomials of which the second lacks its multinomial factor, where powers are fitted."""
+
+    def broken(points: FloatArray, degree: int) -> FloatArray:
+        found = monomials(points, degree).copy()
+        if found.shape[1] > 1:
+            found[:, 1] = np.abs(found[:, 1]) / degree
+        return found
+
+    return patch.object(decomposition, "monomials", broken)
+
+
 def _plane_algebra() -> bool:
     """r = 2: powers of x + t_k y with b_1 x^alpha + b_2 y^alpha, as determinants in t_k.
 
@@ -164,12 +176,13 @@ NEXT = Statement(
     conclusion=_next_is_far,
     sabotages=(
         Sabotage("one more", "r + alpha - 1 terms", conclusion=_next_is_farther),
-        Sabotage("sign", "the other sign of prod t_k", implementation=_wrong_sign),
+        Sabotage("sign", "the other sign of prod t_k", construction=_wrong_sign),
+        Sabotage("monomials", "monomials without a factor", implementation=_wrong_monomials),
     ),
     cost="heavy",
     algebra=_plane_algebra,
     algebra_note="r = 2, degrees 3 to 5: determinants in symbolic t_k",
-    code=("identify.alternatives.find", "identify.decomposition.decompose.decompose_tensor"),
+    code=("identify.tensors.monomials",),
     remark=(
         "Let Z be the points of the other set, I their ideal, h its Hilbert function. The forms "
         "apolar to T have codimension r in degrees 1 to alpha - 1, and there they are spanned by "

@@ -160,7 +160,7 @@ SAMPLES = Statement(
     cost="light",
     algebra=_samples_algebra,
     algebra_note="gradients of b a (w . x)^alpha for symbolic b, c, a, w, x, degrees 3 to 6, d = 2",
-    code=("identify.decomposition.decompose", "identify.model.two_layer.TwoLayerNetwork.gradient"),
+    code=("identify.model.two_layer.TwoLayerNetwork.gradient",),
 )
 
 STATEMENTS = (SAMPLES,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import numpy as np
@@ -13,6 +13,8 @@ from identify import HermiteData
 from identify.arrays import FloatArray
 from identify.decomposition.equations import HermiteEquations
 from identify.hermite.reduction import reduce_data
+from identify.recovery.bounds import ErrorBounds, bound_errors
+from identify.recovery.samples import to_samples
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
 from proofs_check.statements.kkt.balance import UNIT
 from proofs_check.statements.uniqueness import explanations as base
@@ -123,7 +125,29 @@ def movement_order(disturbance: Disturbance, share: float = 1.0) -> float:
     return float(np.log2(seen[0] / seen[-1]) / (len(seen) - 1))
 
 
+def printed_share(disturbance: Disturbance) -> float:
+    """The least ratio of the printed bound of a term to kappa_i times the error it allows for.
+
+    1 for r = 1 and where as many unknowns as equations leave no bound.
+    """
+    explained = disturbance.explained
+    reduced = reduce_data(explained.data, base.NOISE)
+    terms, signs = base.true_terms(explained, reduced)
+    found = to_samples(explained.data, reduced, terms, signs, "free")
+    bounds = bound_errors(reduced, terms, signs, found, base.NOISE, None, base.NOISE)
+    if len(terms) == 1 or not np.all(np.isfinite(bounds.terms)):
+        return 1.0
+    inverse = np.linalg.pinv(HermiteEquations(reduced, signs).jacobian(terms), rcond=1e-10)
+    blocks = inverse.reshape(len(terms), terms.shape[1], -1)
+    kappas = np.array([np.linalg.norm(block, 2) for block in blocks])
+    promised = kappas * bounds.data_error * reduced.size / np.linalg.norm(terms, axis=1)
+    return float(np.min(bounds.terms / promised))
+
+
 def _first_order(disturbance: Disturbance) -> Check:
+    share = printed_share(disturbance)
+    if share < 1.0 - 1e-4:
+        return Check.compare(1.0 - share, 1e-4, "the printed bound is below kappa eps")
     order = movement_order(disturbance)
     return Check.compare(max(0.0, 2.0 - order), 0.5, f"order {order:.2f}, not 2")
 
@@ -146,6 +170,18 @@ def _single_slope() -> AbstractContextManager[object]:
         return found
 
     return patch.object(HermiteEquations, "jacobian", broken)
+
+
+def _short_bounds() -> AbstractContextManager[object]:
+    import proofs_check.statements.uniqueness.conditioning as module
+
+    original = bound_errors
+
+    def broken(*arguments: Any, **options: Any) -> ErrorBounds:
+        found = original(*arguments, **options)
+        return replace(found, terms=0.5 * found.terms)
+
+    return patch.object(module, "bound_errors", broken)
 
 
 CONDITIONING = Statement(
@@ -172,6 +208,7 @@ CONDITIONING = Statement(
     sabotages=(
         Sabotage("half", "half of kappa suffices", conclusion=_half_suffices),
         Sabotage("factor", "a factor left undifferentiated", implementation=_single_slope),
+        Sabotage("printed", "printed bounds of half the size", implementation=_short_bounds),
     ),
     cost="medium",
     code=(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -31,18 +31,25 @@ CLEAR = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """Hermite data and the samples (n, d), coefficients (n,) that they came from."""
+    """Hermite data and the samples (n, d), coefficients (n,) that they came from.
+
+    `scale` says by which convention the samples have their lengths: "free" (of unit norm),
+    "unit", "margin" or "bias".
+    """
 
     data: HermiteData
     samples: FloatArray
     coefficients: FloatArray
     kind: str
     seed: int
+    scale: str = "free"
 
     def __repr__(self) -> str:
         count, dimension = self.samples.shape
+        notes = "" if self.scale == "free" else f", {self.scale}"
+        notes += ", rounded" if self.data.rounding > UNIT else ""
         return (
-            f"Explained({self.data.source}, {self.kind}, n={count}, d={dimension}, "
+            f"Explained({self.data.source}, {self.kind}{notes}, n={count}, d={dimension}, "
             f"m={self.data.network.width}, degree={self.data.degree}, seed={self.seed})"
         )
 
@@ -165,6 +172,50 @@ def gradients(
     )
 
 
+def with_bias(instance: Explained) -> Explained:
+    """The gradient of the same network with a random hidden bias."""
+    data = instance.data
+    rng = np.random.default_rng([instance.seed, 11])
+    network = replace(data.network, hidden_bias=rng.standard_normal(data.network.width))
+    gradient = network.gradient(instance.samples, instance.coefficients)
+    return replace(instance, data=HermiteData.from_gradient(network, gradient))
+
+
+def with_margins(instance: Explained) -> Explained | None:
+    """The same data for lengths at which all |f(x_i)| agree, the largest length 1."""
+    outputs = np.abs(instance.data.network.value(instance.samples))
+    if outputs.min() < 1e-3 * outputs.max():
+        return None
+    lengths = outputs ** (-1.0 / instance.data.degree)
+    lengths = lengths / float(np.max(lengths * np.linalg.norm(instance.samples, axis=1)))
+    return replace(
+        instance,
+        samples=instance.samples * lengths[:, None],
+        coefficients=instance.coefficients / lengths**instance.data.degree,
+        scale="margin",
+    )
+
+
+def in_single_precision(instance: Explained) -> Explained:
+    """What was read, the weights or the gradient, rounded to float32."""
+    data = instance.data
+    read = data.network if data.target is None else data.target
+
+    def single(array: FloatArray) -> Any:
+        return array.astype(np.float32)
+
+    coarse = TwoLayerNetwork(
+        single(read.hidden_weight),
+        single(read.output_weight),
+        data.degree,
+        hidden_bias=None if read.hidden_bias is None else single(read.hidden_bias),
+    )
+    if data.source == "gradient":
+        return replace(instance, data=HermiteData.from_gradient(data.network, coarse))
+    again = HermiteData.from_kkt if data.source == "kkt" else HermiteData.from_weight_decay
+    return replace(instance, data=again(coarse))
+
+
 def clear_rank(values: npt.NDArray[np.floating[Any]], floor: float = 1e-11) -> int | None:
     """The number of singular values above 1e-6 of the largest, None where one is in between.
 
@@ -211,8 +262,8 @@ def is_determined(instance: Explained) -> bool:
 
 
 def is_independent(instance: Explained) -> bool:
-    """Whether the samples are linearly independent, with a clear margin."""
-    units = unit_rows(instance.samples)
+    """Whether the samples (with a bias: lifted) are linearly independent, with a clear margin."""
+    units = unit_rows(instance.data.network.lift(instance.samples))
     return clear_rank(np.linalg.svd(units, compute_uv=False)) == len(units)
 
 
@@ -222,7 +273,7 @@ def has_unit_samples(instance: Explained) -> bool:
 
 
 def is_exact(instance: Explained) -> bool:
-    """Whether the samples explain the data, to rounding."""
+    """Whether the samples explain the data, to the rounding of its numbers."""
     data = instance.data
     sums = data.network.gradient(instance.samples, instance.coefficients)
     hidden, output = moduli(data.network, instance.samples, instance.coefficients)
@@ -230,8 +281,9 @@ def is_exact(instance: Explained) -> bool:
     # Planted neurons are eigenvectors up to 1e-12 relative, see PlantedNetwork.
     slack = 1e-12 if data.homogeneous else 0.0
     rows = np.linalg.norm(data.rows, axis=1)
-    first = np.linalg.norm(sums.points - data.rows, axis=1) <= hidden + slack * rows
-    second = np.abs(sums.output_weight - values) <= output + slack * np.abs(values)
+    coarse = max(1.0, data.rounding / UNIT)
+    first = np.linalg.norm(sums.points - data.rows, axis=1) <= coarse * hidden + slack * rows
+    second = np.abs(sums.output_weight - values) <= coarse * output + slack * np.abs(values)
     return bool(first.all() and second.all())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -34,15 +34,6 @@ class Pair:
         return f"Pair(distance={self.distance:g}, {self.explained!r})"
 
 
-def with_bias(instance: Explained) -> Explained:
-    """The gradient of the same network with a random hidden bias."""
-    data = instance.data
-    rng = np.random.default_rng([instance.seed, 11])
-    network = replace(data.network, hidden_bias=rng.standard_normal(data.network.width))
-    gradient = network.gradient(instance.samples, instance.coefficients)
-    return replace(instance, data=HermiteData.from_gradient(network, gradient))
-
-
 def _confined(*, room: bool = True) -> SearchStrategy[Explained]:
     """One gradient whose neurons lie in a proper subspace, or with `room` False in none."""
     from hypothesis import strategies as st
@@ -54,7 +45,7 @@ def _confined(*, room: bool = True) -> SearchStrategy[Explained]:
         number = width if room else width + count + 2
         b = base.draw_coefficients(count, seed)
         found = base.gradient_data(samples, b, degree, number, kind, seed, kept)
-        return with_bias(found) if bias else found
+        return base.with_bias(found) if bias else found
 
     return st.builds(
         build,

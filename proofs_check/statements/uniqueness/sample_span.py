@@ -8,7 +8,9 @@ from unittest.mock import patch
 
 import numpy as np
 
+from identify import numerical_rank
 from identify.arrays import FloatArray
+from identify.numerical_rank import RankDecision
 from proofs_check import strategies
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
 from proofs_check.statements.kkt.balance import UNIT
@@ -62,14 +64,12 @@ def _sees_all(instance: Explained) -> bool:
     if not np.all(sizes > 0.0):
         return False
     rank = base.clear_rank(np.linalg.svd(matrix / sizes, compute_uv=False))
-    return bool(rank == matrix.shape[1])
+    return bool(rank == matrix.shape[1]) and base.span_of(instance.data.rows) is not None
 
 
 def _span(instance: Explained) -> Check:
     """r <= n, and what sticks out of V of the unit samples."""
-    basis = base.span_of(instance.data.rows)
-    if basis is None:
-        return Check.of(True, "rank not clear")
+    basis, _ = numerical_rank.row_space(instance.data.rows, 1e-9, instance.seed)
     count, matrix = len(instance.samples), _powers(instance)
     if basis.shape[1] > count:
         return Check.of(False, f"dim V = {basis.shape[1]}")
@@ -90,13 +90,13 @@ def _exactly(instance: Explained) -> Check:
 
 def _narrow_span() -> AbstractContextManager[object]:
     """V without its last direction."""
-    original = base.span_of
+    original = numerical_rank.row_space
 
-    def broken(rows: FloatArray) -> FloatArray | None:
-        basis = original(rows)
-        return None if basis is None else basis[:, : max(1, basis.shape[1] - 1)]
+    def broken(rows: FloatArray, threshold: float, seed: int) -> tuple[FloatArray, RankDecision]:
+        basis, decision = original(rows, threshold, seed)
+        return basis[:, : max(1, basis.shape[1] - 1)], decision
 
-    return patch.object(base, "span_of", broken)
+    return patch.object(numerical_rank, "row_space", broken)
 
 
 AT_LEAST = Statement(

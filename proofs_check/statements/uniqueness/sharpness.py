@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,55 +11,33 @@ from unittest.mock import patch
 import numpy as np
 import numpy.typing as npt
 
+from identify.alternatives import pairs
+from identify.alternatives.candidate_sets import Candidate, SetSource
 from identify.arrays import FloatArray
+from identify.hermite.reduction import reduce_data
+from identify.hermite.stationarity import stationarity
+from identify.interpolation.interpolate import interpolate
 from proofs_check import strategies
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
 from proofs_check.statements.kkt.balance import UNIT
 from proofs_check.statements.uniqueness import explanations as base
 from proofs_check.statements.uniqueness.explanations import Explained
-from proofs_check.statements.uniqueness.recovery import coplanar_data
+from proofs_check.statements.uniqueness.planes import (
+    binary_cubic,
+    coplanar_data,
+    false_set,
+    two_cubes,
+)
+from proofs_check.statements.uniqueness.recovery import low_power, recovers
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
+APART = 5.0
+"""Condition number of unit samples up to which the search has to find sets of r + 1."""
 SYLVESTER = "Sylvester 1851 (canonical forms of binary cubics)"
 
-
-# --- binary cubics -----------------------------------------------------------------------------
-
-
-def binary_cubic(pairs: FloatArray, coefficients: FloatArray) -> FloatArray:
-    """sum_i b_i p^(3-k) q^k of the points (p_i, q_i), k = 0..3."""
-    p, q = pairs.T
-    return np.array([np.sum(coefficients * p ** (3 - k) * q**k) for k in range(4)])
-
-
-def two_cubes(cubic: FloatArray) -> tuple[FloatArray, FloatArray, float] | None:
-    """Points (2, 2) and coefficients (2,) of the only sum of two cubes, and its conditioning.
-
-    The points are the roots of the quadratic form in the kernel of the catalecticant; None where
-    they are not real and distinct, which is where the cubic has three real lines or a double one.
-
-    Source: Sylvester 1851.
-
-    Example:
-        >>> points, b, _ = two_cubes(np.array([1.0, 0.0, 0.0, 8.0]))
-        >>> bool(np.allclose(binary_cubic(points, b), [1, 0, 0, 8]))
-        True
-    """
-    catalecticant = np.array([cubic[:3], cubic[1:]])
-    _, sigma, right = np.linalg.svd(catalecticant)
-    first, middle, last = right[2]
-    discriminant = middle**2 - 4.0 * first * last
-    if not (discriminant > 0.0 and sigma[1] > 0.0):
-        return None
-    # The larger root of both forms of the quadratic: no cancellation.
-    large = -0.5 * (middle + np.copysign(np.sqrt(discriminant), middle))
-    points = base.unit_rows(np.array([[large, first], [last, large]]))
-    powers = np.array([points[:, 0] ** (3 - k) * points[:, 1] ** k for k in range(4)])
-    b = np.linalg.lstsq(powers, cubic, rcond=None)[0]
-    grown = float(sigma[0] / sigma[1]) / np.sqrt(discriminant)
-    return points, b, float(grown * np.abs(b).sum() / np.linalg.norm(cubic))
+# --- one sample more ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +126,41 @@ def _three_for_two(surplus: Surplus, *, exactly: bool = False) -> Check:
     close = float(np.linalg.cond(base.unit_rows(explained.samples[:2])))
     before = explained.samples, explained.coefficients
     allowed = 64.0 * (1.0 + grown * close)
-    return base.compare_sets(network, before, (samples, heights), allowed, exactly=exactly)
+    check = base.compare_sets(network, before, (samples, heights), allowed, exactly=exactly)
+    # Close samples may be more than a search from few starts can resolve.
+    apart = float(np.linalg.cond(base.unit_rows(explained.samples))) <= APART
+    return _searched(explained) if check.holds and apart else check
+
+
+def _searched(explained: Explained) -> Check:
+    """Two different sets of r + 1 samples by the search that is shown to users."""
+    count = len(explained.samples) + 1
+    reduced = reduce_data(explained.data, base.NOISE)
+    linear = interpolate(reduced, base.NOISE, seed=explained.seed)
+    pair = pairs.search_sets(
+        explained.data, reduced, linear, base.NOISE, samples=count, scale="free",
+        non_negative=False, decomposes=True, seed=explained.seed,
+    )  # fmt: skip
+    if pair is None:
+        return Check.of(False, f"the search finds no sets of {count} samples")
+    left = max(stationarity(explained.data, one.samples, one.coefficients) for one in pair)
+    sizes = {len(one.samples) for one in pair}
+    if sizes != {count}:
+        return Check.of(False, f"the search finds sets of {sorted(sizes)}")
+    return Check.compare(left, 1e-9, "sets of the search do not explain the data")
+
+
+def _no_growth() -> AbstractContextManager[object]:
+    """A search that adds no sample to a set, neither grown nor from random starts."""
+    original = SetSource.random
+
+    def fixed(self: SetSource, equations: Any, count: int, spare: int) -> Iterator[Candidate]:
+        return original(self, equations, min(count, self.reduced.dimension), spare)
+
+    def none(self: SetSource, first: Candidate, more: int) -> Iterator[Candidate]:
+        return iter(())
+
+    return patch.multiple(SetSource, random=fixed, grown=none)
 
 
 def _two_for_two(surplus: Surplus) -> Check:
@@ -163,7 +176,7 @@ def _flat_cubic() -> AbstractContextManager[object]:
     """Coefficients of the cubic with a wrong sign in the middle."""
     import proofs_check.statements.uniqueness.sharpness as module
 
-    original = module.binary_cubic
+    original = binary_cubic
 
     def broken(pairs: FloatArray, coefficients: FloatArray) -> FloatArray:
         found = original(pairs, coefficients)
@@ -208,9 +221,10 @@ ONE_MORE = Statement(
     conclusion=_three_for_two,
     sabotages=(
         Sabotage("kept", "the two samples stay", conclusion=_two_for_two),
-        Sabotage("sign", "a wrong sign in the cubic", implementation=_flat_cubic),
+        Sabotage("sign", "a wrong sign in the cubic", construction=_flat_cubic),
+        Sabotage("grown", "a search that adds no sample", implementation=_no_growth),
     ),
-    cost="light",
+    cost="medium",
     recheck=lambda surplus: _three_for_two(surplus, exactly=True),
     code=(
         "identify.alternatives.pairs.search_sets",
@@ -272,7 +286,10 @@ def _two_instead(explained: Explained, *, exactly: bool = False) -> Check:
     before = explained.samples, explained.coefficients
     network = explained.data.network
     allowed = 64.0 * (1.0 + found[2])
-    return base.compare_sets(network, before, (samples, heights), allowed, exactly=exactly)
+    check = base.compare_sets(network, before, (samples, heights), allowed, exactly=exactly)
+    shown = false_set(explained)
+    # The two false samples, and not the true ones, are what a report recovers.
+    return recovers(shown) if check.holds and shown is not None else check
 
 
 def _two_of_them(explained: Explained) -> Check:
@@ -319,11 +336,12 @@ COPLANAR = Statement(
     conclusion=_two_instead,
     sabotages=(
         Sabotage("members", "the two are among the samples", conclusion=_two_of_them),
-        Sabotage("sign", "a wrong sign in the cubic", implementation=_flat_cubic),
+        Sabotage("sign", "a wrong sign in the cubic", construction=_flat_cubic),
+        Sabotage("power", "Hermite equations of degree alpha - 1", implementation=low_power),
     ),
     cost="light",
     recheck=lambda explained: _two_instead(explained, exactly=True),
-    code=("identify.verdict.sentences.caveats", "identify.verdict.rules.judge"),
+    code=("identify.recovery.measure.measure",),
     remark=(
         "With three real lines the two cubes are complex conjugates: the samples of the plane "
         "are then seen to be more than two."

@@ -16,7 +16,7 @@ from proofs_check.statements.beyond import (
     random_features,
 )
 from proofs_check.statements.uniqueness import explanations as base
-from proofs_check.statements.uniqueness.recovery import coplanar_data
+from proofs_check.statements.uniqueness.planes import coplanar_data
 from proofs_check.strategies import GradientProblem, SampleSet
 from tests.proofs_check import helpers
 

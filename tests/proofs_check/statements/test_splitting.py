@@ -74,7 +74,7 @@ def test_idle_candidate_hides_a_saddle():
     assert not np.any(splitting_problems.splitting_matrix(problem, 0))
     found = splitting_problems.hessian(problem, joint=True)
     np.testing.assert_array_equal(found, [[0.0, 1.0], [1.0, 0.0]])
-    np.testing.assert_allclose(spectrum(splitting_bounds.bordered(problem, 0)), [-1.0, 1.0])
+    np.testing.assert_allclose(spectrum(splitting_bounds.bordered(problem)[0]), [-1.0, 1.0])
 
 
 def test_idle_candidate_breaks_the_joint_bound_alone():

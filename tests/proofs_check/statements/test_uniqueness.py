@@ -11,6 +11,8 @@ from identify import HermiteData, TwoLayerNetwork
 from identify.hermite.stationarity import stationarity
 from proofs_check.statements.uniqueness import (
     conditioning,
+    margin_ties,
+    planes,
     redundancy,
     sample_span,
     sharpness,
@@ -66,9 +68,9 @@ def test_two_of_three_coplanar_cubes_explain_them():
 
 def test_three_real_lines_have_no_two_real_cubes():
     # x^3 - 3 x y^2 = Re (x + i y)^3 vanishes on three real lines; x^3 + y^3 on one.
-    assert sharpness.two_cubes(np.array([1.0, 0.0, -1.0, 0.0])) is None
-    points, b, _ = sharpness.two_cubes(np.array([1.0, 0.0, 0.0, 1.0]))
-    np.testing.assert_allclose(sharpness.binary_cubic(points, b), [1, 0, 0, 1], atol=1e-12)
+    assert planes.two_cubes(np.array([1.0, 0.0, -1.0, 0.0])) is None
+    points, b, _ = planes.two_cubes(np.array([1.0, 0.0, 0.0, 1.0]))
+    np.testing.assert_allclose(planes.binary_cubic(points, b), [1, 0, 0, 1], atol=1e-12)
     angles = np.pi * np.arange(3) / 3.0
     samples = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     three = gradient(samples, [1.0, -1.0, 1.0])
@@ -123,19 +125,19 @@ def test_single_neurons_of_orthonormal_samples_are_a_kkt_point():
     network = TwoLayerNetwork(3.0**0.125 * samples, 3.0**0.375 * b, 3)
     point = base.Explained(HermiteData.from_kkt(network), samples, b, "orthonormal", 0)
     assert stationarity(point.data, samples, b) < 1e-13
-    helpers.assert_counterexample(redundancy.TIES, "I-hermite", point)
+    helpers.assert_counterexample(margin_ties.TIES, "I-hermite", point)
 
 
 def test_longer_samples_break_the_ties():
     point = base.planted("kkt", "generic", 3, 0, 0)
-    helpers.assert_instance(redundancy.TIES, point)
+    helpers.assert_instance(margin_ties.TIES, point)
     factors = np.array([1.0, 1.1, 1.3])
     x, b = point.samples * factors[:, None], point.coefficients / factors**3
     network = point.data.network
     margins = np.sign(b) * network.value(x)
     assert np.ptp(margins) > 0.1
     longer = replace(point, samples=x, coefficients=b)
-    assert not redundancy._has_equal_margins(longer)
+    assert not margin_ties._has_equal_margins(longer)
     assert stationarity(point.data, x, b) < 1e-11
 
 
