@@ -50,8 +50,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code.
 
     0: done, whatever the verdict. 1: the run failed, or there is nothing to write. 2: usage or
-    unusable input, one line on standard error, nothing written. 3: a verdict named by
-    ``--fail-on``. 130: interrupted.
+    unusable input, one line on standard error, nothing written. 3: a word of
+    ``--fail-on`` is met. 130: interrupted.
     """
     try:
         code = app(args=list(arguments), prog_name="kktcert", standalone_mode=False)

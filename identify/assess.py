@@ -11,6 +11,8 @@ from identify.hermite.data import HermiteData
 from identify.proofs.prove import LEVELS, Proofs, prove
 from identify.records import Recovery, Scope, TrainingSet, Verdict
 from identify.recovery.assumptions import Assumptions, resolve_scale
+from identify.recovery.data_error import ARITHMETIC
+from identify.recovery.hidden_share import HIDDEN_SHARE
 from identify.recovery.measure import Findings, Progress, measure
 from identify.report.build import build_report
 from identify.report.report import IdentifiabilityReport
@@ -28,6 +30,8 @@ def assess_identifiability(
     progress: Progress | None = None,
     seed: int = 0,
     evidence: str = "auto",
+    hidden_share: float = HIDDEN_SHARE,
+    arithmetic: str = "auto",
 ) -> IdentifiabilityReport:
     """Decide whether the data determine the training samples, and recover them.
 
@@ -48,6 +52,11 @@ def assess_identifiability(
             rigorous floating-point and ball arithmetic), "numerical", or "auto": what is proved in
             `time_limit`, or without one in a few seconds a proof. A level that was asked for and
             not reached makes the verdict `undecided`.
+        hidden_share: the share of the data, in (0, 1], that a further sample may have unseen: the
+            median over mixtures of the recovered samples, see `HiddenShare`.
+        arithmetic: the format in which the data were computed, "float64", "float32", "float16" or
+            "bfloat16"; "auto" takes that of the stored numbers, "exact" takes weights and
+            arithmetic as exact. Error bounds and boxes allow for it.
 
     Returns:
         An `IdentifiabilityReport`; a negative verdict is never an exception.
@@ -71,7 +80,9 @@ def assess_identifiability(
         'globally'
     """
     started = time.monotonic()
-    given = _check_arguments(data, samples, scale, non_negative, noise, time_limit)
+    given = _check_arguments(
+        data, samples, scale, non_negative, noise, time_limit, hidden_share, arithmetic
+    )
     if evidence not in LEVELS:
         raise InvalidInputError("evidence", f"one of {', '.join(LEVELS)}", repr(evidence))
     deadline = None if time_limit is None else started + time_limit
@@ -116,6 +127,8 @@ def recover_samples(
     progress: Progress | None = None,
     seed: int = 0,
     evidence: str = "numerical",
+    hidden_share: float = HIDDEN_SHARE,
+    arithmetic: str = "auto",
 ) -> Recovery:
     """The samples that `assess_identifiability` recovers, if its verdict is `globally`.
 
@@ -125,7 +138,17 @@ def recover_samples(
         NotDeterminedError: any other verdict; `.report` holds it, with a recovery if there is one.
     """
     report = assess_identifiability(
-        data, samples, scale, non_negative, noise, time_limit, progress, seed, evidence
+        data,
+        samples,
+        scale,
+        non_negative,
+        noise,
+        time_limit,
+        progress,
+        seed,
+        evidence,
+        hidden_share,
+        arithmetic,
     )
     if report.verdict is not Verdict.GLOBALLY or report.recovery is None:
         raise NotDeterminedError(f"{report.verdict.value}: {report.reason}", report=report)
@@ -139,6 +162,8 @@ def _check_arguments(
     non_negative: bool,
     noise: float | None,
     time_limit: float | None,
+    hidden_share: float,
+    arithmetic: str,
 ) -> Assumptions:
     if samples is not None and samples < 1:
         raise InvalidInputError("samples", "at least 1", samples, "leave it out if unknown")
@@ -146,7 +171,12 @@ def _check_arguments(
         raise InvalidInputError("noise", "a relative size in (0, 1)", noise)
     if time_limit is not None and not time_limit > 0.0:
         raise InvalidInputError("time_limit", "a positive number of seconds", time_limit)
-    return Assumptions(samples, resolve_scale(data, scale), non_negative, noise)
+    if not 0.0 < hidden_share <= 1.0:
+        raise InvalidInputError("hidden_share", "a share in (0, 1]", hidden_share)
+    if arithmetic not in ARITHMETIC:
+        raise InvalidInputError("arithmetic", f"one of {', '.join(ARITHMETIC)}", repr(arithmetic))
+    scale = resolve_scale(data, scale)
+    return Assumptions(samples, scale, non_negative, noise, hidden_share, arithmetic)
 
 
 def _search(
@@ -192,16 +222,14 @@ def _prove(
         findings.decomposition,
         findings.bounds,
         findings.noise_level,
+        given=given,
         level=evidence,
         seed=seed,
         deadline=deadline,
         progress=progress,
     )
     r = findings.reduced.dimension
-    ties = findings.tie.equations if findings.tie is not None else 0
-    alone = (findings.redundancy or 0) - ties < 1
-    tied = ties > 0 and alone and given.samples != r and not (r == 1 and not data.homogeneous)
-    if tied:
+    if findings.tied and given.samples != r and not (r == 1 and not data.homogeneous):
         missing = "a redundant equation of the rank, or --samples: only a tie speaks for the number"
         return replace(proofs, tied=True, strengthen=(*proofs.strengthen, missing))
     return proofs

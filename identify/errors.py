@@ -42,6 +42,15 @@ class InvalidInputError(KktCertError, ValueError):
         super().__init__(message, name=name, expected=expected, got=got, hint=hint)
 
 
+class NotCoveredError(InvalidInputError):
+    """Data that contradict the network they are said to come from: another activation or file.
+
+    Example:
+        >>> issubclass(NotCoveredError, InvalidInputError)
+        True
+    """
+
+
 class UnsupportedModelError(KktCertError, ValueError):
     """A well-formed network that the verifier does not cover.
 

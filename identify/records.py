@@ -105,6 +105,14 @@ class Recovery:
     coefficients: FloatArray
     error_bounds: FloatArray
     residuals: Mapping[str, float]
+    absolute: FloatArray | None = None
+
+    @property
+    def absolute_bounds(self) -> FloatArray:
+        """The error bounds in the units of the samples, shape (n,); also of a sample 0."""
+        if self.absolute is not None:
+            return self.absolute
+        return np.asarray(self.error_bounds * np.linalg.norm(self.samples, axis=1))
 
     @property
     def labels(self) -> FloatArray:

@@ -14,8 +14,11 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import scipy.special
 
 from identify.arrays import FloatArray
+
+_LARGEST_FACTORIAL = 170
 
 
 class MomentTensor(Protocol):
@@ -61,7 +64,7 @@ def monomials(points: FloatArray, order: int) -> FloatArray:
         >>> bool(np.allclose(rows @ rows.T, (u @ u.T) ** 3))
         True
     """
-    return _powers(points, order) * np.sqrt(_multinomials(order, points.shape[1]))
+    return _powers(points, order) * _roots(order, points.shape[1])
 
 
 def _powers(points: FloatArray, order: int) -> FloatArray:
@@ -77,9 +80,16 @@ def _powers(points: FloatArray, order: int) -> FloatArray:
 
 
 @lru_cache(maxsize=64)
-def _multinomials(order: int, dimension: int) -> FloatArray:
-    factorials = np.array([factorial(k) for k in range(order + 1)], dtype=np.float64)
-    table: FloatArray = factorials[order] / np.prod(factorials[exponents(order, dimension)], axis=1)
+def _roots(order: int, dimension: int) -> FloatArray:
+    """Square roots of the multinomial coefficients order! / prod(k_a!), shape (N,)."""
+    table: FloatArray
+    if order > _LARGEST_FACTORIAL:
+        logs = scipy.special.gammaln(np.arange(order + 1) + 1.0)
+        table = np.exp(0.5 * (logs[order] - np.sum(logs[exponents(order, dimension)], axis=1)))
+    else:
+        factorials = np.array([factorial(k) for k in range(order + 1)], dtype=np.float64)
+        bottom = np.prod(factorials[exponents(order, dimension)], axis=1)
+        table = np.sqrt(factorials[order] / bottom)
     table.setflags(write=False)
     return table
 
@@ -110,7 +120,7 @@ def hermite_matrix(points: FloatArray, degree: int) -> FloatArray:
         (4, 4)
     """
     count, dimension = points.shape
-    root = np.sqrt(_multinomials(degree, dimension))
+    root = _roots(degree, dimension)
     low = _powers(points, degree - 1)
     matrix = np.zeros((count, dimension, root.size))
     powers = exponents(degree, dimension)
@@ -130,7 +140,7 @@ class CoordinateTensor:
     def contract(self, direction: FloatArray) -> FloatArray:
         """T(v^(alpha-2), ., .), shape (r, r), by second derivatives of the polynomial."""
         order, dimension = self.degree, self.dimension
-        polynomial = self.coordinates * np.sqrt(_multinomials(order, dimension))
+        polynomial = self.coordinates * _roots(order, dimension)
         high, middle = exponents(order, dimension), exponents(order - 1, dimension)
         low = _powers(direction[None, :], order - 2)[0]
         result = np.zeros((dimension, dimension))

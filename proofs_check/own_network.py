@@ -319,7 +319,8 @@ def _independent(
     rows_of_unit = rows_of_unit / np.linalg.norm(rows_of_unit, axis=1, keepdims=True)
     smallest = float(np.linalg.svd(rows_of_unit, compute_uv=False)[-1])
     # Rows that move by their error bounds move a singular value by at most the norm of all moves.
-    moved = float(np.linalg.norm(found.error_bounds))
+    lengths = np.linalg.norm(data.network.lift(found.samples), axis=1)
+    moved = float(np.linalg.norm(found.absolute_bounds / lengths))
     if not math.isfinite(moved):
         return made(None, "recovered samples without error bounds", smallest)
     words = "smallest singular value at norm 1, over its error"
@@ -338,20 +339,20 @@ def _norms(data: HermiteData, report: IdentifiabilityReport) -> NetworkCondition
             RECONSTRUCTION, name, sentence, holds, value, limit, words, counts=False
         )
 
-    if found is None or not np.all(np.isfinite(found.error_bounds)):
+    if found is None or not np.all(np.isfinite(found.absolute_bounds)):
         return made(None, "no samples with error bounds" if data.has_bias else free)
     if data.has_bias:
         lengths = np.linalg.norm(found.samples, axis=1)
         gap = float(np.max(np.abs(lengths - 1.0)))
-        allowed = float(np.max(found.error_bounds * np.hypot(1.0, lengths)))
+        allowed = float(np.max(found.absolute_bounds))
         return made(gap <= allowed, "the hidden bias fixes the norms", gap, allowed)
     count = len(found.samples)
     unit = found.samples / np.linalg.norm(found.samples, axis=1, keepdims=True)
-    blank = np.zeros((count, 1, 1))
+    blank, bounds = np.zeros((count, 1, 1)), found.error_bounds
     tie = check_ties(
         data,
-        Samples(unit, found.coefficients, blank, np.ones(count), True),
-        ErrorBounds(found.error_bounds, found.error_bounds, 0.0, ""),
+        Samples(unit, found.coefficients, blank, np.ones(count), True, np.zeros(count)),
+        ErrorBounds(bounds, bounds, bounds, bounds, 0.0, ""),
         "unit",
         report.noise_level,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import exp, lgamma, log
 
 import numpy as np
@@ -15,11 +16,13 @@ from .outcome import (
     TINY,
     FloatArray,
     NotCheckableError,
+    agrees,
     check_possible,
     finite,
     require,
 )
-from .terms import Samples, jacobian, samples_of
+from .roundings import output_errors, rounded_errors, units_of
+from .terms import Samples, jacobian, samples_of, sorted_terms
 
 BOUND_LIMIT = 0.1
 # Up to the first the verifier inverts the Jacobian itself and above uses a cruder bound.
@@ -28,6 +31,16 @@ _DENSE_UNKNOWNS = 1100
 _ENTRIES = 30_000_000
 EXACT, ABOVE, WEAK = "exact", "above", "weak"
 _UNIT = 2.0**-53
+_MANY = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """Bounds of samples, absolute and as they are judged, and of terms, relative; (r,) each."""
+
+    absolute: FloatArray
+    judged: FloatArray
+    terms: FloatArray
 
 
 def check_bounds(case: Case) -> tuple[str, str]:
@@ -36,18 +49,19 @@ def check_bounds(case: Case) -> tuple[str, str]:
     bounds, row = report.bounds, report.row("error bounds")
     require(bounds is not None and len(bounds) == case.r, "there is no bound for every sample")
     require(row is not None, "there is no condition on the bounds")
-    assert bounds is not None
     assert row is not None
-    if None in bounds:
+    stated = stated_bounds(case)
+    if stated is None:
         require(report.verdict != "globally", "a sample has no error bound")
-        require(set(bounds) == {None}, "some samples have a bound and others none")
+        stated_kinds = set(report.bounds or ()) if report.absolute is None else set(report.absolute)
+        require(stated_kinds == {None}, "some samples have a bound and others none")
         try:
             expected_bounds(case)
         except NotCheckableError as error:
             return FLOAT, f"there are none: {error}"
         raise NotCheckableError("a sample has no error bound where there should be one")
-    stated = np.array(bounds, dtype=np.float64)
-    largest = float(stated.max())
+    lengths = judged_lengths(case)
+    largest = float((stated / lengths).max())
     if report.verdict == "globally":
         require(largest < BOUND_LIMIT, f"the largest bound is {largest:.1e}, not below 0.1")
     if row.found is None:
@@ -62,12 +76,14 @@ def check_bounds(case: Case) -> tuple[str, str]:
         expected_bounds(case, 8.0),
     ]
     kind = ranges[0][1]
-    (lowest, own, highest), found = ([part[0] for part, _ in ranges], np.array([row.found]))
-    worst = [np.array([max(map(np.max, part))]) for part, _ in ranges]
-    _check_range(case, "error_bounds", stated, (lowest, own, highest), kind)
+    (lowest, own, highest), found = ([part for part, _ in ranges], np.array([row.found]))
+    worst = [np.array([max(part.judged.max(), part.terms.max())]) for part, _ in ranges]
+    absolute = (lowest.absolute, own.absolute, highest.absolute)
+    _check_range(case, "error_bounds", stated, absolute, kind)
     _check_range(case, "conditions.error bounds.found", found, worst, kind)
     if report.verdict == "globally":
         check_possible(float(worst[2][0]) < BOUND_LIMIT, "rounding errors decide the bounds")
+    _check_allowed(case)
     check_possible(kind != WEAK, f"{case.r**2} unknowns are too many for the error bounds")
     return FLOAT, f"the largest is {largest:.1e}" + ("" if kind == EXACT else ", and no smaller")
 
@@ -86,23 +102,71 @@ def _check_range(
         case.not_checked[field] = None
 
 
+def _check_allowed(case: Case) -> None:
+    """The error of the data that bounds allow for is the one that the report states."""
+    stated = case.report.allowed
+    if stated is None:
+        # Reports that do not name the arithmetic are older, and so are their bounds.
+        old = case.certificate.assumed.arithmetic is None
+        require(old, "it does not say which error of the data the bounds allow for")
+        return
+    low, high = data_error(case, 1.0 / 8.0)[0], data_error(case, 8.0)[0]
+    require(
+        0.95 * low <= stated <= 1.05 * high,
+        f"the data may be off by {low:.2e}, the report says {stated:.2e}",
+    )
+
+
+def judged_lengths(case: Case) -> FloatArray:
+    """What errors are judged by: |(x_i, 1)| with a hidden bias, |x_i| without."""
+    norms = np.linalg.norm(samples_of(case).samples, axis=1)
+    return np.asarray(np.hypot(norms, 1.0) if case.data.biased else norms)
+
+
+def stated_bounds(case: Case) -> FloatArray | None:
+    """The absolute bounds that the report states, None where one is missing.
+
+    Reports of earlier versions have relative ones alone.
+    """
+    relative, absolute = case.report.bounds, case.report.absolute
+    if relative is None:
+        return None
+    norms = np.linalg.norm(samples_of(case).samples, axis=1)
+    require(len(relative) == case.r, "there is no bound for every sample")
+    if absolute is None:
+        if None in relative:
+            return None
+        return np.asarray(np.array(relative, dtype=np.float64) * norms)
+    require(len(absolute) == case.r, "there is no absolute bound for every sample")
+    for bound, own, norm in zip(relative, absolute, norms.tolist(), strict=True):
+        if bound is None:
+            require(own is None or norm == 0.0, "a relative bound is missing")
+        else:
+            # A sample near 0 is known to its rounding errors alone.
+            near = own is not None and (agrees(bound * norm, own, 1e-6) or norm < 1e-9)
+            require(near, "a relative bound is not the absolute one over the norm")
+    return None if None in absolute else np.asarray(absolute, dtype=np.float64)
+
+
 def expected_bounds(
     case: Case, blur: float = 1.0, *, careful: bool = False
-) -> tuple[tuple[FloatArray, FloatArray], str]:
-    """Bounds of samples and of terms, relative, and whether a report's are these or above them.
+) -> tuple[Expected, str]:
+    """Bounds of samples and of terms, and whether a report's are these or above them.
 
-    |J_i^+| e with e from the residual, at least the data level; the part off V; second order.
+    |J_i^+| e with e from the residual, at least the data level; the part off V; second order; the
+    length where it depends on the direction.
     `blur` multiplies the part of the rows outside V where it is no more than rounding errors.
     Residuals are those stated; a `careful` bound takes none below what is found.
     """
     found, merged, r = samples_of(case), case.merged, case.r
     level = data_level(case, blur, careful=careful)
-    norms = np.linalg.norm(found.samples, axis=1)
+    lengths = judged_lengths(case)
     outside = _off_span(case, level, blur)
-    if r == 1:
-        relative = np.maximum(outside * found.stretch / norms, 8.0 * _UNIT)
-        return (relative, np.array([max(level, _UNIT)])), EXACT
     share, plain = data_error(case, blur, careful=careful)
+    if r == 1:
+        relative = outside * found.stretch / lengths
+        relative = np.maximum(relative, 8.0 * _UNIT) + units_of(case)[2]
+        return _with_lengths(case, found, relative, np.array([share])), EXACT
     error = share * merged.size
     if "movements" not in case.kept:
         case.kept["movements"] = _movements(case, found)
@@ -114,12 +178,30 @@ def expected_bounds(
         sigma = max(noise, plain, _UNIT) * merged.size / float(np.sqrt(merged.equations))
         inside = sigma * (mapped[:, 1] + 4.0 * mapped[:, 0])
         total = sigma * (whole[:, 1] + 4.0 * whole[:, 0])
-    relative = np.hypot(inside, outside * found.stretch) / norms
+    beyond = outside * found.stretch
+    # A length that depends on the direction takes both parts in one direction.
+    joined = np.where(found.slants > 0.0, inside + beyond, np.hypot(inside, beyond))
+    relative = joined / lengths
     terms = np.hypot(total, outside) / found.sizes
     worst = min(float(terms.max()), 10.0)
     relative = relative * (1.0 + 2.0 * np.minimum(relative, 10.0) + 10.0 * worst)
-    relative = np.maximum(relative, 8.0 * _UNIT)
-    return (relative, terms), kind
+    relative = np.maximum(relative, 8.0 * _UNIT) + units_of(case)[2]
+    return _with_lengths(case, found, relative, terms), kind
+
+
+def _with_lengths(case: Case, found: Samples, relative: FloatArray, terms: FloatArray) -> Expected:
+    """Add what |f|^(-1/alpha) is off by, for the sample and for the factor that all share."""
+    lengths = judged_lengths(case)
+    if np.any(found.slants > 0.0):
+        alpha, network = case.degree, output_errors(case)
+        total = alpha * relative + network
+        check_possible(bool(np.all(total < 1.0)), "f is not separated from 0 at a sample")
+        growth = ((1.0 - total) ** (-1.0 / alpha) - 1.0) * alpha / total
+        own = growth * (relative + network / alpha)
+        radial = growth * (np.minimum(found.slants, 1.0) * relative + network / alpha)
+        top = lengths * (1.0 + radial) >= float((lengths * (1.0 - radial)).max())
+        relative = own + max(float(radial[top].max()), float(np.sort(radial)[len(radial) // 2]))
+    return Expected(relative * lengths, relative, terms)
 
 
 def data_level(case: Case, blur: float = 1.0, *, careful: bool = False) -> float:
@@ -149,20 +231,26 @@ def data_error(case: Case, blur: float = 1.0, *, careful: bool = False) -> tuple
     """The error of the data that the bounds allow for, relative, and the part the residual shows.
 
     The residual shows the part in the k dimensions outside the range of the Jacobian: a share of
-    chi-squared with k degrees of freedom.
+    chi-squared with k degrees of freedom. What roundings allow counts up to the share of the
+    equations that carry them.
     """
     level = data_level(case, blur, careful=careful)
     equations, unknowns = case.merged.equations, case.r**2
-    if case.r == 1:
-        return max(level, _UNIT), 0.0
-    residual = case.report.residuals["samples"][0]
-    if equations <= unknowns or residual is None:
+    residual, spare = case.report.residuals["samples"][0], equations - unknowns
+    if case.r > 1 and (spare <= 0 or residual is None):
         raise NotCheckableError("there are as many unknowns as equations")
-    spare = equations - unknowns
-    residual = max(residual, case.fit) if careful else residual
-    plain = residual * float(np.sqrt(equations / spare))
-    cautious = residual * float(np.sqrt(equations / chi_squared_quantile(spare)))
-    return max(min(cautious, max(plain, 4.0 * level)), level, _UNIT), plain
+    rounded, _, carried = rounded_errors(case)
+    plain = capped = 0.0
+    if spare > 0 and residual is not None:
+        residual = max(residual, case.fit) if careful else residual
+        plain = residual * float(np.sqrt(equations / spare))
+        cautious = residual * float(np.sqrt(equations / chi_squared_quantile(spare)))
+        capped = min(cautious, max(plain, 4.0 * level))
+        carrying = min(float(equations), carried * case.r)
+        if carrying - unknowns >= 1.0:
+            share = carrying / chi_squared_quantile(carrying - unknowns)
+            rounded = min(rounded, residual * float(np.sqrt(share)))
+    return max(capped, rounded, level, _UNIT), plain
 
 
 def first_order_bound(case: Case) -> float:
@@ -192,7 +280,7 @@ def first_order_bound(case: Case) -> float:
 
 def _movements(case: Case, found: Samples) -> tuple[FloatArray, FloatArray, str]:
     """Spectral and Frobenius norms of J_i^+ and of dx_i/dz_i J_i^+, each (n, 2)."""
-    terms, signs = _ordered(case)
+    terms, signs = sorted_terms(case)
     merged, r = case.merged, case.r
     if r * r > _DENSE_UNKNOWNS or merged.equations * r * r > _ENTRIES:
         # |J_i^+| is at least 1/|J_i|, the columns of one term alone.
@@ -203,6 +291,15 @@ def _movements(case: Case, found: Samples) -> tuple[FloatArray, FloatArray, str]
             whole[i] = 1.0 / size
             mapped[i] = float(np.linalg.norm(finite(found.slopes[i]), 2)) / size
         return whole, mapped, WEAK
+    blocks = inverse_blocks(weighted_jacobian(case), r, case.in_time)
+    whole = np.array([_norms(block) for block in blocks])
+    mapped = np.array([_norms(found.slopes[i] @ blocks[i]) for i in range(r)])
+    return whole, mapped, EXACT if r * r <= _SAME_UNKNOWNS else ABOVE
+
+
+def weighted_jacobian(case: Case) -> FloatArray:
+    """Derivative of the weighted equations by the terms, values included, shape (E, n r)."""
+    (terms, signs), merged, r = sorted_terms(case), case.merged, case.r
     matrix = jacobian(merged.points, terms, signs, case.degree)
     matrix = matrix * np.repeat(merged.weights, r)[:, None]
     if len(merged.value_points):
@@ -210,10 +307,7 @@ def _movements(case: Case, found: Samples) -> tuple[FloatArray, FloatArray, str]
         factor = case.degree * inner ** (case.degree - 1) * signs * merged.value_weights[:, None]
         extra = np.einsum("li,lb->lib", factor, merged.value_points).reshape(len(inner), r * r)
         matrix = np.vstack([matrix, extra])
-    blocks = inverse_blocks(matrix, r, case.in_time)
-    whole = np.array([_norms(block) for block in blocks])
-    mapped = np.array([_norms(found.slopes[i] @ blocks[i]) for i in range(r)])
-    return whole, mapped, EXACT if r * r <= _SAME_UNKNOWNS else ABOVE
+    return matrix
 
 
 def inverse_blocks(matrix: FloatArray, r: int, in_time: InTime = always) -> FloatArray:
@@ -231,7 +325,7 @@ def _off_span(case: Case, level: float, blur: float) -> FloatArray:
     ambient, r = case.basis.shape
     if ambient == r:
         return np.zeros(r)
-    terms, _ = _ordered(case)
+    terms, _ = sorted_terms(case)
     merged = case.merged
     spare = (len(merged.points) + merged.spares - r) * (ambient - r)
     top = float(case.listed.weights.max())
@@ -241,7 +335,11 @@ def _off_span(case: Case, level: float, blur: float) -> FloatArray:
     seen = spectral_norm(case.off_span[1]) / top
     if case.off_span[0] < TINY:
         seen *= blur
-    error = max(seen, (4.0 if spare < 30 else 1.0) * level * merged.size)
+    _, off, carried = rounded_errors(case)
+    floor = (4.0 if spare < _MANY else 1.0) * level
+    if min(spare, (carried - r) * (ambient - r)) < _MANY:
+        floor = max(floor, off)
+    error = max(seen, floor * merged.size)
     system = (merged.points @ terms.T) ** (case.degree - 1) * merged.weights[:, None]
     sizes = np.linalg.norm(system, axis=0)
     check_possible(len(system) >= r and bool(np.all(sizes > 0.0)), "V is not seen by the neurons")
@@ -249,7 +347,7 @@ def _off_span(case: Case, level: float, blur: float) -> FloatArray:
     return np.asarray(2.0 * error * np.linalg.norm(inverse, axis=1) / sizes)
 
 
-def chi_squared_quantile(freedom: int, level: float = 1e-4) -> float:
+def chi_squared_quantile(freedom: float, level: float = 1e-4) -> float:
     """The q with P(chi^2 < q) = level, by bisection of the series of the incomplete gamma.
 
     Example:
@@ -275,12 +373,6 @@ def chi_squared_quantile(freedom: int, level: float = 1e-4) -> float:
         else:
             low = middle
     return high + low
-
-
-def _ordered(case: Case) -> tuple[FloatArray, FloatArray]:
-    terms, signs = case.terms
-    order = np.argsort(-np.linalg.norm(terms, axis=1), kind="stable")
-    return terms[order], signs[order]
 
 
 def _norms(block: FloatArray) -> tuple[float, float]:

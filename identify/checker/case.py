@@ -22,6 +22,8 @@ from .reading.report import Certificate, Report
 from .source import Data, lengths_of
 
 NOISE_FLOOR = 1e-13
+VANISHING = 1e-150
+"""Relative weight of a row below which the power of its point has left float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +244,7 @@ class Case:
         """Live neurons with a part in V, the listed neuron nearest to each, and how far it is."""
         norms = np.linalg.norm(self.data.points[self.live] / self.units[0], axis=1)
         rows = self.rows(self.live)
-        inside = rows.lengths > 1e-12 * norms
+        inside = (rows.lengths > 1e-12 * norms) & (rows.weights > VANISHING)
         chosen, points = self.live[inside], rows.points[inside]
         nearest = np.zeros(len(chosen), dtype=np.int64)
         gaps = np.zeros(len(chosen))

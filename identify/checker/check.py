@@ -44,13 +44,13 @@ _ROLES = {"gradient": "gradient", "fine-tuning": "initial"}
 NOTES = (
     "reason", "symmetries", "strengthen", "conditions.source", "condition_number",
     "condition_method", "wording of assumptions", "caveats", "problem.distinct_neurons",
-    "problem.rank_method", "seed", "versions", "seconds",
+    "problem.rank_method", "candidates", "covered", "seed", "versions", "seconds",
 )  # fmt: skip
 """What is written for readers: only its types are checked."""
 UNCLAIMED = (
     "spans_input_space", "evidence", "conditions", "residuals", "redundant_equations",
-    "error_bounds", "noise_level", "problem.span_dimension", "problem.unknowns", "problem.rank",
-    "certificate",
+    "error_bounds", "absolute_bounds", "data_error", "noise_level", "problem.span_dimension",
+    "problem.unknowns", "problem.rank", "certificate",
 )  # fmt: skip
 """What a verdict without a claim leaves unchecked."""
 UNCONFIRMED = 4
@@ -101,8 +101,9 @@ def check_report(
     usable = found["inputs"].holds and found["problem"].holds
     case: Case | None = None
     if usable:
-        decay = None if content.certificate is None else content.certificate.assumed.decay
-        case = Case(content, build_data(content.source, files, decay), deadline)
+        assumed = None if content.certificate is None else content.certificate.assumed
+        decay, point = (None, None) if assumed is None else (assumed.decay, assumed.point)
+        case = Case(content, build_data(content.source, files, decay, point), deadline)
     checks = _checks(content, found)
     for number, (name, how, check) in enumerate(checks):
         if progress is not None:
@@ -128,6 +129,8 @@ def _not_checked(report: Report, case: Case | None) -> tuple[str, ...]:
         names += UNCLAIMED
     elif certificate is not None and certificate.enclosure is not None:
         names.append("certificate.enclosure.precision")
+    if report.verdict == "nonidentifiable" and None in (report.bounds or (None,)):
+        names += ["absolute_bounds", "data_error"]
     return (*names, *(case.not_checked if case is not None else ()))
 
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 import flint
 import numpy as np
 
-from .arithmetic.ranks import ENTRIES, dimension, monomials, roots
-from .bounds import BOUND_LIMIT, first_order_bound
+from .arithmetic.ranks import ENTRIES, dimension, monomials, root_weights
+from .bounds import BOUND_LIMIT, first_order_bound, judged_lengths, stated_bounds
 from .case import Case
 from .enclosure import box_balls, power_of
+from .hidden_share import check_hidden_share
 from .leftover import leftover, limit_of
+from .lengths import sample_size
 from .linear import NOISE_LIMIT
 from .outcome import (
     FLOAT,
@@ -27,13 +29,14 @@ from .outcome import (
 )
 from .premises import BALANCE_LIMIT, lone_sample, span_gap
 from .reading.report import Row
+from .roundings import moved_points
 from .ties import tie_equations, tie_expected
 
 EXACT, INTERVAL, NUMERICAL = "proved_exact", "proved_interval", "numerical"
 _KNOWN = (
     "balance", "consistency", "span", "I-hermite", "I-flat", "I-value", "decomposition",
-    "leftover", "redundancy", "tie", "error bounds", "stable rank", "first-order bounds",
-    "enclosure",
+    "leftover", "redundancy", "hidden share", "tie", "error bounds", "stable rank",
+    "first-order bounds", "enclosure",
 )  # fmt: skip
 
 
@@ -59,7 +62,9 @@ def check_conditions(case: Case, claims: Mapping[str, Claim]) -> tuple[str, str]
         needed += ["enclosure"] * (certificate.enclosure is not None)
         needed += ["tie"] * tie_expected(case)
         needed += ["leftover"] * (leftover(case) is not None)
-        for name in needed:
+        if case.r >= 2 and "hidden share" not in rows:
+            open_rows.append("hidden share: the report does not weigh its redundant equations")
+        for name in [*needed, "hidden share"]:
             # What a proof adds may fail; and for one sample of a gradient the rank of the rows
             # takes the place of redundancy.
             free = ("redundancy", "I-flat", "I-value", "stable rank", "enclosure")
@@ -112,8 +117,20 @@ def tied(case: Case) -> bool:
 
 def enclosed(case: Case) -> bool:
     """Whether there is an enclosure that is small enough to be of use."""
+    return case.certificate.enclosure is not None and box_size(case) < BOUND_LIMIT
+
+
+def box_size(case: Case) -> float:
+    """The largest relative size of a box, of a term or of the sample that it stands for."""
     box = case.certificate.enclosure
-    return box is not None and bool(np.all(box.relative < BOUND_LIMIT))
+    if box is None:
+        return float(np.inf)
+    own = float(box.relative.max())
+    if case.certificate.assumed.scale != "margin" or case.certificate.assumed.arithmetic is None:
+        return own
+    if "sizes" not in case.kept:
+        case.kept["sizes"] = sample_size(case, box)
+    return max(own, float(case.kept["sizes"]))
 
 
 def _stable(case: Case) -> bool:
@@ -122,8 +139,10 @@ def _stable(case: Case) -> bool:
 
 
 def tolerance(case: Case) -> float:
-    """How far the points may be off: the noise level, or the rounding of the integer points."""
-    return max(case.noise, float(2.0**-case.shift * np.sqrt(case.r)))
+    """How far the points may be off: by the noise, their own rounding, or that of the integers."""
+    singular = case.certificate.singular
+    moved = moved_points(case, len(case.neurons) if singular is None else singular[1])
+    return max(case.noise, moved, float(2.0**-case.shift * np.sqrt(case.r)))
 
 
 def _check_evidence(case: Case, row: Row, claims: Mapping[str, Claim]) -> None:
@@ -194,6 +213,8 @@ def _check_numbers(case: Case, row: Row) -> None:
             raise NotCheckableError("the report does not count them")
         holds = stated_count >= 1 or case.certificate.assumed.samples == case.r
         _expect(row, 1, stated_count, holds, slack=0.0)
+    elif name == "hidden share":
+        check_hidden_share(case, row)
     elif name == "error bounds":
         _expect_number(row, row.required, BOUND_LIMIT, 0.0, "required")
         below = None if row.found is None else row.found < BOUND_LIMIT
@@ -218,7 +239,7 @@ def _check_numbers(case: Case, row: Row) -> None:
         _expect_number(row, row.required, BOUND_LIMIT, 0.0, "required")
         require(row.holds is (True if enclosed(case) else None), f"{name}: holds is wrong")
         if enclosed(case) and box is not None:
-            _expect_number(row, row.found, float(box.relative.max()), 1e-6, "found")
+            _expect_number(row, row.found, box_size(case), 1e-6, "found")
         else:
             require(row.found is None, f"{name}: a number was found")
     elif name == "tie":
@@ -305,7 +326,7 @@ def _check_spread(case: Case, row: Row) -> None:
         if own * needed > ENTRIES // 4 or needed > 1500:
             raise NotCheckableError("there are too many powers")
         matrix: FloatArray = monomials(points, order)
-        matrix = matrix * np.sqrt(np.array(roots(order, case.r), dtype=np.float64))
+        matrix = matrix * root_weights(order, case.r)
         sigma = np.linalg.svd(finite(matrix), compute_uv=False)
         low, own = (int(np.count_nonzero(sigma > f * 1e-12 * sigma[0])) for f in (30.0, 0.03))
         require(low <= row.found <= own, f"{row.name}: found {own}, not {row.found:g}")
@@ -320,15 +341,15 @@ def check_margins(case: Case) -> tuple[str, str]:
     box = case.certificate.enclosure
     data = case.data
     if box is None:
-        bounds = case.report.bounds
-        if bounds is None or None in bounds:
+        bounds = stated_bounds(case)
+        if bounds is None:
             raise NotCheckableError("there are no error bounds")
         full = terms @ case.basis.T
         inner = full @ data.points.T
         values = signs * (inner**data.degree @ data.scales)
         bulk = np.abs(inner) ** data.degree @ np.abs(data.scales)
         require(bool(np.all(values > 0.0)), "a sample lies on the wrong side")
-        worst = float(np.max(np.array(bounds, dtype=np.float64)))
+        worst = float(np.max(bounds / judged_lengths(case)))
         if not np.all(values > 2.0 * data.degree * (worst + case.noise) * bulk):
             raise NotCheckableError("the error bounds do not exclude the wrong side")
         return FLOAT, "every sample lies on its side beyond the error bounds"

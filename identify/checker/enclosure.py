@@ -17,7 +17,7 @@ import flint
 import numpy as np
 
 from .arithmetic.timed import InTime, always, inverse, product
-from .bounds import inverse_blocks
+from .bounds import data_error, inverse_blocks
 from .case import Case
 from .outcome import (
     FloatArray,
@@ -104,10 +104,15 @@ def _check_numbers(case: Case, box: Enclosure) -> None:
         f"the pivots are not {r * r} distinct numbers from 0 to {total - 1}",
     )
     require(bool(np.all(box.radii > 0.0)), "a radius of the box is not positive")
+    low, high = data_error(case, 1.0 / 8.0)[0], data_error(case, 8.0)[0]
+    least = case.noise
+    if case.certificate.assumed.arithmetic is not None:
+        least = max(least, 0.95 * low)
+    most = max(10.0 * case.noise, 1.05 * high)
     require(
-        case.noise * (1.0 - 1e-9) <= box.radius <= 10.0 * case.noise * (1.0 + 1e-9),
-        f"the radius {box.radius:.2e} of the data is not between the noise level "
-        f"{case.noise:.2e} and ten times it",
+        least * (1.0 - 1e-9) <= box.radius <= most * (1.0 + 1e-9),
+        f"the radius {box.radius:.2e} of the data is not between {least:.2e}, by which they may be "
+        f"off, and {most:.2e}",
     )
     terms, _ = case.terms
     require(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .arithmetic.least_squares import least_by_squares, smallest_share
-from .arithmetic.ranks import dimension, hermite, monomials, require_size, roots
+from .arithmetic.ranks import dimension, hermite, monomials, require_size, root_weights
 from .arithmetic.timed import triangle
 from .case import NOISE_FLOOR, Case
 from .leftover import leftover
@@ -52,7 +52,7 @@ def _equations(case: Case) -> FloatArray:
     require_size(len(merged.points) + len(merged.value_points), case.r, case.degree)
     matrix = hermite(merged.points, case.degree)
     if len(merged.value_points):
-        root = np.sqrt(np.array(roots(case.degree, case.r), dtype=np.float64))
+        root = root_weights(case.degree, case.r)
         matrix = np.vstack([matrix, monomials(merged.value_points, case.degree) * root])
     return matrix
 

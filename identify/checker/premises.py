@@ -10,6 +10,7 @@ import numpy as np
 
 from .arithmetic.ranks import dimension, modular_rank, require_size, smallest_above
 from .case import Case
+from .hidden_share import HIDDEN_SHARE
 from .linear import NOISE_LIMIT
 from .outcome import (
     FLOAT,
@@ -93,6 +94,8 @@ def check_assumptions(case: Case) -> tuple[str, str]:
         + " a hidden bias",
     )
     text = "\n".join(report.assumptions)
+    weighed = report.row("hidden share")
+    share = None if weighed is None else weighed.required
     source = SOURCE_WORDS[case.data.source]
     require(
         any(line.startswith(source) for line in report.assumptions),
@@ -104,7 +107,9 @@ def check_assumptions(case: Case) -> tuple[str, str]:
         "(--scale margin)": "" if assumed.scale == "margin" else None,
         "(--non-negative)": "" if assumed.non_negative else None,
         "(--noise)": None if assumed.noise is None else f"{assumed.noise:g}",
+        "(--arithmetic)": assumed.arithmetic,
         "(--loss)": None if assumed.loss is None else assumed.loss,
+        "(--hidden-share)": None if share in (None, HIDDEN_SHARE) else f"{share:g}",
     }
     for option, value in given.items():
         lines = [line for line in text.split("\n") if option in line]

@@ -17,6 +17,9 @@ class Data:
     """scales_j T(u_j^(alpha-1), .) = rows_j and T(u_j^alpha) = values_j, as the source gives them.
 
     `output_rows` (m,) is what the network's gradients by the output weights should sum to.
+    `weight_rounding` and `computed` are the roundoffs of the weights and of the numbers that were
+    computed; `network` has the points and output weights of f where they are not those of the
+    data, as for fine-tuning.
     """
 
     source: str
@@ -29,6 +32,9 @@ class Data:
     rounding: float
     biased: bool
     offset: float
+    weight_rounding: float = 0.0
+    computed: float = 0.0
+    network: tuple[FloatArray, FloatArray] | None = None
 
     @property
     def homogeneous(self) -> bool:
@@ -56,14 +62,24 @@ class Data:
         away = np.maximum(np.abs(left - right) - lost, 0.0)
         return float(np.linalg.norm(away)) / total if total > 0.0 else 0.0
 
+    @property
+    def network_points(self) -> FloatArray:
+        """The points of f, (m, D)."""
+        return self.points if self.network is None else self.network[0]
+
+    @property
+    def network_heights(self) -> FloatArray:
+        """The output weights of f, (m,)."""
+        return self.scales / self.degree if self.network is None else self.network[1]
+
     def lift(self, samples: FloatArray) -> FloatArray:
         """Append the coordinate 1 where there is a hidden bias."""
         return np.column_stack([samples, np.ones(len(samples))]) if self.biased else samples
 
     def outputs(self, samples: FloatArray) -> FloatArray:
         """f(x_i) without the output bias, shape (n,)."""
-        inner = self.lift(samples) @ self.points.T
-        return np.asarray(inner**self.degree @ (self.scales / self.degree))
+        inner = self.lift(samples) @ self.network_points.T
+        return np.asarray(inner**self.degree @ self.network_heights)
 
 
 def _exponent(array: FloatArray) -> int:
@@ -101,12 +117,17 @@ def lengths_of(rows: FloatArray) -> FloatArray:
 
 
 @np.errstate(all="ignore")
-def build_data(source: str, files: Mapping[str, Network], decay: float | None) -> Data:
-    """The data of one source; `files` by role: model, gradient, initial."""
+def build_data(
+    source: str, files: Mapping[str, Network], decay: float | None, point: str | None = None
+) -> Data:
+    """The data of one source; `files` by role: model, gradient, initial.
+
+    `point` says where fine-tuning is read, at the midpoint or the initial weights.
+    """
     model = files["model"]
     degree, offset = model.degree, 0.0
     points, output = model.points, model.output
-    rounding = model.rounding
+    rounding = weights = computed = model.rounding
     if model.output_bias is not None:
         offset = float(model.output_bias[0])
     values: FloatArray | None = None
@@ -114,17 +135,18 @@ def build_data(source: str, files: Mapping[str, Network], decay: float | None) -
         gradient = files["gradient"]
         rows, values = gradient.points, gradient.output
         goal = values
-        rounding = max(rounding, gradient.rounding)
+        rounding, computed = max(rounding, gradient.rounding), gradient.rounding
     elif source == "fine-tuning":
         initial = files["initial"]
         rows, values = points - initial.points, output - initial.output
         goal = values
         size = max(float(np.abs(points).max()), float(np.abs(initial.points).max()))
-        points = initial.points + 0.5 * rows
-        output = initial.output + 0.5 * values
+        share = 0.0 if point == "initial" else 0.5
+        points = initial.points + share * rows
+        output = initial.output + share * values
         moved = float(np.linalg.norm(rows)) / float(np.sqrt(rows.size))
         # The difference of two rounded weights carries their rounding, not its own.
-        unit = max(rounding, initial.rounding)
+        unit = weights = computed = max(rounding, initial.rounding)
         rounding = unit * max(1.0, size / moved) if moved > 0 else unit
         offset = 0.0
     else:
@@ -144,4 +166,7 @@ def build_data(source: str, files: Mapping[str, Network], decay: float | None) -
         rounding=rounding,
         biased=model.hidden_bias is not None,
         offset=offset,
+        weight_rounding=weights,
+        computed=computed,
+        network=(model.points, model.output),
     )

@@ -22,7 +22,8 @@ class Samples:
     """Samples of terms in the scale convention: x_i (n, d), b_i (n,) up to one factor.
 
     `slopes` (n, r, r) have the norms of dx_i/dz_i, `stretch` (n,) those for a part off V;
-    `sizes` (n,) are |z_i|.
+    `sizes` (n,) are |z_i|, `slants` (n,) the relative change of the length for each unit that the
+    direction moves.
     """
 
     samples: FloatArray
@@ -30,6 +31,7 @@ class Samples:
     slopes: FloatArray
     stretch: FloatArray
     sizes: FloatArray
+    slants: FloatArray
 
 
 def samples_of(case: Case) -> Samples:
@@ -53,7 +55,7 @@ def samples_of(case: Case) -> Samples:
             slopes[i] = 0.0
             slopes[i][: len(triangle)] = triangle
         stretch = np.sqrt(1.0 + np.sum(samples**2, axis=1)) / np.abs(last)
-        return Samples(samples, signs * last**case.degree, slopes, stretch, sizes)
+        return Samples(samples, signs * last**case.degree, slopes, stretch, sizes, np.zeros(r))
     unit = full / sizes[:, None]
     if case.certificate.assumed.non_negative:
         flip = np.where(unit.sum(axis=1) < 0.0, -1.0, 1.0)
@@ -68,10 +70,37 @@ def samples_of(case: Case) -> Samples:
     inside = unit @ case.basis
     stretch = lengths / sizes
     slopes = np.eye(r) - inside[:, :, None] * inside[:, None, :]
+    slants = np.zeros(r)
+    if scale == "margin":
+        # The triangle of (P; h^T) has the norms of the movement with that of the length.
+        tilts = _tilts(case, unit)
+        within = tilts @ case.basis
+        beyond = np.linalg.norm(tilts - within @ case.basis.T, axis=1)
+        stacked = np.concatenate([slopes, within[:, None, :]], axis=1)
+        slopes = np.array([np.linalg.qr(finite(s), mode="r") for s in stacked])
+        slants = np.hypot(np.linalg.norm(within, axis=1), beyond)
+        stretch = stretch * np.hypot(1.0, beyond)
     heights = signs * (sizes * flip / lengths) ** case.degree
-    return Samples(
-        unit * lengths[:, None], heights, slopes * stretch[:, None, None], stretch, sizes
-    )
+    slopes = slopes * (lengths / sizes)[:, None, None]
+    return Samples(unit * lengths[:, None], heights, slopes, stretch, sizes, slants)
+
+
+def _tilts(case: Case, unit: FloatArray) -> FloatArray:
+    """d log |f(u)|^(-1/alpha) along the sphere, at unit vectors u (n, d)."""
+    data = case.data
+    inner = unit @ data.network_points.T
+    slopes = (data.network_heights * inner ** (case.degree - 1)) @ data.network_points
+    values = inner**case.degree @ data.network_heights
+    check_possible(bool(np.all(values != 0.0)), "f is 0 at a sample, which has no length then")
+    # slopes . u = f: what is left is the part along the sphere.
+    return np.asarray(-(slopes / values[:, None] - unit))
+
+
+def sorted_terms(case: Case) -> tuple[FloatArray, FloatArray]:
+    """Terms and signs, largest term first."""
+    terms, signs = case.terms
+    order = np.argsort(-np.linalg.norm(terms, axis=1), kind="stable")
+    return terms[order], signs[order]
 
 
 def jacobian(points: FloatArray, terms: FloatArray, signs: FloatArray, degree: int) -> FloatArray:
@@ -113,7 +142,10 @@ def check_terms(case: Case) -> tuple[str, str]:
 def check_non_negative(case: Case) -> None:
     """Raise RefutedError if a sample is negative beyond its error bound."""
     found = samples_of(case)
+    norms = np.linalg.norm(found.samples, axis=1)
     bounds = [b or 0.0 for b in case.report.bounds or [0.0] * case.r]
-    margin = np.array(bounds) * np.linalg.norm(found.samples, axis=1)
+    margin = np.array(bounds) * norms
+    if case.report.absolute is not None:
+        margin = np.array([b or 0.0 for b in case.report.absolute])
     if len(margin) != len(found.samples) or np.any(found.samples.min(axis=1) < -margin - 1e-12):
         raise RefutedError("a sample has negative entries though they were assumed not to be")

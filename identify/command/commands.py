@@ -13,6 +13,7 @@ import typer
 from identify.arrays import FloatArray
 from identify.command.check import check
 from identify.command.derive import derive
+from identify.command.gate import BLOCKED, Gate, parse_exposed, parse_gate
 from identify.command.inputs import check_dimension, open_data, search_arguments
 from identify.command.options import (
     AssumeOptions,
@@ -26,7 +27,6 @@ from identify.command.options import (
     RunOptions,
     SourceOptions,
     flat,
-    parse_fail_on,
 )
 from identify.command.output import (
     Log,
@@ -45,7 +45,13 @@ from identify.command.run import (
     write_alternatives,
 )
 from identify.command.sheet import Sheet
-from identify.errors import InvalidInputError, NotYetSupportedError
+from identify.errors import (
+    InvalidInputError,
+    NotCoveredError,
+    NotYetSupportedError,
+    UnsupportedModelError,
+)
+from identify.hermite.data import HermiteData
 from identify.model.dataset import load_samples
 from identify.records import Verdict
 
@@ -133,22 +139,56 @@ def verify(
     ] = EvidenceName.AUTO,
     fail_on: Annotated[
         str | None,
-        typer.Option(metavar="VERDICT,...", help="Verdicts that end with exit code 3."),
+        typer.Option(metavar="WORD,...", help="Outcomes that end with exit code 3."),
     ] = None,
+    trust_metadata: Annotated[
+        bool,
+        typer.Option(
+            "--trust-metadata", help="Let --fail-on believe the rounding that a file states."
+        ),
+    ] = False,
     run: RunOptions,
     output: OutputOptions,
     log: LogOptions,
 ) -> int:
     """Decide whether the data determine the training samples."""
-    failing = parse_fail_on(fail_on)
+    gate = parse_gate(fail_on)
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
-        data = open_data(model, source, layout)
+        try:
+            data = open_data(model, source, layout)
+        except (UnsupportedModelError, NotCoveredError) as error:
+            if not gate.blocks_uncovered:
+                raise
+            say_error(f"not covered: {error}")
+            return BLOCKED
         report, interrupted = assess(data, assume, run, _log(log), evidence)
         if folder:
             write_alternatives(folder, report.alternatives)
             folder.write_text("report.json", report.to_json())
         show_report(report, run.format, folder)
-    return INTERRUPTED if interrupted else 3 if report.verdict in failing else 0
+    if interrupted:
+        return INTERRUPTED
+    if gate.why_blocked(report) is not None:
+        return BLOCKED
+    return 0 if trust_metadata else _gate_without_statements(gate, data, assume, run, _log(log))
+
+
+def _gate_without_statements(
+    gate: Gate, data: HermiteData, assume: AssumeOptions, run: RunOptions, log: Log
+) -> int:
+    """The exit code by the types of the stored numbers, where a file states a coarser rounding."""
+    if not gate.words or data.stated_rounding is None:
+        return 0
+    numerical = EvidenceName.NUMERICAL
+    report, interrupted = assess(data.without_statements(), assume, run, log, numerical)
+    word = gate.why_blocked(report)
+    if interrupted or word is None:
+        return INTERRUPTED if interrupted else 0
+    say_error(
+        f"--fail-on {word}: only the rounding of {data.stated_rounding:g} that the file states "
+        f"keeps the verdict from {report.verdict.value}; --trust-metadata believes it"
+    )
+    return BLOCKED
 
 
 def recover(
@@ -178,6 +218,7 @@ def recover(
                     samples=found.samples,
                     coefficients=found.coefficients,
                     error_bounds=found.error_bounds,
+                    absolute_bounds=found.absolute_bounds,
                 )
         something = bool(folder.written)
         if something and sheet.shape is not None:
@@ -202,6 +243,10 @@ def audit(
     source: SourceOptions,
     layout: ModelOptions,
     assume: AssumeOptions,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(metavar="exposed", help="End with exit code 3 if a sample is exposed."),
+    ] = None,
     run: RunOptions,
     output: OutputOptions,
     log: LogOptions,
@@ -209,6 +254,7 @@ def audit(
     """Show the owner of the data which samples the weights expose, and how exactly."""
     from identify.exposure.audit import audit as audit_samples
 
+    gated = parse_exposed(fail_on)
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
         given = open_data(model, source, layout)
         truth = load_samples(data)
@@ -219,7 +265,9 @@ def audit(
                 truth.samples,
                 truth.labels,
                 **search_arguments(given, assume, run),
+                arithmetic=assume.arithmetic.value,
                 count=assume.samples,
+                hidden_share=assume.hidden_share,
                 progress=show,
             )
         if folder:
@@ -229,7 +277,7 @@ def audit(
         print(text, end="", flush=True)
         if run.format is Format.TEXT:
             show_written(folder)
-    return 0
+    return BLOCKED if gated and found.exposed else 0
 
 
 def alternatives(

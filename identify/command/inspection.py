@@ -200,7 +200,10 @@ def _check_numbers(file: TensorFile) -> None:
 
 
 def _without_degree(file: TensorFile, common: Mapping[str, Any], layers: str | None) -> Inspection:
-    reason = "the file carries no degree; give --degree A"
+    reason = (
+        "the file does not say which activation the network has; give --degree A if it is the "
+        "power A of its input, and nothing for ReLU, GELU and the like"
+    )
     _check_numbers(file)
     try:
         find_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)

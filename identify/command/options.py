@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from identify.errors import InvalidInputError
-from identify.records import Verdict
+from identify.recovery.hidden_share import HIDDEN_SHARE
 
 _SOURCE, _ASSUME, _COMMON = "Source of the data", "Assumptions", "Common options"
 
@@ -44,6 +44,17 @@ class ScaleName(StrEnum):
     UNIT = "unit"
     MARGIN = "margin"
     BIAS = "bias"
+
+
+class ArithmeticName(StrEnum):
+    """The arithmetic in which the data were computed."""
+
+    AUTO = "auto"
+    EXACT = "exact"
+    FLOAT64 = "float64"
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
 
 
 class Format(StrEnum):
@@ -185,6 +196,21 @@ class AssumeOptions:
             rich_help_panel=_ASSUME,
         ),
     ] = None
+    hidden_share: Annotated[
+        float,
+        typer.Option(
+            metavar="X",
+            help="Share of the data that one more sample may have unseen.",
+            rich_help_panel=_ASSUME,
+        ),
+    ] = HIDDEN_SHARE
+    arithmetic: Annotated[
+        ArithmeticName,
+        typer.Option(
+            help="Arithmetic that computed the data; auto: the format of the stored numbers.",
+            rich_help_panel=_ASSUME,
+        ),
+    ] = ArithmeticName.AUTO
 
     def check(self) -> None:
         """Refuse values out of range."""
@@ -194,6 +220,8 @@ class AssumeOptions:
             )
         if self.noise is not None and not 0.0 < self.noise < 1.0:
             raise InvalidInputError("--noise", "a relative size in (0, 1)", self.noise)
+        if not 0.0 < self.hidden_share <= 1.0:
+            raise InvalidInputError("--hidden-share", "a share in (0, 1]", self.hidden_share)
 
 
 def _show_version(wanted: bool) -> None:
@@ -312,23 +340,6 @@ class ImageOptions:
             rich_help_panel="Images",
         ),
     ] = None
-
-
-def parse_fail_on(text: str | None) -> frozenset[Verdict]:
-    """The verdicts named in a comma-separated list.
-
-    Example:
-        >>> sorted(parse_fail_on("undecided,nonidentifiable"))
-        [<Verdict.NONIDENTIFIABLE: 'nonidentifiable'>, <Verdict.UNDECIDED: 'undecided'>]
-    """
-    if text is None:
-        return frozenset()
-    known = [verdict.value for verdict in Verdict]
-    words = [word.strip() for word in text.split(",")]
-    for word in words:
-        if word not in known:
-            raise InvalidInputError("--fail-on", f"words among {', '.join(known)}", repr(word))
-    return frozenset(Verdict(word) for word in words)
 
 
 def flat(command: Callable[..., int]) -> Callable[..., int]:

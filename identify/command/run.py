@@ -38,6 +38,8 @@ def assess(
                 progress=show,
                 seed=run.seed,
                 evidence=evidence.value,
+                hidden_share=assume.hidden_share,
+                arithmetic=assume.arithmetic.value,
             )
     except KeyboardInterrupt:
         from identify.report.build import interrupted_report
@@ -51,6 +53,8 @@ def assess(
             scale=assume.scale.value,
             non_negative=assume.non_negative,
             noise=assume.noise,
+            hidden_share=assume.hidden_share,
+            arithmetic=assume.arithmetic.value,
         )
         return partial, True
     return report, False

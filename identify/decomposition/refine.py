@@ -47,6 +47,7 @@ class Decomposition:
         return int(self.terms.shape[0])
 
 
+@np.errstate(all="ignore")  # a step beyond float64 is not finite, and is refused
 def refine(
     data: ReducedData,
     terms: FloatArray,

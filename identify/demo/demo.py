@@ -121,7 +121,7 @@ class DemoResult:
             "different training sets, shown in the pictures, that both explain the weights.",
             "error, bound: largest true error and largest printed bound of a recovered digit, as a",
             "share of its norm, up to sign and length, which networks of this kind never fix.",
-            "evidence: interval is proved, numerical is not; `kktcert verify` lists all conditions.",
+            "evidence: interval is proved, numerical is not; `kktcert verify` lists each one.",
             "scale: the factor on the output in the loss; the larger, the less the weights move.",
             "",
         ]

@@ -18,6 +18,7 @@ from identify.hermite.data import SOURCES, HermiteData
 from identify.hermite.multipliers import MultiplierFit, fit_multipliers
 from identify.model.two_layer import TwoLayerNetwork
 from identify.recovery.assumptions import resolve_scale
+from identify.recovery.hidden_share import HIDDEN_SHARE
 from identify.text import number
 
 UNEXPLAINED = 0.1
@@ -41,14 +42,17 @@ def audit(
     time_limit: float | None = None,
     progress: Callable[[str, float], None] | None = None,
     seed: int = 0,
+    hidden_share: float = HIDDEN_SHARE,
+    arithmetic: str = "auto",
 ) -> AuditReport:
     """Audit a network against the samples that trained it.
 
     The multipliers solve g = sum_i b_i grad f(x_i) in the least-squares sense, with lambda_i =
     b_i y_i >= 0 for KKT with labels; the residual is evaluated anew by `TwoLayerNetwork.gradient`.
     A sample is active if |b_i| |grad f(x_i)|, its parallels included, is more than ten times the
-    noise level of the largest; the noise level is the largest of the residual, the rounding of the
-    weights, `noise` and 1e-13. Exposed are the samples that `assess_identifiability`, which sees
+    noise level of the largest and more than that level moves it, |row i of A^+| times the level;
+    the noise level is the largest of the residual, the rounding of the weights, `noise` and 1e-13.
+    Exposed are the samples that `assess_identifiability`, which sees
     the weights alone, recovers to a relative error below 0.1: of the direction without a hidden
     bias (the weights do not fix its length), of the sample itself with one. The bounds that it
     prints are compared, not used. Parallel samples count as one.
@@ -61,7 +65,8 @@ def audit(
         source: "kkt", "weight-decay", "gradient" or "fine-tuning".
         gradient, initial: for the two last sources.
         decay, loss: of the weight decay; without `decay` the b_i are in its units.
-        scale, non_negative, noise, time_limit, progress, seed: as in `assess_identifiability`.
+        scale, non_negative, noise, time_limit, progress, seed, hidden_share, arithmetic: as in
+            `assess_identifiability`.
         count: the number of active samples that an attacker is taken to know.
 
     Raises:
@@ -91,14 +96,25 @@ def audit(
     margins = network.value(x) * (1.0 if y is None else y)
     left = None if time_limit is None else max(time_limit - (time.monotonic() - started), 1e-3)
     report = assess_identifiability(
-        data, count, scale, non_negative, noise, left if time_limit else time_limit, progress, seed
+        data,
+        count,
+        scale,
+        non_negative,
+        noise,
+        left if time_limit else time_limit,
+        progress,
+        seed,
+        hidden_share=hidden_share,
+        arithmetic=arithmetic,
     )
 
     level = max(fit.residual, data.rounding, noise or 0.0, 1e-13)
     quality = _quality(fit, report.noise_level)
     active = None
     if fit.unique and quality in ("exact", "approximate"):
-        floor = 10.0 * level * float(fit.contributions.max(initial=0.0))
+        largest = float(fit.contributions.max(initial=0.0))
+        # Where gradients are nearly dependent the data's error moves the multipliers by more.
+        floor = level * np.maximum(10.0 * largest, fit.sensitivities)
         strong = (fit.contributions > floor) & (fit.coefficients != 0.0)
         active = tuple(int(i) for i in np.flatnonzero(strong))
     parallel = _parallel(fit)
@@ -125,6 +141,8 @@ def audit(
                 f"the samples have norms {number(float(norms.min()))} to "
                 f"{number(float(norms.max()))}: the assumption of norm 1 is wrong"
             )
+    moved = level * np.abs(fit.coefficients) * fit.sensitivities
+    parts = np.where(fit.contributions > 0.0, fit.contributions, np.nan)
     lambdas = source == "kkt" and y is not None
     return AuditReport(
         source=source,
@@ -145,6 +163,7 @@ def audit(
         identifiability=report,
         notes=tuple(notes),
         seconds=time.monotonic() - started,
+        multiplier_bounds=moved / parts if fit.unique else np.full(len(x), np.nan),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,8 +38,9 @@ class AuditReport:
     relative, None if as many unknowns as equations leave nothing to check; `fit` is "exact",
     "approximate", "none" or "not checkable"; `active` None if the samples do not explain the data
     or their multipliers are not unique; `margins` (n,) y_i f(x_i), or f(x_i) without labels;
-    `slackness` the relative spread of the active margins (KKT); `identifiability` the report on
-    the data alone.
+    `multiplier_bounds` (n,) how far the data's error may move the multipliers, NaN where they are
+    0 or not unique; `slackness` the relative spread of the active margins (KKT);
+    `identifiability` the report on the data alone.
     """
 
     source: str
@@ -59,6 +61,7 @@ class AuditReport:
     identifiability: IdentifiabilityReport
     notes: tuple[str, ...]
     seconds: float
+    multiplier_bounds: FloatArray
 
     @property
     def verdict(self) -> Verdict:
@@ -84,6 +87,9 @@ class AuditReport:
                 for entry in self.exposed
             ],
             "source": self.source,
+            "multiplier_bounds": [
+                float(bound) if math.isfinite(bound) else None for bound in self.multiplier_bounds
+            ],
             "multiplier_kind": self.kind,
             "coefficients": self.coefficients.tolist(),
             "fit": self.fit,

@@ -11,12 +11,12 @@ with the measurement noise spread evenly over `rows`, so that row j counts with 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from identify.arrays import FloatArray
-from identify.errors import InvalidInputError
+from identify.errors import InvalidInputError, NotCoveredError
 from identify.model.two_layer import TwoLayerNetwork
 
 SOURCES = ("kkt", "weight-decay", "gradient", "fine-tuning")
@@ -30,7 +30,7 @@ class HermiteData:
     `points` (m, D) with D = d, or d + 1 with a hidden bias; `rows` (m, D); `scales` (m,) equal to
     alpha a_j; `values` (m,) with p(u_j), or None; float64, all finite. `consistency` is the
     relative residual of the redundant equations (balance, or Euler's identity), None where the
-    source has none.
+    source has none. `point` says where fine-tuning is read, "midpoint" or "initial".
 
     Example:
         >>> import numpy as np
@@ -52,6 +52,7 @@ class HermiteData:
     decay: float | None = None
     initial: TwoLayerNetwork | None = None
     target: TwoLayerNetwork | None = None
+    point: str | None = None
 
     @property
     def has_bias(self) -> bool:
@@ -72,6 +73,37 @@ class HermiteData:
         if self.source == "fine-tuning" and self.initial is not None:
             entries.append({"role": "initial", "sha256": self.initial.sha256()})
         return tuple(entries)
+
+    @property
+    def stated_rounding(self) -> float | None:
+        """The coarsest rounding that a file states beyond the type of its numbers, or None."""
+        stated = [n.rounding for n in self._networks if n.dtype_rounding is not None]
+        return max(stated, default=None)
+
+    @property
+    def _networks(self) -> tuple[TwoLayerNetwork, ...]:
+        found = (self.network, self.initial, self.target)
+        return tuple(network for network in found if network is not None)
+
+    def without_statements(self) -> HermiteData:
+        """The same data, their rounding that of the types in which the numbers are stored."""
+        before = max(network.rounding for network in self._networks)
+        after = max(n.dtype_rounding or n.rounding for n in self._networks)
+
+        def strip(network: TwoLayerNetwork | None) -> TwoLayerNetwork | None:
+            if network is None or network.dtype_rounding is None:
+                return network
+            return replace(network, rounding=network.dtype_rounding, dtype_rounding=None)
+
+        stripped = strip(self.network)
+        assert stripped is not None
+        return replace(
+            self,
+            rounding=self.rounding * (after / before),
+            network=stripped,
+            initial=strip(self.initial),
+            target=strip(self.target),
+        )
 
     @classmethod
     def from_kkt(cls, network: TwoLayerNetwork) -> HermiteData:
@@ -155,8 +187,9 @@ class HermiteData:
             loss: "logistic", "squared" or "cross-entropy"; used for ties where the scale is fixed.
 
         Raises:
-            InvalidInputError: shapes differ, the gradient is zero, all output weights are zero, or
-                the consistency residual is above 0.5 (a gradient of another network or degree).
+            InvalidInputError: shapes differ, the gradient is zero, all output weights are zero.
+            NotCoveredError: the two layers are not those of one gradient of a network of this
+                degree, by their correlation and their ratio.
 
         Source: Wang, Lee & Lei 2022 for the tensor view of one gradient.
         """
@@ -197,17 +230,19 @@ class HermiteData:
         initial: TwoLayerNetwork,
         final: TwoLayerNetwork,
         *,
-        point: str = "midpoint",
+        point: str = "auto",
         loss: str | None = None,
     ) -> HermiteData:
         """Hermite data of a fine-tuned pair, exact to first order in the movement.
 
         (w_j^T - w_j^0) = alpha a_j T(u_j^(alpha-1), .) + second order, with u_j the midpoint
-        (smaller constant for many small steps) or the initial weight (better for one step).
+        (smaller constant for many small steps) or the initial weight (exact for one step).
+        Euler's identity holds at the midpoint in the limit of small steps, where
+        |w_j|^2 - alpha a_j^2 does not move, and at the initial weight for one step.
 
         Args:
             initial, final: the networks before and after.
-            point: "midpoint" or "initial".
+            point: "midpoint", "initial", or "auto": the one that violates Euler's identity less.
             loss: as in `from_gradient`.
 
         Raises:
@@ -218,8 +253,14 @@ class HermiteData:
         _same_shapes(initial, final, "final network")
         if initial.degree != final.degree:
             raise InvalidInputError("degree", f"{initial.degree} in both files", final.degree)
-        if point not in ("midpoint", "initial"):
-            raise InvalidInputError("point", "'midpoint' or 'initial'", point)
+        if point not in ("auto", "midpoint", "initial"):
+            raise InvalidInputError("point", "'auto', 'midpoint' or 'initial'", point)
+        if point == "auto":
+            both = [
+                cls.from_fine_tuning(initial, final, point=name, loss=loss)
+                for name in ("midpoint", "initial")
+            ]
+            return min(both, key=lambda data: data.consistency or 0.0)
         rows = final.points - initial.points
         values = final.output_weight - initial.output_weight
         if not np.any(rows) and not np.any(values):
@@ -249,6 +290,7 @@ class HermiteData:
             loss=check_loss(loss),
             initial=initial,
             target=final,
+            point=point,
         )
 
 
@@ -307,18 +349,18 @@ def _check_euler(
         return
     correlation = float(left @ right) / sizes
     if correlation < 0.5:
-        raise InvalidInputError(
+        raise NotCoveredError(
             "gradient",
             "the gradient of this network (a_j (grad_a)_j proportional to w_j . (grad_W)_j)",
             f"correlation {correlation:.2f}",
-            "check that both files belong together",
+            "check that both files belong together, and that the activation is a power",
         )
     ratio = float(left @ right) / float(left @ left)
     spread = float(np.linalg.norm(right - ratio * left)) / float(np.linalg.norm(right))
     if abs(ratio - 1.0) > max(0.05, 10.0 * spread):
-        raise InvalidInputError(
+        raise NotCoveredError(
             "gradient",
             f"the gradient of a network of degree {network.degree}",
             f"one that fits degree {network.degree * ratio:.3g}",
-            "check --degree and that the gradient holds no weight decay",
+            "check that the activation is a power, --degree, and that no weight decay is in it",
         )

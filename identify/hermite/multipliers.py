@@ -31,7 +31,8 @@ class MultiplierFit:
     output bias; `redundant` the equations beyond the unknowns, below 1 if any data would fit;
     `unique` whether the columns are independent once parallel samples are merged; `contributions`
     (n,) |b_i| |grad f(x_i)| of a sample together with its parallels, relative to |g|; `groups` (n,)
-    the index of the first sample parallel to i.
+    the index of the first sample parallel to i; `sensitivities` (n,) how far the contribution moves
+    at most for an error of the data of norm |g|: |row i of A^+| for unit columns A.
     """
 
     coefficients: FloatArray
@@ -40,6 +41,7 @@ class MultiplierFit:
     unique: bool
     contributions: FloatArray
     groups: IntArray
+    sensitivities: FloatArray
 
 
 def fit_multipliers(
@@ -119,6 +121,7 @@ def fit_multipliers(
         unique=system.rank == int(np.count_nonzero(system.norms)),
         contributions=parts,
         groups=groups,
+        sensitivities=system.sensitivities()[member],
     )
 
 
@@ -216,6 +219,12 @@ class _System:
                 break
             shares, error = trial, left
         return shares
+
+    def sensitivities(self) -> FloatArray:
+        """Norms of the rows of the pseudo-inverse, the root of the diagonal of that of the Gram."""
+        values, vectors = self.spectrum
+        kept = values > 0.0
+        return np.asarray(np.sqrt(np.sum(vectors[:, kept] ** 2 / values[kept], axis=1)))
 
     def root(self) -> tuple[FloatArray, FloatArray]:
         """F and h with F^T F the Gram matrix and F^T h = A^T g."""

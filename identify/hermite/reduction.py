@@ -13,6 +13,8 @@ from identify.numerical_rank import RankDecision, row_space
 
 """Smallest counted over largest uncounted singular value that decides a rank."""
 _BLOCK = 1024
+_VANISHING = 1e-150
+_LARGEST_LOGARITHM = 690.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,10 @@ def reduce_data(data: HermiteData, noise_level: float, *, seed: int = 0) -> Redu
 
     projected = (data.points[live] / length) @ basis
     lengths = np.linalg.norm(projected, axis=1)
-    keep = lengths > 1e-12 * norms[live] / length
+    with np.errstate(under="ignore"):
+        seen = np.abs(data.scales[live] / height) * lengths ** (alpha - 1)
+    # At high degrees the power of a short neuron leaves float64: its row is left over.
+    keep = (lengths > 1e-12 * norms[live] / length) & (seen > _VANISHING)
     projected, lengths, inside = projected[keep], lengths[keep], inside[keep]
     scales = data.scales[live][keep] / height
     weights = np.abs(scales) * lengths ** (alpha - 1)
@@ -133,6 +138,35 @@ def reduce_data(data: HermiteData, noise_level: float, *, seed: int = 0) -> Redu
         representatives=np.flatnonzero(live)[keep][leaders],
         represented=np.isin(np.arange(len(live)), np.flatnonzero(live)[keep]),
     )
+
+
+def rank_one(data: HermiteData, tolerance: float) -> bool:
+    """Whether two or more rows are all parallel: what is outside the largest, relative.
+
+    The gradient of one sample is c_j x^T, whatever the activation: its rows are the sample. The
+    cost is O(m D).
+    """
+    rows = data.rows / (float(np.abs(data.rows).max()) or 1.0)
+    sizes = np.linalg.norm(rows, axis=1)
+    if np.count_nonzero(sizes > tolerance * sizes.max()) < 2:
+        return False
+    head = rows[sizes.argmax()] / sizes.max()
+    outside = rows - (rows @ head)[:, None] * head
+    return bool(np.linalg.norm(outside) <= tolerance * np.linalg.norm(rows))
+
+
+def in_range(data: HermiteData) -> bool:
+    """Whether the unit of T, row / (scale |u|^(alpha-1)) at the largest of each, fits in float64.
+
+    It does at every degree up to 64 for numbers between 1e-4 and 1e3. The cost is one pass.
+    """
+    length = float(np.linalg.norm(data.points, axis=1).max())
+    tops = [float(np.abs(data.rows).max()), float(np.abs(data.scales).max()), length]
+    if min(tops) <= 0.0:
+        return True
+    row, scale, point = np.log(tops)
+    power = (data.degree - 1) * point
+    return bool(max(abs(power), abs(row - scale), abs(row - scale - power)) < _LARGEST_LOGARITHM)
 
 
 def distinct_directions(data: HermiteData, noise_level: float) -> int:

@@ -183,6 +183,7 @@ def _assemble(
 
     hidden, output = file.floats(names.hidden), file.floats(names.output)
     hidden_bias, output_bias = read(names.hidden_bias), read(names.output_bias)
+    own, stated = file.rounding(*names.present()), _stored_rounding(file)
     return TwoLayerNetwork(
         hidden_weight=hidden,
         output_weight=output,
@@ -190,7 +191,8 @@ def _assemble(
         activation=activation,
         hidden_bias=hidden_bias,
         output_bias=output_bias,
-        rounding=max(file.rounding(*names.present()), _stored_rounding(file)),
+        rounding=max(own, stated),
+        dtype_rounding=own if stated > own else None,
     )
 
 

@@ -26,7 +26,8 @@ class TwoLayerNetwork:
     ``hidden_bias`` is h (m,) and ``output_bias`` is e (C,), both optional. The activation is
     s(t) = t^degree, or s(t) = sum_k c_k t^k with the coefficients ``activation`` = (c_0, ...,
     c_degree). ``rounding`` is the unit roundoff of the dtype in which the numbers were stored; an
-    array of a coarser dtype raises it. Arrays are copied and read-only.
+    array of a coarser dtype raises it. ``dtype_rounding`` is that of the dtype alone where a file
+    states a coarser ``rounding``, else None. Arrays are copied and read-only.
 
     The same container holds a gradient with respect to the parameters.
 
@@ -51,6 +52,7 @@ class TwoLayerNetwork:
     hidden_bias: FloatArray | None = None
     output_bias: FloatArray | None = None
     rounding: float = ROUNDING["float64"]
+    dtype_rounding: float | None = None
 
     def __post_init__(self) -> None:
         hidden = _frozen("hidden_weight", self.hidden_weight)

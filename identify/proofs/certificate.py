@@ -111,6 +111,8 @@ def build_certificate(
         "noise": given.noise,
         "loss": data.loss,
         "decay": data.decay,
+        "arithmetic": given.arithmetic,
+        "point": data.point,
     }
     if proof is not None and proof.basis.size + proof.points.size <= _MOST_NUMBERS:
         parts["basis"] = proof.basis.tolist()

@@ -16,12 +16,16 @@ from identify.hermite.reduction import ReducedData
 from identify.proofs import enclosure as boxes
 from identify.proofs import rank as exact
 from identify.proofs import singular_value as singular
+from identify.proofs.balls import MAX_DEGREE
 from identify.proofs.certificate import ProofData, proof_data
 from identify.proofs.enclosure import Enclosure
+from identify.proofs.lengths import sample_sizes
 from identify.proofs.rank import RankProof
 from identify.proofs.singular_value import SingularValueBound
 from identify.records import Evidence
+from identify.recovery.assumptions import Assumptions
 from identify.recovery.bounds import ErrorBounds
+from identify.recovery.data_error import Roundings, point_movement, roundings
 from identify.tensors import symmetric_dimension
 
 LEVELS = ("auto", "exact", "interval", "numerical")
@@ -38,7 +42,8 @@ class Proofs:
     `terms` (r, r) and `signs` (r,) in the units of `data`; `tolerance` is the distance that the
     points may be off; `movement` (r,) the proved first-order bound |dz_i|/|z_i| or None;
     `strengthen` says what would strengthen the evidence; `tied` that only a tie, a numerical
-    finding, speaks for the number of samples.
+    finding, speaks for the number of samples. `sizes` (r,) are the proved relative sizes of the
+    boxes of the samples where their length depends on their direction, else None.
     """
 
     data: ProofData
@@ -51,6 +56,7 @@ class Proofs:
     movement: FloatArray | None
     strengthen: tuple[str, ...]
     tied: bool = False
+    sizes: FloatArray | None = None
 
     @property
     def rank_evidence(self) -> Evidence:
@@ -69,9 +75,15 @@ class Proofs:
     def enclosed(self) -> bool:
         """Whether exactly one solution is proved to lie in the box, and to fit all equations."""
         box = self.enclosure
-        return bool(
-            box is not None and box.outcome == "proved" and np.all(box.relative < BOX_LIMIT)
-        )
+        return bool(box is not None and box.outcome == "proved" and self.largest < BOX_LIMIT)
+
+    @property
+    def largest(self) -> float:
+        """Largest relative size of a box, of a term or of the sample that it stands for."""
+        if self.enclosure is None:
+            return np.inf
+        sizes = self.enclosure.relative
+        return float(np.max(sizes if self.sizes is None else np.maximum(sizes, self.sizes)))
 
     @property
     def number_evidence(self) -> Evidence:
@@ -118,6 +130,7 @@ def prove(
     bounds: ErrorBounds,
     noise_level: float,
     *,
+    given: Assumptions,
     level: str = "auto",
     seed: int = 0,
     deadline: float | None = None,
@@ -132,7 +145,8 @@ def prove(
     Args:
         data, reduced: the data and their reduction at `noise_level`.
         found: the accepted decomposition.
-        bounds: its numerical error bounds.
+        bounds: its numerical error bounds; the box is for all data within their `data_error`.
+        given: scale and arithmetic.
         level: one of `LEVELS`, not "numerical".
         seed: of the choice of primes.
         deadline, progress: as in `assess_identifiability`.
@@ -155,7 +169,9 @@ def prove(
         return False
 
     box: Enclosure | None = None
-    if worth(
+    if data.degree > MAX_DEGREE:
+        remarks.append(f"no enclosure of the samples above degree {MAX_DEGREE}")
+    elif worth(
         boxes.estimate_seconds(proof.dimension, len(proof.points)),
         level in ("exact", "interval"),
         "an enclosure of the samples",
@@ -169,7 +185,7 @@ def prove(
             data.degree,
             terms,
             signs,
-            max(noise_level, found.residual),
+            max(noise_level, found.residual, bounds.data_error),
             deadline=deadline,
             progress=progress,
         )
@@ -177,7 +193,8 @@ def prove(
             remarks.append(f"no enclosure of the samples: {box.reason}")
     smallest: SingularValueBound | None = None
     movement: FloatArray | None = None
-    tolerance = float(max(noise_level, 2.0**-proof.shift * np.sqrt(proof.dimension)))
+    unit = roundings(data, given.arithmetic)
+    used = len(proof.neurons)
     if level != "exact" and worth(
         singular.estimate_seconds(rows, columns),
         level == "interval",
@@ -188,8 +205,11 @@ def prove(
             proof.points, proof.shift, data.degree, deadline=deadline, progress=progress
         )
         if smallest.bound > 0.0:
+            used = smallest.neurons
             movement = first_order_bounds(proof, smallest, terms, signs, bounds.data_error)
-        if smallest.bound == 0.0 or smallest.radius < tolerance:
+        if smallest.bound == 0.0 or smallest.radius < _tolerance(
+            data, proof, unit, noise_level, used
+        ):
             remarks.append(f"no proved bound for the smallest singular value: {smallest.method}")
     rank: RankProof | None = None
     if level != "interval" and worth(
@@ -200,9 +220,31 @@ def prove(
         )
         if rank.outcome == "undecided":
             remarks.append(f"no rank proof: {rank.method}")
+    sizes: FloatArray | None = None
+    if given.scale == "margin" and box is not None and box.outcome == "proved":
+        sizes = sample_sizes(data, proof.basis, box, unit.weights, noise_level)
+        if not np.all(sizes < BOX_LIMIT):
+            remarks.append("no enclosure of the lengths: f is not separated from 0 over the boxes")
     return Proofs(
-        proof, terms, signs, tolerance, rank, smallest, box, movement, tuple(dict.fromkeys(remarks))
+        proof,
+        terms,
+        signs,
+        _tolerance(data, proof, unit, noise_level, used),
+        rank,
+        smallest,
+        box,
+        movement,
+        tuple(dict.fromkeys(remarks)),
+        sizes=sizes,
     )
+
+
+def _tolerance(
+    data: HermiteData, proof: ProofData, unit: Roundings, noise_level: float, used: int
+) -> float:
+    """How far the first `used` unit points may be off: by the noise, by rounding, by ours."""
+    moved = point_movement(data.points[proof.neurons[:used]], proof.basis, unit)
+    return float(max(noise_level, moved, 2.0**-proof.shift * np.sqrt(proof.dimension)))
 
 
 def first_order_bounds(

@@ -15,6 +15,7 @@ from identify.arrays import FloatArray
 Tick = Callable[[float], None]
 """Raises if the time is up, or will be after so many further seconds."""
 _ROWS = 128
+_WORK = 20_000_000
 _SMALL_FLOPS = 3e8
 _CLEAR = 1e5
 
@@ -24,7 +25,7 @@ def untimed(_seconds: float) -> None:
 
 
 def product(left: flint.arb_mat, right: flint.arb_mat, tick: Tick = untimed) -> flint.arb_mat:
-    """left right over balls, 128 rows at a time.
+    """left right over balls, at most 128 rows at a time.
 
     Example:
         >>> import flint
@@ -33,13 +34,17 @@ def product(left: flint.arb_mat, right: flint.arb_mat, tick: Tick = untimed) -> 
         True
     """
     tick(0.0)
-    if left.nrows() <= _ROWS or right.ncols() < 2:
+    # About a second on a slow machine; a rule of the sizes alone, for the radii depend on it.
+    height = min(_ROWS, max(16, _WORK // right.nrows() ** 2))
+    if left.nrows() <= height or right.ncols() < 2:
         return left * right
-    lines = left.tolist()
+    lines, seconds = left.tolist(), 0.0
     result: list[list[flint.arb]] = []
-    for begin in range(0, len(lines), _ROWS):
-        tick(0.0)
-        result += (flint.arb_mat(lines[begin : begin + _ROWS]) * right).tolist()
+    for begin in range(0, len(lines), height):
+        tick(seconds)
+        begun = time.monotonic()
+        result += (flint.arb_mat(lines[begin : begin + height]) * right).tolist()
+        seconds = time.monotonic() - begun
     return flint.arb_mat(result)
 
 

@@ -6,16 +6,23 @@ from dataclasses import dataclass
 
 from identify.errors import InvalidInputError
 from identify.hermite.data import HermiteData
+from identify.recovery.hidden_share import HIDDEN_SHARE
 
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What the caller takes for granted: `scale` resolved to free, unit, margin or bias."""
+    """What the caller takes for granted: `scale` resolved to free, unit, margin or bias.
+
+    `hidden_share` is the share of the data that a further sample may have unseen.
+    `arithmetic` is one of `identify.recovery.data_error.ARITHMETIC`.
+    """
 
     samples: int | None
     scale: str
     non_negative: bool
     noise: float | None
+    hidden_share: float = HIDDEN_SHARE
+    arithmetic: str = "auto"
 
 
 SCALES = ("auto", "unit", "margin", "bias")

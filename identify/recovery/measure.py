@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from identify.arrays import FloatArray
 from identify.decomposition.decompose import decompose_tensor, order_by_size
 from identify.decomposition.refine import Decomposition
 from identify.hermite.data import HermiteData
-from identify.hermite.reduction import ReducedData, distinct_directions, reduce_data
+from identify.hermite.reduction import ReducedData, distinct_directions, in_range, reduce_data
 from identify.interpolation.interpolate import (
     Interpolation,
     interpolate,
@@ -20,9 +21,11 @@ from identify.interpolation.interpolate import (
 )
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.bounds import ErrorBounds, bound_errors
+from identify.recovery.data_error import data_error
+from identify.recovery.hidden_share import HiddenShare, hidden_share
 from identify.recovery.leftover import Leftover, leftover_residual
 from identify.recovery.samples import Samples, to_samples
-from identify.recovery.ties import Tie, check_ties
+from identify.recovery.ties import Tie, check_ties, tie_rows
 
 Progress = Callable[[str, float], None]
 NOISE_FLOOR = 1e-13
@@ -49,9 +52,11 @@ class Findings:
     bounds: ErrorBounds | None = None
     tie: Tie | None = None
     leftover: Leftover | None = None
+    hidden: HiddenShare | None = None
     neurons: int = 0
     timed_out: bool = False
     unsettled: float | None = None
+    in_range: bool = True
 
     @property
     def decomposes(self) -> bool:
@@ -66,6 +71,12 @@ class Findings:
             return None
         ties = self.tie.equations if self.tie is not None else 0
         return self.linear.rank - self.reduced.dimension**2 + ties
+
+    @property
+    def tied(self) -> bool:
+        """Whether ties, and no equation of the tensor, are what speaks for the number."""
+        ties = self.tie.equations if self.tie is not None else 0
+        return ties > 0 and (self.redundancy or 0) <= ties
 
 
 def measure(
@@ -84,6 +95,8 @@ def measure(
     """
     rho = max(data.consistency or 0.0, data.rounding, given.noise or 0.0, NOISE_FLOOR)
     findings = Findings(noise_level=rho)
+    if not in_range(data):
+        return Findings(noise_level=rho, in_range=False)
     previous: Findings | None = None
     for _ in range(ROUNDS):
         if data.homogeneous and (data.consistency or 0.0) > BALANCE_LIMIT:
@@ -97,7 +110,7 @@ def measure(
         rho, previous = residual, findings
     else:
         findings = replace(findings, unsettled=rho)
-    return _finish(data, given, findings)
+    return _finish(data, given, findings, deadline)
 
 
 def _merge_residual(findings: Findings) -> float:
@@ -206,8 +219,10 @@ def measure_large(
     )
 
 
-def _finish(data: HermiteData, given: Assumptions, findings: Findings) -> Findings:
-    """Samples, error bounds and ties of an accepted decomposition."""
+def _finish(
+    data: HermiteData, given: Assumptions, findings: Findings, deadline: float | None
+) -> Findings:
+    """Samples, error bounds, ties and hidden share of an accepted decomposition."""
     reduced, found = findings.reduced, findings.decomposition
     if reduced is None or found is None or not findings.decomposes:
         return findings
@@ -220,7 +235,8 @@ def _finish(data: HermiteData, given: Assumptions, findings: Findings) -> Findin
         findings.linear_residual or 0.0,
         reduced.merge_residual,
     )
-    bounds = bound_errors(reduced, terms, signs, samples, found.residual, given.noise, level)
+    model = data_error(data, reduced, terms, signs, samples, given.arithmetic, findings.noise_level)
+    bounds = bound_errors(reduced, terms, signs, samples, found.residual, given.noise, level, model)
     tie = check_ties(data, samples, bounds, given.scale, findings.noise_level)
     count, left = leftover_residual(data, reduced, terms, signs)
     leftover: Leftover | None = None
@@ -228,4 +244,33 @@ def _finish(data: HermiteData, given: Assumptions, findings: Findings) -> Findin
         # Noise spreads evenly over the entries of all rows, of which V holds r of D.
         share = np.sqrt(count * data.rows.shape[1] / (len(data.rows) * reduced.dimension))
         leftover = Leftover(count, left, float(10.0 * findings.noise_level * max(1.0, share)))
-    return replace(findings, samples=samples, bounds=bounds, tie=tie, leftover=leftover)
+    findings = replace(findings, samples=samples, bounds=bounds, tie=tie, leftover=leftover)
+    return replace(findings, hidden=_hidden(data, given, findings, (terms, signs), deadline))
+
+
+def _hidden(
+    data: HermiteData,
+    given: Assumptions,
+    findings: Findings,
+    found: tuple[FloatArray, FloatArray],
+    deadline: float | None,
+) -> HiddenShare | None:
+    """What a further sample could hide; on a line every further sample of V is a parallel one."""
+    reduced, samples, linear = findings.reduced, findings.samples, findings.linear
+    if reduced is None or samples is None or linear is None:
+        return None
+    if reduced.dimension < 2 or not samples.finite:
+        return None
+    rows = None
+    if findings.tied and findings.tie is not None:
+        rows = tie_rows(data, reduced, found[0], samples, findings.tie, given.scale)
+    return hidden_share(
+        reduced,
+        *found,
+        data.network.lift(samples.samples) @ reduced.basis,
+        findings.noise_level,
+        condition_number=linear.condition_number,
+        ties=rows,
+        limit=given.hidden_share,
+        deadline=deadline,
+    )

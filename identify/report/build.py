@@ -15,11 +15,12 @@ from identify.proofs.certificate import build_certificate, proof_data
 from identify.proofs.prove import Proofs
 from identify.records import Evidence, Recovery, TrainingSet, Verdict
 from identify.recovery.assumptions import Assumptions, resolve_scale
+from identify.recovery.hidden_share import HIDDEN_SHARE
 from identify.recovery.measure import Findings
 from identify.report.report import IdentifiabilityReport
 from identify.verdict import sentences
 from identify.verdict.conditions import conditions, residuals
-from identify.verdict.rules import Outcome
+from identify.verdict.rules import Outcome, has_candidates, is_covered
 
 
 def build_report(
@@ -41,10 +42,12 @@ def build_report(
             coefficients=found.coefficients,
             error_bounds=findings.bounds.samples,
             residuals={"samples": findings.decomposition.residual},
+            absolute=findings.bounds.absolute,
         )
-    bounds = None
-    if recovery is not None:
-        bounds = tuple(float(b) if np.isfinite(b) else None for b in recovery.error_bounds)
+    bounds = absolute = allowed = None
+    if recovery is not None and findings.bounds is not None:
+        bounds, absolute = _listed(findings.bounds.samples), _listed(findings.bounds.absolute)
+        allowed = findings.bounds.data_error
     r = None if reduced is None else reduced.dimension
     settled = outcome.verdict is Verdict.GLOBALLY
     return IdentifiabilityReport(
@@ -62,9 +65,9 @@ def build_report(
         condition_number=None if linear is None else linear.condition_number,
         condition_method=None if linear is None else linear.condition_method,
         error_bounds=bounds,
-        assumptions=sentences.assumptions(
-            data, given.samples, given.scale, given.non_negative, given.noise
-        ),
+        absolute_bounds=absolute,
+        data_error=allowed,
+        assumptions=sentences.assumptions(data, given),
         caveats=sentences.caveats(data, findings, outcome.verdict),
         noise_level=findings.noise_level,
         problem={
@@ -87,7 +90,13 @@ def build_report(
         alternatives=sets,
         findings=findings,
         searched=searched,
+        candidates=has_candidates(data, findings, outcome),
+        covered=is_covered(data),
     )
+
+
+def _listed(bounds: FloatArray) -> tuple[float | None, ...]:
+    return tuple(float(b) if np.isfinite(b) else None for b in bounds)
 
 
 def _strengthen(outcome: Outcome, proofs: Proofs | None, settled: bool) -> tuple[str, ...]:
@@ -147,13 +156,17 @@ def interrupted_report(
     scale: str = "auto",
     non_negative: bool = False,
     noise: float | None = None,
+    hidden_share: float = HIDDEN_SHARE,
+    arithmetic: str = "auto",
 ) -> IdentifiabilityReport:
     """What is known without any work: an `undecided` report with its reason and the inputs.
 
     `stage` names what was interrupted after `seconds`; the other arguments are those of
     `assess_identifiability`. The cost is negligible.
     """
-    given = Assumptions(samples, resolve_scale(data, scale), non_negative, noise)
+    given = Assumptions(
+        samples, resolve_scale(data, scale), non_negative, noise, hidden_share, arithmetic
+    )
     known = Findings(noise_level=max(data.consistency or 0.0, data.rounding, noise or 0.0))
     during = f" while {stage}" if stage else ""
     return IdentifiabilityReport(
@@ -169,7 +182,7 @@ def interrupted_report(
         condition_number=None,
         condition_method=None,
         error_bounds=None,
-        assumptions=sentences.assumptions(data, samples, given.scale, non_negative, noise),
+        assumptions=sentences.assumptions(data, given),
         caveats=(),
         noise_level=known.noise_level,
         problem={
@@ -182,4 +195,5 @@ def interrupted_report(
         seed=seed,
         versions={"kktcert": metadata.version("kktcert")},
         seconds=seconds,
+        covered=is_covered(data),
     )

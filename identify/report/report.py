@@ -75,6 +75,10 @@ class IdentifiabilityReport:
     alternatives: tuple[TrainingSet, ...] = ()
     findings: Findings | None = field(default=None, repr=False)
     searched: bool = False
+    candidates: bool = False
+    covered: bool = True
+    absolute_bounds: tuple[float | None, ...] | None = None
+    data_error: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, in the fixed order of report.json."""
@@ -115,8 +119,14 @@ class IdentifiabilityReport:
             "error_bounds": None
             if self.error_bounds is None
             else [_plain(bound) for bound in self.error_bounds],
+            "absolute_bounds": None
+            if self.absolute_bounds is None
+            else [_plain(bound) for bound in self.absolute_bounds],
+            "data_error": _plain(self.data_error),
             "assumptions": list(self.assumptions),
             "caveats": list(self.caveats),
+            "candidates": self.candidates,
+            "covered": self.covered,
             "certificate": None if self.certificate is None else dict(self.certificate),
             "noise_level": _plain(self.noise_level),
             "problem": {name: _plain(value) for name, value in self.problem.items()},
@@ -192,7 +202,7 @@ def format_report(report: IdentifiabilityReport) -> str:
     lines += labelled("rank", _rank(report.problem))
     lines += labelled("redundancy", _redundancy(report))
     lines += labelled("conditioning", _conditioning(report))
-    lines += labelled("noise level", f"{number(report.noise_level)}, relative")
+    lines += labelled("noise level", _noise(report))
     lines += section("Residuals, relative", _residuals(report.residuals))
     lines += section("Conditions", _conditions(report.conditions))
     lines += section("Assumptions", bullets(report.assumptions))
@@ -242,7 +252,14 @@ def _evidence(report: IdentifiabilityReport) -> str:
     }
     parts = []
     for kind, words in kinds.items():
-        names = [c.name for c in report.conditions if c.evidence.value == kind]
+        names = [
+            # How many equations there are is proved, not that they speak for the number.
+            "redundancy (the count, not the number of samples)"
+            if c.name == "redundancy" and kind != "numerical"
+            else c.name
+            for c in report.conditions
+            if c.evidence.value == kind
+        ]
         if names:
             parts.append(f"{words}: {', '.join(names)}")
     return "; ".join(parts) or "none: no condition was checked"
@@ -267,6 +284,13 @@ def _problem(problem: Mapping[str, object], spans: bool | None) -> str:
     return ", ".join(parts)
 
 
+def _noise(report: IdentifiabilityReport) -> str:
+    text = f"{number(report.noise_level)}, relative"
+    if report.data_error is None:
+        return text
+    return f"{text}; bounds and boxes allow for data off by {number(report.data_error)}"
+
+
 def _recovered(report: IdentifiabilityReport) -> str:
     found = report.recovery
     if report.alternatives:
@@ -277,10 +301,14 @@ def _recovered(report: IdentifiabilityReport) -> str:
     count = len(found.samples)
     plural = "" if count == 1 else "s"
     bounds = [b for b in report.error_bounds or () if b is not None]
+    absolute = [b for b in report.absolute_bounds or () if b is not None]
     if len(bounds) == count:
         error = f"largest error bound {number(max(bounds))} of a sample's norm"
     else:
-        error = f"{count - len(bounds)} without an error bound"
+        relative = "a bound relative to its norm" if len(absolute) == count else "an error bound"
+        error = f"{count - len(bounds)} without {relative}"
+    if len(absolute) == count:
+        error += f", {number(max(absolute))} absolute"
     force = "" if report.verdict in (Verdict.GLOBALLY, Verdict.LOCALLY) else ", not shown unique"
     return f"{count} sample{plural}{force}, {error}"
 

@@ -10,6 +10,7 @@ from identify.records import Condition, Evidence, Residual
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.measure import BALANCE_LIMIT, NOISE_LIMIT, Findings
 from identify.verdict.rules import BOUND_LIMIT
+from identify.verdict.sentences import hidden_quantiles
 
 
 def conditions(
@@ -100,14 +101,31 @@ def conditions(
                 1,
                 redundancy,
                 Evidence.NUMERICAL if proofs is None else proofs.number_evidence,
-                source="rank H - r^2 + ties, or the number of samples given",
+                source="count: rank H - r^2 + ties, or the number of samples given",
+            )
+        )
+    if found is not None and findings.hidden is not None:
+        share = findings.hidden.mixtures[0]
+        rows.append(
+            Condition(
+                "hidden share",
+                share <= given.hidden_share or given.samples == reduced.dimension,
+                given.hidden_share,
+                share,
+                source="part of the data that a further sample could carry unseen, median: "
+                + hidden_quantiles(findings.hidden, data.degree)
+                + f" ({findings.hidden.method})",
             )
         )
     if findings.tie is not None:
         tie = findings.tie
-        rows.append(Condition("tie", tie.holds, tie.tolerance, tie.spread, source=tie.name))
+        count = int(tie.classes.max()) + 1
+        seen = f"{tie.name}; the neurons tell {count} of {len(tie.classes)} samples apart"
+        if tie.factor:
+            seen += "; the common factor is the known one"
+        rows.append(Condition("tie", tie.holds, tie.tolerance, tie.spread, source=seen))
     if findings.bounds is not None:
-        worst = float(np.max([findings.bounds.samples, findings.bounds.terms]))
+        worst = float(np.max([findings.bounds.judged, findings.bounds.terms]))
         rows.append(
             Condition(
                 "error bounds",
@@ -163,15 +181,22 @@ def _proved(proofs: Proofs | None) -> list[Condition]:
                 "enclosure",
                 True if proofs.enclosed else None,
                 BOUND_LIMIT,
-                float(np.max(box.relative)) if proofs.enclosed else None,
+                proofs.largest if proofs.enclosed else None,
                 Evidence.PROVED_INTERVAL if proofs.enclosed else Evidence.NUMERICAL,
                 "relative size of the box with exactly one solution for all data within "
                 f"{box.radius:.1e}"
                 if proofs.enclosed
-                else box.reason,
+                else _unenclosed(proofs, box.reason),
             )
         )
     return rows
+
+
+def _unenclosed(proofs: Proofs, reason: str) -> str:
+    """Why an enclosure does not count."""
+    if proofs.sizes is not None and not np.all(np.isfinite(proofs.sizes)):
+        return "f is not separated from 0 over the box of a term, so that no length is proved"
+    return reason
 
 
 def residuals(data: HermiteData, findings: Findings) -> dict[str, Residual]:

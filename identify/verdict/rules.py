@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from identify.arrays import FloatArray
 from identify.hermite.data import HermiteData
+from identify.hermite.reduction import rank_one
 from identify.records import Scope, Verdict
 from identify.recovery.assumptions import Assumptions
+from identify.recovery.bounds import ErrorBounds
 from identify.recovery.measure import BALANCE_LIMIT, NOISE_LIMIT, ROUNDS, Findings
 from identify.recovery.samples import Samples
 from identify.verdict import sentences
@@ -31,6 +34,13 @@ def judge(data: HermiteData, given: Assumptions, findings: Findings) -> Outcome:
     reduced, linear = findings.reduced, findings.linear
     if data.homogeneous and (data.consistency or 0.0) > BALANCE_LIMIT:
         return _undecided(sentences.not_stationary(data.consistency or 0.0))
+    if not findings.in_range:
+        return _undecided(
+            f"at degree {data.degree} the moment tensor of these data leaves the range of float64; "
+            "rescale the weights towards norm 1"
+        )
+    if not data.homogeneous and (data.consistency or 0.0) > NOISE_LIMIT:
+        return _undecided(sentences.inconsistent(data, NOISE_LIMIT))
     if reduced is None:
         return _undecided(sentences.too_noisy(findings.noise_level, NOISE_LIMIT))
     if findings.unsettled is not None:
@@ -111,12 +121,13 @@ def _judge_set(
         )
     if given.non_negative:
         lowest = found.samples.min(axis=1)
-        margin = np.nan_to_num(bounds.samples, nan=0.0) * np.linalg.norm(found.samples, axis=1)
+        margin = np.nan_to_num(bounds.absolute, nan=0.0)
         if np.any(lowest < -margin - 1e-12):
             return _undecided(
                 "the assumption fails: a recovered sample has negative entries "
                 f"({float(lowest.min()):.1e}) under --non-negative"
             )
+    unclear = 0
     if data.source == "kkt":
         outputs = data.network.value(found.samples)
         if np.any(found.coefficients * outputs <= 0.0):
@@ -126,6 +137,7 @@ def _judge_set(
                 f"(b_i f(x_i) <= 0): the true number of samples exceeds {r}, or the source is "
                 "weight decay"
             )
+        unclear = _unclear_margins(data, found, bounds, outputs)
     if redundancy < 1 and given.samples != r and not lone:
         return _undecided(
             f"no redundant equation speaks for {sentences.plural(r)}: {r**2} unknowns are "
@@ -133,15 +145,23 @@ def _judge_set(
             "itself is open",
             searchable=True,
         )
+    hidden = findings.hidden
+    if hidden is not None and given.samples != r and hidden.mixtures[0] > given.hidden_share:
+        return _undecided(sentences.hidden(hidden, given.hidden_share))
     # The size of a term counts too: where it is open, near-parallel terms trade places.
-    both = np.concatenate([bounds.samples, bounds.terms])
+    both = np.concatenate([bounds.judged, bounds.terms])
     worst = float(np.max(both)) if np.all(np.isfinite(both)) else np.inf
     if not worst < BOUND_LIMIT:
         return _undecided(
-            f"the largest error bound of a sample or its coefficient is {worst:.1e}, relative, "
+            f"the largest error bound of a sample or its term is {worst:.1e}, relative, "
             f"above {BOUND_LIMIT}"
             if np.isfinite(worst)
             else f"a sample has no error bound ({bounds.method})"
+        )
+    if unclear:
+        return _undecided(
+            f"{unclear} of the {r} recovered samples have a margin that is not separated from 0 "
+            "within the error bounds: on which side they lie is open"
         )
     support = sentences.support(redundancy, given.samples, r, lone)
     return Outcome(
@@ -150,6 +170,44 @@ def _judge_set(
         f"and {support}",
         Scope("at_most", r),
     )
+
+
+def has_candidates(data: HermiteData, findings: Findings, outcome: Outcome) -> bool:
+    """Whether samples are at hand though nothing is decided.
+
+    A refined set with redundant equations fits to the noise, or the rows of a gradient or of a
+    movement are all parallel: then they are the sample, whatever the activation.
+    """
+    if outcome.verdict is not Verdict.UNDECIDED:
+        return False
+    if findings.decomposes and (findings.redundancy or 0) >= 1:
+        return True
+    tolerance = min(max(10.0 * data.rounding, 1e-12), NOISE_LIMIT)
+    return not data.homogeneous and rank_one(data, tolerance)
+
+
+def is_covered(data: HermiteData) -> bool:
+    """Whether the identity between the layers holds that every network of the source obeys."""
+    limit = BALANCE_LIMIT if data.homogeneous else NOISE_LIMIT
+    return (data.consistency or 0.0) <= limit
+
+
+def _unclear_margins(
+    data: HermiteData, found: Samples, bounds: ErrorBounds, outputs: FloatArray
+) -> int:
+    """Samples whose f(x_i) is not separated from 0: |grad f| |dx_i| and the network's own error."""
+    network = data.network
+    lifted = network.lift(found.samples)
+    inner = lifted @ network.points.T
+    slopes = (data.degree * network.output_weight * inner ** (data.degree - 1)) @ network.points
+    if not data.has_bias:
+        # The length of a sample does not change the sign.
+        units = lifted / np.linalg.norm(lifted, axis=1)[:, None]
+        slopes = slopes - np.sum(slopes * units, axis=1)[:, None] * units
+    error = np.linalg.norm(slopes, axis=1) * bounds.absolute
+    if bounds.outputs is not None:
+        error = error + bounds.outputs * np.abs(outputs)
+    return int(np.count_nonzero(~(error < np.abs(outputs))))
 
 
 def _undecided(reason: str, searchable: bool = False) -> Outcome:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from identify.hermite.data import HermiteData
 from identify.hermite.reduction import ReducedData
 from identify.records import TrainingSet, Verdict
+from identify.recovery.assumptions import Assumptions
+from identify.recovery.data_error import roundings
+from identify.recovery.hidden_share import HIDDEN_SHARE, HiddenShare
 
 if TYPE_CHECKING:
     from identify.recovery.measure import Findings
@@ -23,6 +26,18 @@ def not_stationary(balance: float) -> str:
     return (
         f"not stationary for any data: the balance |w_j|^2 = alpha a_j^2 is violated by "
         f"{balance:.1e}, more than 1e-2"
+    )
+
+
+def inconsistent(data: HermiteData, limit: float) -> str:
+    """Reason where the layers of a gradient or a movement contradict each other."""
+    what, other = "gradient", "weight decay or clipping by layer in the gradient"
+    if data.source == "fine-tuning":
+        what, other = "movement", "weight decay, or a movement too long for first order"
+    return (
+        f"not covered: the two layers of the {what} contradict each other, alpha a_j (grad_a)_j = "
+        f"w_j . (grad_W)_j is violated by {data.consistency or 0.0:.1e}, more than {limit:g}: "
+        f"another activation than the power {data.degree}, dropout, noise, {other}"
     )
 
 
@@ -63,6 +78,34 @@ def support(redundancy: int, samples: int | None, r: int, lone: bool) -> str:
     return "rows of rank 1 over several neurons agree with a single sample"
 
 
+def hidden(share: HiddenShare, limit: float) -> str:
+    """Reason where redundant equations are too weak to speak for the number of samples."""
+    median, ninth = share.mixtures
+    return (
+        "the redundant equations hold, but at this noise level they are too weak to speak for the "
+        "number of samples: half of the mixtures of the recovered samples could carry "
+        f"{_all(median)} of the data unseen, and one in ten {_all(ninth)}; the median may be "
+        f"{limit:g} (--hidden-share)"
+    )
+
+
+def hidden_quantiles(share: HiddenShare, degree: int) -> str:
+    """What a further sample could hide, by its kind, and what is never seen."""
+    groups = [("mixtures of all recovered samples", share.mixtures)]
+    if share.triples is not None:
+        groups.append(("mixtures of three", share.triples))
+    groups.append(("any direction", share.anywhere))
+    numbers = ", ".join(
+        f"{name} {_all(median)} (one in ten {_all(ninth)})" for name, (median, ninth) in groups
+    )
+    blind = "parallel samples" + (" and mixtures of two samples" if degree == 3 else "")
+    return f"{numbers}; never seen: {blind}"
+
+
+def _all(share: float) -> str:
+    return "all" if share >= 1.0 else f"{share:.1e}" if share < 0.01 else f"{share:.2g}"
+
+
 def two_sets(reason: str, sets: Sequence[TrainingSet], data: HermiteData) -> str:
     """Reason of `nonidentifiable`: the shown sets, and why they exist."""
     first, second = sets[0], sets[1]
@@ -90,10 +133,9 @@ def symmetries(degree: int, scale: str, non_negative: bool) -> tuple[str, ...]:
     return tuple(rows)
 
 
-def assumptions(
-    data: HermiteData, samples: int | None, scale: str, non_negative: bool, noise: float | None
-) -> tuple[str, ...]:
+def assumptions(data: HermiteData, given: Assumptions) -> tuple[str, ...]:
     """What the verdict takes for granted."""
+    samples, scale, noise = given.samples, given.scale, given.noise
     rows = {
         "kkt": ["the weights are a KKT point of the max-margin problem, up to scale"],
         "weight-decay": ["the weights are stationary for loss + decay/2 |theta|^2, both layers"],
@@ -113,13 +155,35 @@ def assumptions(
         rows.append("the hidden bias fixes the scale: x_i enters as (x_i, 1)")
     if samples is not None:
         rows.append(f"exactly {samples} active samples (--samples)")
-    if non_negative:
+    if given.non_negative:
         rows.append("all entries of the samples are non-negative (--non-negative)")
     if noise is not None:
         rows.append(f"Gaussian noise of relative size {noise:g} in the data (--noise)")
     if data.loss is not None:
         rows.append(f"the loss is {data.loss} (--loss)")
+    if data.stated_rounding is not None:
+        rows.append(
+            f"the file states a rounding of {data.stated_rounding:.2g} in its metadata, more than "
+            "the type of its numbers"
+        )
+    if given.hidden_share != HIDDEN_SHARE:
+        rows.append(
+            f"a further sample may carry {given.hidden_share:g} of the data unseen (--hidden-share)"
+        )
+    rows.append(_arithmetic(data, given.arithmetic))
     return tuple(rows)
+
+
+def _arithmetic(data: HermiteData, arithmetic: str) -> str:
+    """How the data are taken to have been rounded."""
+    if arithmetic == "exact":
+        return "weights taken as exact, and so the arithmetic behind the data: exact (--arithmetic)"
+    unit = roundings(data, arithmetic)
+    words = "the stored numbers, auto" if arithmetic == "auto" else arithmetic
+    return (
+        f"data computed in the arithmetic of {words}, to {unit.products:.1e}, with weights rounded "
+        f"to {unit.weights:.1e} (--arithmetic)"
+    )
 
 
 def caveats(data: HermiteData, findings: Findings, verdict: Verdict) -> tuple[str, ...]:
@@ -128,18 +192,20 @@ def caveats(data: HermiteData, findings: Findings, verdict: Verdict) -> tuple[st
     if reduced is None or verdict is not Verdict.GLOBALLY:
         return ()
     r, alpha = reduced.dimension, data.degree
-    level = 10.0 * findings.noise_level
-    rows = [
-        f"sets of more than {r} samples are never excluded by the equations",
-        f"the redundant equations would be broken by a further sample in general position whose "
-        f"part of the data exceeds about {level:.0e}; not by parallel samples, nor by samples "
-        "below that",
-    ]
+    rows = [f"sets of more than {r} samples are never excluded by the equations"]
+    if findings.hidden is not None:
+        rows.append(
+            "a further sample breaks the redundant equations only above a share of the data, which "
+            f"is, as a median: {hidden_quantiles(findings.hidden, alpha)}"
+        )
+    else:
+        rows.append("further samples parallel to the recovered one are not seen")
     if alpha == 3:
         rows.append(
             "degree 3: three or more samples in one plane (mixtures of two, a common shift with a "
             "bias, three samples centred by their own mean) are replaced by two false ones that no "
-            "redundant equation exposes; equal margins, a known loss or --samples would"
+            "redundant equation exposes; --samples would, and so would equal margins or a known "
+            "loss where the length is fixed and no symmetry of the network exchanges the two"
         )
     if r < data.points.shape[1] and data.homogeneous:
         rows.append(

@@ -8,7 +8,7 @@ entry sqrt(multinomial(k)) (k_a / alpha) p_j^(k - e_a) in column k.
 from __future__ import annotations
 
 from itertools import combinations_with_replacement
-from math import comb, factorial, prod
+from math import comb, factorial, isqrt, prod
 
 import flint
 import numpy as np
@@ -64,6 +64,17 @@ def roots(order: int, variables: int) -> list[int]:
     return [top // prod(map(factorial, row)) for row in exponents(order, variables).tolist()]
 
 
+def root_weights(order: int, variables: int) -> FloatArray:
+    """Square roots of the multinomial coefficients, rounded to float64."""
+    found = roots(order, variables)
+    if max(found) < 2**1000:
+        return np.sqrt(np.array(found, dtype=np.float64))
+    if max(found) > 2**2000:
+        raise NotCheckableError("the weights of the monomials leave the range of float64")
+    # Integers of more than 1000 bits lose nothing by whole roots.
+    return np.array([float(isqrt(v << 128)) * 2.0**-64 for v in found])
+
+
 def monomials(points: FloatArray, order: int) -> FloatArray:
     """Plain monomials p^k, shape (q, N), by at most `order` - 1 inexact products each."""
     powers = np.ones((order + 1, *points.shape))
@@ -84,7 +95,7 @@ def hermite(points: FloatArray, degree: int) -> FloatArray:
         (4, 4)
     """
     count, r = points.shape
-    scale = np.sqrt(np.array(roots(degree, r), dtype=np.float64))
+    scale = root_weights(degree, r)
     low = monomials(points, degree - 1)
     matrix = np.zeros((count, r, len(scale)))
     for axis, (columns, targets, factors) in enumerate(slopes(degree, r)):

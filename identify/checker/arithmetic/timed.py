@@ -14,6 +14,7 @@ from ..outcome import FloatArray, finite
 InTime = Callable[[float], None]
 """Raises if the time is up, or will be after so many further seconds."""
 _ROWS = 128
+_WORK = 20_000_000
 _SMALL_FLOPS = 3e8
 _CLEAR = 1e5
 
@@ -23,14 +24,19 @@ def always(_seconds: float) -> None:
 
 
 def product(left: flint.arb_mat, right: flint.arb_mat, in_time: InTime = always) -> flint.arb_mat:
-    """left right over balls, 128 rows at a time."""
+    """left right over balls, at most 128 rows at a time."""
     in_time(0.0)
-    if left.nrows() <= _ROWS or right.ncols() < 2:
+    # About a second on a slow machine; a rule of the sizes alone, for the radii depend on it.
+    height = min(_ROWS, max(16, _WORK // right.nrows() ** 2))
+    if left.nrows() <= height or right.ncols() < 2:
         return left * right
-    lines, result = left.tolist(), []
-    for begin in range(0, len(lines), _ROWS):
-        in_time(0.0)
-        result += (flint.arb_mat(lines[begin : begin + _ROWS]) * right).tolist()
+    lines, seconds = left.tolist(), 0.0
+    result: list[list[flint.arb]] = []
+    for begin in range(0, len(lines), height):
+        in_time(seconds)
+        begun = time.monotonic()
+        result += (flint.arb_mat(lines[begin : begin + height]) * right).tolist()
+        seconds = time.monotonic() - begun
     return flint.arb_mat(result)
 
 

@@ -35,6 +35,7 @@ from .types import check_types
 SOURCES = ("kkt", "weight-decay", "gradient", "fine-tuning")
 VERDICTS = ("globally", "locally", "nonidentifiable", "undecided")
 MAX_PRECISION = 848
+ARITHMETIC = ("auto", "exact", "float64", "float32", "float16", "bfloat16")
 EVIDENCE = ("proved_exact", "proved_interval", "numerical")
 
 
@@ -59,6 +60,8 @@ class Assumed:
     noise: float | None
     loss: str | None
     decay: float | None
+    arithmetic: str | None
+    point: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +118,8 @@ class Report:
     residuals: Mapping[str, tuple[float | None, int]]
     redundant: int | None
     bounds: tuple[float | None, ...] | None
+    absolute: tuple[float | None, ...] | None
+    allowed: float | None
     assumptions: tuple[str, ...]
     noise: float | None
     source: str
@@ -165,7 +170,9 @@ def read_report(report: object) -> Report:
         redundant=maybe_whole(
             get_field(raw, "redundant_equations"), "redundant_equations", -LARGEST_INTEGER
         ),
-        bounds=_bounds(get_field(raw, "error_bounds")),
+        bounds=_bounds(get_field(raw, "error_bounds"), "error_bounds"),
+        absolute=_bounds(raw.get("absolute_bounds"), "absolute_bounds"),
+        allowed=maybe_number(raw.get("data_error"), "data_error", low=0.0),
         assumptions=_lines(get_field(raw, "assumptions"), "assumptions"),
         noise=maybe_number(get_field(raw, "noise_level"), "noise_level", low=0.0),
         source=one_of(get_field(problem, "source"), "problem.source", SOURCES),
@@ -222,10 +229,10 @@ def _residuals(table: Mapping[str, Any]) -> dict[str, tuple[float | None, int]]:
     return result
 
 
-def _bounds(value: object) -> tuple[float | None, ...] | None:
+def _bounds(value: object, where: str) -> tuple[float | None, ...] | None:
     if value is None:
         return None
-    return tuple(maybe_number(b, "error_bounds", low=0.0) for b in as_list(value, "error_bounds"))
+    return tuple(maybe_number(b, where, low=0.0) for b in as_list(value, where))
 
 
 def _inputs(value: object) -> dict[str, str]:
@@ -293,6 +300,8 @@ def _assumed(table: dict[str, Any]) -> Assumed:
         raise CheckInputError(f"{where}.decay", "a positive number", decay)
     losses = ("logistic", "squared", "cross-entropy")
     scales = ("free", "unit", "margin", "bias")
+    # Reports of earlier versions name neither.
+    kind, point = table.get("arithmetic"), table.get("point")
     return Assumed(
         samples=maybe_whole(get_field(table, "samples"), f"{where}.samples", 1),
         scale=one_of(get_field(table, "scale"), f"{where}.scale", scales),
@@ -300,6 +309,8 @@ def _assumed(table: dict[str, Any]) -> Assumed:
         noise=noise,
         loss=None if loss is None else one_of(loss, f"{where}.loss", losses),
         decay=decay,
+        arithmetic=None if kind is None else one_of(kind, f"{where}.arithmetic", ARITHMETIC),
+        point=None if point is None else one_of(point, f"{where}.point", ("midpoint", "initial")),
     )
 
 

@@ -146,7 +146,11 @@ _ASSUMED = table(
         "noise": maybe(real()),
         "loss": maybe(choice("logistic", "squared", "cross-entropy")),
         "decay": maybe(real()),
-    }
+    },
+    {
+        "arithmetic": choice("auto", "exact", "float64", "float32", "float16", "bfloat16"),
+        "point": maybe(choice("midpoint", "initial")),
+    },
 )
 _ENCLOSURE = table(
     {
@@ -219,7 +223,13 @@ _REPORT = table(
         "seed": whole(0),
         "versions": _versions,
         "seconds": real(0.0),
-    }
+    },
+    {
+        "absolute_bounds": maybe(listed(maybe(real(0.0)))),
+        "data_error": maybe(real(0.0)),
+        "candidates": _flag,
+        "covered": _flag,
+    },
 )
 
 

@@ -174,11 +174,14 @@ class Problem:
             inputs["gradient"] = self.gradient
             first = row("consistency", True, 0.03, consistency)
         ties = [row("tie", True, self._tie_width(bounds, rho), 0.0)] if self.scale == "unit" else []
-        tied = ties and spare < 1 and given != r
-        spare += (r - 1) * len(ties)
+        # A permutation of the neurons exchanges all samples: the ties between them are empty.
         share = max(1.0, math.sqrt(self.left * ambient / (full * r)))
         limit = 10.0 * rho * share
         outside_rows = [row("leftover", missing <= limit, limit, missing)] if self.left else []
+        weighed = []
+        if r > 1:
+            hidden = self._hidden(p, w, z, signs, basis, rho, largest)
+            weighed = [row("hidden share", hidden <= 0.1 or given == r, 0.1, hidden)]
         words = {
             "kkt": "the weights are a KKT point of the max-margin problem, up to scale",
             "gradient": "the gradient is that of the loss of one batch at these weights",
@@ -194,7 +197,7 @@ class Problem:
             "spans_input_space": ambient == r,
             "symmetries": [],
             "sample_count": r,
-            "evidence": "numerical" if tied else interval,
+            "evidence": interval,
             "strengthen": [],
             "conditions": [
                 first,
@@ -204,9 +207,8 @@ class Problem:
                 row("I-value", whole[1] >= whole[0], *whole),
                 row("decomposition", True, 10.0 * rho, residual, interval),
                 *outside_rows,
-                row(
-                    "redundancy", spare >= 1 or given == r, 1, spare, "numerical" if tied else exact
-                ),
+                row("redundancy", spare >= 1 or given == r, 1, spare, exact),
+                *weighed,
                 *ties,
                 row("error bounds", True, 0.1, worst),
                 row("stable rank", True, tolerance, radius, interval),
@@ -295,6 +297,22 @@ class Problem:
         bulk = np.abs(inner) ** n @ np.abs(heights)
         width = slopes * np.array(bounds) + 10 * (n + 1) * rho * bulk
         return float(np.max(width / np.abs(inner**n @ heights)))
+
+    def _hidden(self, p, w, z, signs, basis, rho, largest):
+        """Median share of the data that a mixture of the samples could have unseen, one by one."""
+        jacobian = self._jacobian(p, w, z, signs)
+        x = self.samples / np.linalg.norm(self.samples, axis=1)[:, None]
+        peak = np.take_along_axis(x, np.abs(x).argmax(axis=1)[:, None], axis=1)
+        x = ((x * np.sign(peak)) @ basis)[largest]
+        shares = []
+        for weights in np.random.default_rng(5).dirichlet(np.ones(self.r), 384):
+            v = weights @ x
+            v = v / np.linalg.norm(v)
+            phi = ((w * (p @ v) ** (self.degree - 1))[:, None] * v).ravel()
+            rest = phi - jacobian @ np.linalg.lstsq(jacobian, phi, rcond=1e-13)[0]
+            seen = np.linalg.norm(rest) / np.linalg.norm(phi)
+            shares.append(min(1.0, 10.0 * rho / max(seen, 1e-12)))
+        return float(np.median(shares))
 
     def _spread(self, points, order):
         needed = math.comb(self.r + order - 1, order)

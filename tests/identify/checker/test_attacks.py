@@ -9,6 +9,7 @@ import pytest
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+from identify import HermiteData, TwoLayerNetwork, assess_identifiability, save_network
 from identify.checker import ties as check_tie
 from identify.checker.check import check_report
 from identify.checker.outcome import CheckInputError, Claim, decide
@@ -120,9 +121,26 @@ def test_no_verdict_above_the_largest_noise(tmp_path):
     assert (found.outcome, found.detail) == ("refuted", "5.00e-02 is above 0.03")
 
 
+def logistic(folder, n, samples=None):
+    """A report on a logistic gradient of n samples of norm 1, and its files."""
+    rng = np.random.default_rng([n, 5])
+    x = rng.normal(size=(n, 5))
+    x /= np.linalg.norm(x, axis=1)[:, None]
+    network = TwoLayerNetwork(rng.normal(size=(14, 5)), rng.normal(size=14) / 10, degree=3)
+    y = np.resize([1.0, -1.0], n)
+    gradient = network.gradient(x, -y / (1.0 + np.exp(y * network.value(x))))
+    files = folder / "model.npz", folder / "gradient.npz"
+    save_network(network, files[0])
+    save_network(gradient, files[1])
+    data = HermiteData.from_gradient(network, gradient, loss="logistic")
+    report = assess_identifiability(data, samples, scale="unit", evidence="exact").to_dict()
+    return report, files
+
+
 def test_a_wide_tie_is_no_redundant_equation(tmp_path, monkeypatch):
-    tied = Problem.stationary([1.0, -1.0, 1.0], "unit")
-    files, report = tied.save(tmp_path), tied.certify()
+    report, files = logistic(tmp_path, 3)
+    assert report["redundant_equations"] == 3
+    assert outcome(copy.deepcopy(report), files) == "confirmed"
     place = next(i for i, row in enumerate(report["conditions"]) if row["name"] == "tie")
     wider = put(report, ("conditions", place, "required"), 0.2)
     assert claim(copy.deepcopy(wider), files, "tie").outcome == "refuted"
@@ -134,19 +152,67 @@ def test_a_wide_tie_is_no_redundant_equation(tmp_path, monkeypatch):
 
 
 def test_what_only_a_tie_supports_is_numerical(tmp_path):
-    tied = Problem.stationary([1.0, -1.0], "unit")
+    report, files = logistic(tmp_path, 2, 2)
+    assert report["redundant_equations"] == 1
+    assert (report["verdict"], report["evidence"]) == ("globally", "proved_interval")
+    assert outcome(copy.deepcopy(report), files) == "confirmed"
+    report["certificate"]["assumed"]["samples"] = None
+    report["assumptions"] = [line for line in report["assumptions"] if "--samples" not in line]
+    assert claim(copy.deepcopy(report), files, "evidence").outcome == "refuted"
+    report["evidence"] = "numerical"
+    place = next(i for i, row in enumerate(report["conditions"]) if row["name"] == "redundancy")
+    assert claim(copy.deepcopy(report), files, "conditions").outcome == "refuted"
+    report["conditions"][place]["evidence"] = "numerical"
+    assert outcome(sign(report), files) == "confirmed"
+
+
+@pytest.mark.parametrize("b", [[1.0, -1.0], [1.0, 1.0], [1.0, -1.0, 1.0], [1.0, 1.0, 1.0, -1.0]])
+def test_a_tie_between_samples_that_the_neurons_exchange_is_empty(tmp_path, b):
+    tied = Problem.stationary(b, "unit")
     tied.given = 0
     files, report = tied.save(tmp_path), tied.certify()
-    assert report["redundant_equations"] == 1
-    result = check_report(report, files[0])
-    assert result.outcome == "confirmed", str(result)
-    assert report["evidence"] == "numerical"
-    forged = put(report, ("evidence",), "proved_exact")
-    assert claim(forged, files, "evidence").outcome == "refuted"
-    tied.given = 2
-    given = tied.certify()
-    assert given["evidence"] == "proved_interval"
-    assert outcome(given, files) == "confirmed"
+    alone = len(b) == 2
+    assert outcome(copy.deepcopy(report), files) == ("refuted" if alone else "confirmed")
+    more = put(report, ("redundant_equations",), report["redundant_equations"] + len(b) - 1)
+    place = next(i for i, row in enumerate(more["conditions"]) if row["name"] == "redundancy")
+    more = put(more, ("conditions", place, "found"), more["redundant_equations"])
+    found = claim(more, files, "redundancy")
+    assert found.outcome == "refuted"
+    assert found.detail.endswith(f"not {more['redundant_equations']}")
+
+
+@pytest.mark.parametrize("part", ["found", "required", "holds"])
+@pytest.mark.parametrize("rho", [1e-7, 1e-6, 1e-5])
+def test_what_a_further_sample_could_hide_is_recomputed(planted, part, rho):
+    """A hidden share stated too small, a limit that nobody assumed, a row that is turned round."""
+    _, report, files = planted
+    report = copy.deepcopy(report)
+    place = next(i for i, row in enumerate(report["conditions"]) if row["name"] == "hidden share")
+    row = report["conditions"][place]
+    # The share grows with the noise level, which the report may overstate only if it is assumed.
+    grown = min(1.0, row["found"] * rho / report["noise_level"])
+    report["noise_level"] = report["certificate"]["assumed"]["noise"] = rho
+    report["assumptions"].append(f"Gaussian noise of relative size {rho:g} in the data (--noise)")
+    row |= {"found": grown, "holds": grown <= 0.1}
+    honest = claim(copy.deepcopy(report), files, "conditions")
+    assert "hidden share: it is" not in honest.detail
+    row |= {
+        "found": {"found": 0.2 * grown, "holds": 0.2 * grown <= 0.1},
+        "required": {"required": 1.0, "holds": True},
+        "holds": {"holds": grown > 0.1},
+    }[part]
+    name = "assumptions" if part == "required" else "conditions"
+    assert claim(report, files, name).outcome == "refuted"
+
+
+def test_a_report_that_does_not_weigh_is_not_checkable(planted):
+    """Reports of earlier versions stay valid, and claim less."""
+    _, report, files = planted
+    rows = [row for row in report["conditions"] if row["name"] != "hidden share"]
+    older = {**copy.deepcopy(report), "conditions": rows}
+    found = claim(older, files, "conditions")
+    assert found.outcome == "not checkable"
+    assert "does not weigh" in found.detail
 
 
 @pytest.mark.parametrize("source", ["kkt", "gradient"])
@@ -228,7 +294,7 @@ def crowded(problem, folder, turn=None):
         "sample_count": None, "evidence": "numerical", "error_bounds": None,
     }  # fmt: skip
     report["residuals"]["samples"]["value"] = 1e-3
-    dropped = ("stable rank", "enclosure", "error bounds", "redundancy")
+    dropped = ("stable rank", "enclosure", "error bounds", "redundancy", "hidden share")
     report["conditions"] = [
         row | {"evidence": "numerical"}
         | ({"holds": False, "found": 1e-3} if row["name"] == "decomposition" else {})

@@ -114,7 +114,9 @@ def named(path, report):
             return "conditions.source"
         row = report["conditions"][path[1]]["name"] if isinstance(path[1], int) else ""
         return f"conditions.{row}.{path[2]}" if len(path) > 2 else "conditions"
-    if path[0] in ("assumptions", "symmetries", "caveats", "strengthen", "error_bounds"):
+    if path[0] in (
+        "assumptions", "symmetries", "caveats", "strengthen", "error_bounds", "absolute_bounds"
+    ):  # fmt: skip
         return "wording of assumptions" if path[0] == "assumptions" else path[0]
     return ".".join(map(str, path))
 
@@ -129,6 +131,8 @@ def also_true(path, value, other):
     """Changes after which the field says something that is true as well."""
     if other == value and type(other) is type(value):
         return True
+    if path[-2:] == ("assumed", "point") and value is None and other is ...:
+        return True  # missing and null both say: no point, or the midpoint
     if path[-3:] == ("certificate", "rank", "neurons"):
         return isinstance(other, int) and other >= value  # more points have full rank, too
     if isinstance(value, float) and abs(value) < 1e-300:

@@ -28,7 +28,7 @@ def test_options_out_of_range(tmp_path, command, option, value):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--fail-on", "maybe"), "globally, locally, nonidentifiable, undecided"),
+        (("--fail-on", "maybe"), "globally, locally, nonidentifiable, undecided, candidates"),
         (("--fail-on", "undecided,"), "--fail-on"),
         (("--fail-on", ""), "--fail-on"),
         (("--evidence", "faith"), "--evidence"),

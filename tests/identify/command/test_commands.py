@@ -162,7 +162,7 @@ class TestRecover:
         outcome = kkt("recover", *arguments, "--out", tmp_path / "out")
         assert outcome.code == 0
         with np.load(tmp_path / "out" / "samples.npz") as found:
-            assert sorted(found) == ["coefficients", "error_bounds", "samples"]
+            assert sorted(found) == ["absolute_bounds", "coefficients", "error_bounds", "samples"]
             samples, b, bounds = (found[k] for k in ("samples", "coefficients", "error_bounds"))
         assert samples.shape == truth.shape
         assert b.shape == bounds.shape == (4,)

@@ -227,8 +227,10 @@ def test_fine_tuning():
     report = audit(final, x, source="fine-tuning", initial=initial)
     assert np.allclose(report.multipliers, b, rtol=1e-3)
     assert indices(report) == [0, 1, 2, 3]
-    assert all(1e-9 < entry.error <= entry.bound < 1e-2 for entry in report.exposed)
-    assert report.fit == "exact"
+    # One step is exact at the weights before it: what is left is the rounding of a small movement.
+    assert all(entry.error <= entry.bound < 1e-2 for entry in report.exposed)
+    assert all(entry.error < 1e-6 for entry in report.exposed)
+    assert report.fit in ("exact", "approximate")
 
 
 def test_signs_under_the_logistic_loss():
@@ -254,8 +256,8 @@ def test_a_wrong_verdict_would_be_reported(monkeypatch):
     module = importlib.import_module("identify.exposure.audit")
     honest = module.assess_identifiability
 
-    def lying(*arguments):
-        report = honest(*arguments)
+    def lying(*arguments, **options):
+        report = honest(*arguments, **options)
         samples = report.recovery.samples.copy()
         samples[0] += 1e-3 * np.roll(samples[0], 1)
         recovery = dataclasses.replace(report.recovery, samples=samples)
@@ -331,3 +333,22 @@ def test_labels_of_other_kinds_are_left_unused_where_none_are_needed():
 def test_several_outputs_are_not_yet_supported():
     with pytest.raises(NotYetSupportedError):
         audit(TwoLayerNetwork(np.eye(3), np.ones((2, 3)), 3), np.eye(3))
+
+
+@pytest.mark.parametrize("gap", [1e-3, 1e-4, 1e-5])
+def test_multipliers_of_nearly_dependent_gradients_have_wide_bounds(gap: float) -> None:
+    """The stated error of the multipliers holds the true ones, and none is called active for it."""
+    rng = np.random.default_rng(7)
+    net = TwoLayerNetwork(rng.normal(size=(30, 5)), rng.normal(size=30), degree=3)
+    x = rng.normal(size=(3, 5))
+    x[1] = x[0] + gap * rng.normal(size=5)
+    b = np.array([1.0, 0.0, -1.0])
+    g = net.gradient(x, b)
+    gradient = TwoLayerNetwork(g.hidden_weight.astype("f4"), g.output_weight.astype("f4"), degree=3)
+    found = audit(net, x, source="gradient", gradient=gradient)
+    bounds = found.multiplier_bounds
+    assert np.all(np.abs(found.multipliers - b) <= np.where(np.isfinite(bounds), bounds, 0.0))
+    assert found.active is not None
+    assert 1 not in found.active
+    assert 2 in found.active
+    assert len(found.to_dict()["multiplier_bounds"]) == 3

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from identify import HermiteData, InvalidInputError, NotYetSupportedError, TwoLayerNetwork
+from identify import (
+    HermiteData,
+    InvalidInputError,
+    NotYetSupportedError,
+    TwoLayerNetwork,
+    Verdict,
+    assess_identifiability,
+)
 from identify.hermite.reduction import distinct_directions, reduce_data
 from identify.numerical_rank import row_space
 from identify.tensors import symmetric_dimension
@@ -177,3 +184,38 @@ def test_bad_data_are_refused() -> None:
         HermiteData.from_weight_decay(plain, decay=-1.0)
     with pytest.raises(NotYetSupportedError):
         HermiteData.from_kkt(network(output_weight=np.ones((2, 9))))
+
+
+def descended(seed: int, steps: int, degree: int) -> tuple[TwoLayerNetwork, TwoLayerNetwork]:
+    """Gradient descent on the logistic loss of three samples, all at once."""
+    rng = np.random.default_rng([seed, degree])
+    start = TwoLayerNetwork(rng.normal(size=(30, 6)) / 2.5, rng.normal(size=30), degree=degree)
+    x, y = rng.normal(size=(3, 6)), np.array([1.0, -1.0, 1.0])
+    x /= np.abs(start.value(x))[:, None] ** (1.0 / degree)
+    net = start
+    for _ in range(steps):
+        g = net.gradient(x, -y / (1.0 + np.exp(y * net.value(x))))
+        net = TwoLayerNetwork(
+            net.hidden_weight - 1e-3 / steps * g.hidden_weight,
+            net.output_weight - 1e-3 / steps * g.output_weight,
+            degree=degree,
+        )
+    return start, net
+
+
+@pytest.mark.parametrize("degree", [3, 4, 5])
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("steps", "point"), [(1, "initial"), (200, "midpoint")])
+def test_fine_tuning_is_read_where_it_fits_better(
+    steps: int, point: str, seed: int, degree: int
+) -> None:
+    start, net = descended(seed, steps, degree)
+    data = HermiteData.from_fine_tuning(start, net)
+    assert data.point == point
+    other = "midpoint" if point == "initial" else "initial"
+    worse = HermiteData.from_fine_tuning(start, net, point=other)
+    assert data.consistency is not None
+    assert worse.consistency is not None
+    assert data.consistency < 0.1 * worse.consistency
+    if steps == 1:
+        assert assess_identifiability(data, evidence="numerical").verdict is Verdict.GLOBALLY

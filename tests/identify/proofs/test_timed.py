@@ -178,6 +178,7 @@ def report_of(model, gradient):
 def test_blocks_smaller_than_the_unknowns(seed, tmp_path, monkeypatch):
     for module in (timed, check_timed):
         monkeypatch.setattr(module, "_ROWS", 3)
+        monkeypatch.setattr(module, "_WORK", 0)
         monkeypatch.setattr(module, "_SMALL_FLOPS", 0.0)
     files = gradient_pair(tmp_path, seed, samples=3 + seed % 2)[:2]
     report = report_of(*files)

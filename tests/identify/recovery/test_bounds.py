@@ -71,7 +71,10 @@ def test_time_limit_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         "late", rng.normal(size=(200, 30)), rng.normal(size=200), rng.normal(size=(30, 30)),
         rng.normal(size=30), 3,
     )  # fmt: skip
-    for name in ("identify.interpolation._dense", "identify.candidates.minimise"):
+    for name in (
+        "identify.interpolation.interpolate._dense",
+        "identify.alternatives.candidate_sets.minimise",
+    ):
         monkeypatch.setattr(name, lambda *given, **options: pytest.fail("begun after the limit"))
     report = assess_identifiability(case.data, time_limit=1e-9)
     assert report.verdict is Verdict.UNDECIDED

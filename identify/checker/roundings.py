@@ -1,0 +1,99 @@
+"""What rounding may have done to the data: stored digits, rounded weights, the arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .case import Case
+from .outcome import FloatArray
+from .terms import samples_of, sorted_terms
+
+UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+_SPREAD = 2.0
+
+
+def units_of(case: Case) -> tuple[float, float, float, float]:
+    """Roundoffs of stored rows, of weights, and of the products and the sums behind the data."""
+    assumed, data = case.certificate.assumed.arithmetic, case.data
+    if assumed in (None, "exact"):
+        return data.rounding, 0.0, 0.0, 0.0
+    product = data.computed if assumed == "auto" else UNITS[assumed]
+    return data.rounding, data.weight_rounding, product, min(product, UNITS["float32"])
+
+
+def rounded_errors(case: Case) -> tuple[float, float, float]:
+    """Errors of the merged rows in V and outside, over their norm, as roundings allow.
+
+    The third number says how many rows carry the error, (sum E^2)^2 / sum E^4; earlier versions
+    took all of them to.
+    """
+    if "rounded" not in case.kept:
+        case.kept["rounded"] = _rounded(case)
+    inside, off, rows = case.kept["rounded"]
+    return float(inside), float(off), float(rows)
+
+
+def _rounded(case: Case) -> tuple[float, float, float]:
+    merged, alpha = case.merged, case.degree
+    rows, off = _errors(case, case.data.points[case.neurons], alpha - 1)
+    squares = (merged.weights * rows) ** 2
+    if len(merged.value_points):
+        lone = case.data.points[case.data.scales == 0.0]
+        keep = np.linalg.norm((lone / case.units[0]) @ case.basis, axis=1) > 1e-12
+        values, _ = _errors(case, lone[keep], alpha)
+        squares = np.concatenate([squares, (merged.value_weights * values) ** 2])
+    outer = np.linalg.norm(merged.weights * off)
+    total, fourth = float(squares.sum()), float((squares**2).sum())
+    old = case.certificate.assumed.arithmetic is None
+    carried = np.inf if old or not fourth > 0.0 else total**2 / fourth
+    return float(np.sqrt(total)) / merged.size, float(outer) / merged.size, carried
+
+
+def _errors(case: Case, points: FloatArray, power: int) -> tuple[FloatArray, FloatArray]:
+    """Errors of T(p^power, ...) in V and outside it for points scaled to |Q^T p| = 1."""
+    stored, weights, product, total = units_of(case)
+    terms, signs = sorted_terms(case)
+    points = points / case.units[0]
+    points = points / np.linalg.norm(points @ case.basis, axis=1)[:, None]
+    count, ambient = len(terms), len(case.basis)
+    lengths = np.linalg.norm(terms, axis=1) if power < case.degree else np.ones(count)
+    directions = terms if power < case.degree else np.ones((count, 1))
+    inner = points @ case.basis @ terms.T
+    low = power * inner ** (power - 1) * signs
+    reach = np.sqrt(points**2 @ ((terms @ case.basis.T) ** 2).T) + np.abs(inner)
+    size = np.abs(inner**power) * lengths
+    square = np.sum((low * lengths * reach) ** 2, axis=1) * ambient * total**2
+    square += np.sum(size**2, axis=1) * ((case.degree + 1) * product + count**0.5 * total) ** 2
+    gram = (terms @ terms.T) * (directions @ directions.T)
+    bend = np.maximum(np.einsum("ji,ik,jk->j", low, gram, low, optimize=True), 0.0)
+    square += (_SPREAD * weights) ** 2 * bend * (points**2 @ np.sum(case.basis**2, axis=1))
+    row = np.sum(((inner**power * signs) @ directions) ** 2, axis=1)
+    outer = ((2.0 + count**0.5) * total) ** 2 * np.sum(size**2, axis=1) + stored**2 * row
+    return np.sqrt(square + (stored**2 + weights**2) * row), np.sqrt(outer)
+
+
+def moved_points(case: Case, count: int) -> float:
+    """How far rounding may have moved one of the first `count` unit points."""
+    points = case.data.points[case.neurons[:count]] / case.units[0]
+    lengths = np.linalg.norm(points @ case.basis, axis=1)
+    moved = np.sqrt(points**2 @ np.sum(case.basis**2, axis=1)) / lengths
+    return _SPREAD * units_of(case)[1] * float(moved.max())
+
+
+def output_errors(case: Case) -> FloatArray:
+    """The network's own error of f over |f| at the samples, largest term first."""
+    data, alpha = case.data, case.degree
+    weights = units_of(case)[1]
+    unit = max(weights, UNITS["float64"])
+    points, heights = data.network_points, data.network_heights
+    points, heights = points / np.abs(points).max(), heights / np.abs(heights).max()
+    x = data.lift(samples_of(case).samples)
+    x = x / np.linalg.norm(x, axis=1)[:, None]
+    inner = x @ points.T
+    reach = np.sqrt(x**2 @ (points**2).T)
+    moves = (_SPREAD * unit * alpha * inner ** (alpha - 1) * reach) ** 2
+    moves += (unit * inner**alpha) ** 2
+    error = np.sqrt(moves @ heights**2)
+    if data.homogeneous and case.noise > 2.0 * weights:
+        error += (alpha + 1) * case.noise * (np.abs(inner) ** alpha @ np.abs(heights))
+    return np.asarray(error / np.abs(inner**alpha @ heights))
