@@ -207,7 +207,7 @@ def test_a_time_limit_and_a_resume_change_nothing(
     whole = run(tmp_path / "whole", **fields)
     parts = 0
     while parts < 30:  # at least one step each
-        monkeypatch.setattr(sys.modules["attack.solve"], "time", hasty_clock())
+        monkeypatch.setattr(sys.modules["attack.solving.loop"], "time", hasty_clock())
         found = run(tmp_path / "parts", resume=True, time_limit=9.5e3, **fields)
         parts += 1
         if found.stopped != "time limit":

@@ -142,6 +142,7 @@ def also_true(path, value, other):
     return numbers and abs(other - value) < 1e-14 and path[0] == "certificate"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", [
     "globally", "globally, noisy", "nonidentifiable", "nonidentifiable, weights", "undecided",
 ])  # fmt: skip

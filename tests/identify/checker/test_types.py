@@ -74,6 +74,7 @@ def accepted(report):
     return True
 
 
+@pytest.mark.medium
 def test_the_checker_refuses_what_the_schema_refuses(examples):
     """Fields removed, added and of every other type."""
     others = (None, True, 3, -3, 2.5, "", "text", [], ["text"], {}, {"x": 1}, [[None]])
