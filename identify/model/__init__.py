@@ -1,0 +1,1 @@
+"""Networks: layers, activations and losses in float64."""
