@@ -1,0 +1,171 @@
+"""Rank, column space and row space of a layer's gradient, and the gap that decided the rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg
+
+from identify.errors import InvalidInputError
+
+FloatArray = npt.NDArray[np.float64]
+
+EPSILON = float(np.finfo(np.float64).eps)
+SEEN = 3.0
+"""A step of the singular values below which it is no candidate for the rank."""
+CLEAR = 100.0
+"""The step s_r / s_(r+1) from which the rank counts as clear."""
+_FLAT = 0.1
+_FULL = 400
+_BLOCK = 48
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """A gradient G (m, k) as U diag(s) V^T plus a tail that counts as noise.
+
+    ``columns`` U (m, r) and ``rows`` V (k, r) are orthonormal, ``values`` s (r,) descend.
+    ``next_value`` is s_(r+1), ``gap`` s_r / s_(r+1) with s_(r+1) at least what float64 leaves;
+    ``noise`` is the root mean square of the tail's entries, at least what float64 leaves; ``flat``
+    says whether the tail is spread over many directions, as noise is.
+    """
+
+    columns: FloatArray
+    values: FloatArray
+    rows: FloatArray
+    next_value: float
+    gap: float
+    noise: float
+    flat: bool
+    shape: tuple[int, int]
+
+    @property
+    def rank(self) -> int:
+        """The rank r."""
+        return len(self.values)
+
+    @property
+    def clear(self) -> bool:
+        """Whether the gap is at least `CLEAR` and the tail looks like noise."""
+        return self.gap >= CLEAR and self.flat and self.rank < min(self.shape)
+
+    @property
+    def error(self) -> float:
+        """A bound for the spectral norm of the gradient's error, if the tail is typical of it."""
+        rows, columns = self.shape
+        return max(self.next_value, self.noise * float(np.sqrt(rows) + np.sqrt(columns)))
+
+
+def factor(gradient: FloatArray, *, rank: int | None = None, seed: int = 0) -> Factor:
+    """Split G into a part of rank r and noise.
+
+    r is the last place, within nine tenths of the different rows and columns, where the singular
+    values fall by `SEEN` or more; without one it is the place of the largest fall in their first
+    half. Equal columns carry equal rounding errors, so that the tail would end early; they count
+    once. ``rank`` overrides it.
+
+    Args:
+        gradient: G, shape (m, k), finite, not 0.
+        rank: r, at most min(m, k), if it is known.
+        seed: of the random directions that find the spaces of a large matrix.
+
+    Raises:
+        InvalidInputError: not a finite matrix, a matrix of zeros, or an impossible rank.
+
+    Cost: 10 m k (r + 10) operations for a large matrix of small rank, else one full SVD.
+
+    Source: Halko, Martinsson & Tropp (2011), algorithm 4.4, for the large matrix.
+
+    Example:
+        >>> found = factor(np.outer([1.0, 2.0, 3.0], [1.0, 1.0, 0.0, 1.0]))
+        >>> found.rank, found.clear
+        (1, True)
+    """
+    g = np.asarray(gradient, dtype=np.float64)
+    if g.ndim != 2 or g.size == 0 or not np.isfinite(g).all():
+        raise InvalidInputError("gradient", "a finite matrix", f"shape {g.shape}")
+    if not g.any():
+        raise InvalidInputError("gradient", "a matrix that is not 0", "zeros")
+    if rank is not None and not 1 <= rank <= min(g.shape):
+        raise InvalidInputError("rank", f"1 to {min(g.shape)}", rank)
+    different = _different(g)
+    block = _BLOCK if rank is None else max(_BLOCK, rank + 10)
+    while min(g.shape) > _FULL and 3 * block < min(different):
+        u, s, v, left = _leading(g, block, seed)
+        chosen = _decide(s, different) if rank is None else rank
+        found = _assemble(different, g.shape, u, s, v, left, chosen)
+        spread = found.flat and (found.gap >= SEEN or 2 * found.rank < block)
+        if rank is not None or (chosen <= block - 8 and spread):
+            return found
+        block *= 2
+    u, s, vt = linalg.svd(g, full_matrices=False, check_finite=False)
+    chosen = _decide(s, different) if rank is None else rank
+    return _assemble(different, g.shape, u, s, vt.T, 0.0, chosen)
+
+
+def _different(g: FloatArray) -> tuple[int, int]:
+    """Numbers of different rows and columns that are not 0."""
+    counts = []
+    for matrix in (g, g.T):
+        rows = np.ascontiguousarray(matrix[matrix.any(axis=1)])
+        counts.append(len({row.tobytes() for row in rows}))
+    return counts[0], counts[1]
+
+
+def _leading(
+    g: FloatArray, block: int, seed: int
+) -> tuple[FloatArray, FloatArray, FloatArray, float]:
+    """Leading singular triplets and the Frobenius norm of what they leave."""
+    rng = np.random.default_rng(seed)
+    q = np.linalg.qr(g @ rng.normal(size=(g.shape[1], block)))[0]
+    for _ in range(2):
+        q = np.linalg.qr(g.T @ q)[0]
+        q = np.linalg.qr(g @ q)[0]
+    small = q.T @ g
+    left = 0.0
+    for start in range(0, len(g), 1024):
+        part = g[start : start + 1024] - q[start : start + 1024] @ small
+        left += float(np.sum(part**2))
+    u, s, vt = np.linalg.svd(small, full_matrices=False)
+    return q @ u, s, vt.T, float(np.sqrt(left))
+
+
+def _floor(s: FloatArray) -> float:
+    return 8.0 * EPSILON * float(s[0])
+
+
+def _decide(s: FloatArray, different: tuple[int, int]) -> int:
+    floored = np.maximum(s, _floor(s))
+    falls = floored[:-1] / floored[1:]
+    most = min(different)
+    seen = np.flatnonzero(falls[: max(1, most - 3, (9 * most) // 10)] >= SEEN)
+    if len(seen):
+        return int(seen[-1]) + 1
+    if len(falls) < 2:
+        return len(s)
+    return int(np.argmax(falls[: max(1, len(falls) // 2)])) + 1
+
+
+def _assemble(
+    different: tuple[int, int],
+    shape: tuple[int, ...],
+    u: FloatArray,
+    s: FloatArray,
+    v: FloatArray,
+    left: float,
+    rank: int,
+) -> Factor:
+    rows, columns = different
+    tail = float(np.sqrt(np.sum(s[rank:] ** 2) + left**2))
+    following = float(s[rank]) if rank < len(s) else 0.0
+    floor = _floor(s)
+    degrees = max(1, rows - rank) * max(1, columns - rank)
+    noise = max(tail / np.sqrt(degrees), floor / (np.sqrt(rows) + np.sqrt(columns)))
+    edge = (np.sqrt(max(1, rows - rank)) + np.sqrt(max(1, columns - rank))) ** 2
+    directions = (tail / following) ** 2 if following > 0.0 else np.inf
+    flat = following <= 10.0 * floor or directions >= _FLAT * degrees / edge
+    gap = float(s[rank - 1]) / max(following, floor)
+    return Factor(u[:, :rank], s[:rank].copy(), v[:, :rank], following, gap, float(noise),
+                  bool(flat), (int(shape[0]), int(shape[1])))  # fmt: skip
