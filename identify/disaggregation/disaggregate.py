@@ -27,7 +27,7 @@ from identify.disaggregation.evidence import (
     power,
     prove_printed,
 )
-from identify.disaggregation.factor import Factor, factor
+from identify.disaggregation.factor import CLEAR, Factor, factor
 from identify.disaggregation.few_neurons import MaskList, Selection, list_masks, select_set
 from identify.disaggregation.masks import Candidates, Layer, round_terms, settle
 from identify.disaggregation.records import (
@@ -49,6 +49,7 @@ Progress = Callable[[str, float], None]
 
 SCOPE = "a network whose last hidden activation is relu or leaky_relu"
 REDUCTIONS = ("mean", "sum")
+_SAME_NOISE = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,13 +176,12 @@ def pose(
     """Check the input and factorise every layer's gradient; see `disaggregate`."""
     _validate(network, gradient, loss, reduction)
     top = network.depth - 2
-    factors = {}
-    for index in range(network.depth):
-        g = gradient.layer(index)
-        if g is None or not (g.any() or index == top):
-            continue
-        known = min(samples, *g.shape) if samples is not None and index == top else None
-        factors[index] = factor(g, rank=known, seed=seed)
+    g = gradient.layer(top)
+    if g is None:
+        raise InvalidInputError("gradient", f"the gradient of layer {top + 1}", "none")
+    known = None if samples is None else min(samples, *g.shape)
+    found = factor(g, rank=known, seed=seed)
+    factors = {top: found} | _other_layers(gradient, top, found, seed)
     space = _space(network, loss)
     bias = network.biases[top]
     weight = network.weights[top]
@@ -192,12 +192,28 @@ def pose(
         float(network.activations[-1].kink or 0.0),
         bias is not None and gradient.biases[top] is not None,
     )
-    g = gradient.layer(top)
-    if g is None:
-        raise InvalidInputError("gradient", f"the gradient of layer {top + 1}", "none")
-    found = factors[top]
     operator = build_operator(found.columns, found.values, layer.amplitudes, layer.leak)
     return Problem(network, gradient, layer, g, factors, space, operator)
+
+
+def _other_layers(gradient: DeepGradient, top: int, found: Factor, seed: int) -> dict[int, Factor]:
+    """Factorise the other layers; what exceeds r only at the last hidden layer's noise is noise.
+
+    Rounding errors of a small layer can have a rank of their own.
+    """
+    factors = {}
+    for index in range(len(gradient.weights)):
+        g = gradient.layer(index)
+        if index == top or g is None or not g.any():
+            continue
+        chosen = factor(g, seed=seed)
+        if found.rank < chosen.rank:
+            trial = factor(g, rank=found.rank, seed=seed)
+            allowed = _SAME_NOISE * relative_noise(found)
+            if trial.gap >= CLEAR and trial.flat and relative_noise(trial) <= allowed:
+                chosen = trial
+        factors[index] = chosen
+    return factors
 
 
 def _validate(
@@ -320,7 +336,7 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
     base = Disaggregation(
         UNDECIDED, "", problem.factor.rank, problem.ranks, separated.method, separated.kernel
     )
-    if separated.candidates is None or not _usable(separated.candidates):
+    if separated.candidates is None:
         verdict, reason = judge(_findings(problem, separated))
         return replace(base, verdict=verdict, reason=reason)
     candidates = separated.candidates
@@ -374,14 +390,6 @@ def _findings(problem: Problem, separated: _Separated) -> Findings:
         problem.ranks, problem.network.depth - 2, separated.kernel, separated.masks,
         separated.selection, None, (), None, "", None, separated.interrupted,
     )  # fmt: skip
-
-
-def _usable(candidates: Candidates) -> bool:
-    return bool(
-        np.isfinite(candidates.features).all()
-        and np.isfinite(candidates.slopes).all()
-        and np.abs(candidates.features).max() < 1e100
-    )
 
 
 def _follow(problem: Problem, candidates: Candidates) -> tuple[Descent, Bounds]:

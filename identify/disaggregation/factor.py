@@ -96,8 +96,7 @@ def factor(gradient: FloatArray, *, rank: int | None = None, seed: int = 0) -> F
         u, s, v, left = _leading(g, block, seed)
         chosen = _decide(s, different) if rank is None else rank
         found = _assemble(different, g.shape, u, s, v, left, chosen)
-        spread = found.flat and (found.gap >= SEEN or 2 * found.rank < block)
-        if rank is not None or (chosen <= block - 8 and spread):
+        if rank is not None or (chosen <= block - 8 and found.flat and found.gap >= SEEN):
             return found
         block *= 2
     u, s, vt = linalg.svd(g, full_matrices=False, check_finite=False)

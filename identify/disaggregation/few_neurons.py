@@ -35,6 +35,7 @@ NORM_LIMIT = 1e6
 _BATCH = 2_000_000
 _LONGEST = 20_000
 _USABLE = 0.25
+_LARGEST_CHANCE = 1e-2
 _SUBSET_BATCH = 500
 
 
@@ -117,6 +118,9 @@ def list_masks(
     if rows == 0:
         return MaskList(empty, live, False, "no row is precise enough", math.inf, math.nan, r)
     chance = 2.0**r * float(np.prod(np.minimum(1.0, 4.0 * table.tolerance)))
+    if chance > _LARGEST_CHANCE:
+        reason = f"about {chance:.2g} masks by chance"
+        return MaskList(empty, live, False, reason, chance, float(table.tolerance.max()), rows + r)
     found, reason = _meet(table, deadline, progress)
     masks = np.zeros((len(live), len(found)), dtype=bool)
     for column, (values, others) in enumerate(found):

@@ -17,6 +17,7 @@ BoolArray = npt.NDArray[np.bool_]
 _ROUNDS = 15
 _TURNS = 20
 _EXACT = 1e-5
+_NO_SCALE = 1e-30
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +122,11 @@ def refit(layer: Layer, factor: Factor, mask: BoolArray) -> tuple[FloatArray, Fl
 
 def solve_features(
     layer: Layer, gradient: FloatArray, masks: BoolArray, p: FloatArray
-) -> tuple[FloatArray, FloatArray, float]:
+) -> tuple[FloatArray, FloatArray, float] | None:
     """h (n, k) and p (n, q) in scale, and the relative residual of G = Delta [h, 1]^T.
 
-    Without a bias h has norm 1 and the sign that agrees with most of the mask.
+    Without a bias h has norm 1 and the sign that agrees with most of the mask. None if a sample
+    has no scale, which happens for wrong masks only.
     """
     delta = layer.cotangents(masks, p)
     lifted = np.linalg.lstsq(delta, gradient, rcond=None)[0]
@@ -137,18 +139,25 @@ def solve_features(
         scale = np.linalg.norm(lifted, axis=1)
         agreeing = np.where(layer.weight @ lifted.T > 0.0, 1.0, -1.0) * np.where(masks, 1.0, -1.0)
         scale = scale * np.where(agreeing.sum(axis=0) < 0.0, -1.0, 1.0)
-    scale = np.where(np.abs(scale) < 1e-300, 1e-300, scale)
+    if not np.isfinite(lifted).all() or (np.abs(scale) <= _NO_SCALE * np.abs(lifted).max()).any():
+        return None
     return features / scale[:, None], p * scale[:, None], residual
 
 
 def settle(
     layer: Layer, factor: Factor, gradient: FloatArray, masks: BoolArray, p: FloatArray
-) -> Candidates:
-    """Alternate h from masks and masks from the signs of W h + beta; keep the best residual."""
+) -> Candidates | None:
+    """Alternate h from masks and masks from the signs of W h + beta; keep the best residual.
+
+    None if the first masks give no samples.
+    """
     best: tuple[float, BoolArray, FloatArray, FloatArray] | None = None
     rounded, since = masks, 0
     for _ in range(_TURNS):
-        features, scaled, residual = solve_features(layer, gradient, masks, p)
+        solved = solve_features(layer, gradient, masks, p)
+        if solved is None:
+            break
+        features, scaled, residual = solved
         if best is None or residual < best[0] * (1.0 - 1e-3):
             best, since = (residual, masks, scaled, features), 0
         else:
@@ -159,7 +168,7 @@ def settle(
         masks = signs
         p = np.array([refit(layer, factor, masks[:, i])[0] for i in range(masks.shape[1])])
     if best is None:
-        raise ValueError("no turn was made")
+        return None
     residual, masks, scaled, features = best
     room = np.empty(masks.shape)
     for i in range(masks.shape[1]):

@@ -30,6 +30,7 @@ _ROOT2 = float(np.sqrt(2.0))
 _LARGEST_WEIGHT = 1e3
 _CHUNK = 2_000_000
 _EXTRA = 8
+_HARMLESS = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +186,7 @@ def find_kernel(
     clock = _Clock(deadline, progress)
     r = operator.basis.shape[1]
     block = min(r + _EXTRA, operator.unknowns)
-    scale, cholesky = _factorise(operator, clock)
+    scale, cholesky, shift = _factorise(operator, clock)
 
     def solve(right: FloatArray) -> FloatArray:
         inner = linalg.cho_solve((cholesky, True), scale[:, None] * right, check_finite=False)
@@ -203,8 +204,12 @@ def find_kernel(
         if settled.all():
             break
         before = values
-    vectors[:, :r] -= solve(operator.adjoint(operator.apply(vectors[:, :r])))
-    values, vectors = _ritz(operator, vectors)
+    moved = operator.apply(vectors[:, :r])
+    sizes = np.linalg.norm(vectors[:, :r] / scale[:, None], axis=0)
+    if (np.linalg.norm(moved, axis=0) ** 2 < _HARMLESS * shift * sizes**2).all():
+        # What is below the shift is mostly rounding of the normal matrix; L itself takes it out.
+        vectors[:, :r] -= solve(operator.adjoint(moved))
+        values, vectors = _ritz(operator, vectors)
     plain = _plain_value(operator, vectors, solve, r)
     return Kernel(values, vectors, plain, operator.unknowns, step)
 
@@ -223,8 +228,8 @@ class _Clock:
 
 def _factorise(
     operator: Operator, clock: _Clock, shift: float = 4.0 * float(np.finfo(np.float64).eps)
-) -> tuple[FloatArray, FloatArray]:
-    """Column scale d and the lower Cholesky factor of d L^T L d + D shift, in place."""
+) -> tuple[FloatArray, FloatArray, float]:
+    """Column scale d, the lower Cholesky factor of d L^T L d + t, in place, and t = D shift."""
     size = operator.unknowns
     normal = np.zeros((size, size), order="F")
     for rows, block in operator.chunks():
@@ -239,7 +244,7 @@ def _factorise(
     factor, failed = lapack.dpotrf(normal, lower=1, clean=0, overwrite_a=1)
     if failed:
         return _factorise(operator, clock, 100.0 * shift)
-    return scale, factor
+    return scale, factor, size * shift
 
 
 def _orthonormal(vectors: FloatArray, scale: FloatArray) -> FloatArray:
