@@ -87,7 +87,8 @@ def power(layer: Layer, factor: Factor, features: FloatArray, *, seed: int = 0) 
     """R: equations beyond the unknowns of one sample, by rank and not by counting rows.
 
     The rank of (I - U U^T) [delta(h_k, p_k)] over random h_k of the affine row space and random
-    p_k, above the noise, minus r - 1 and q - 1; at most 40, where it is cut.
+    p_k, above the noise, minus r - 1 and q - 1; at most 40, where it is cut. For r = 1 the h_k are
+    drawn with the norm of h, since the affine row space is a point.
 
     Cost: m K^2, K the unknowns plus 40.
     """
@@ -98,6 +99,9 @@ def power(layer: Layer, factor: Factor, features: FloatArray, *, seed: int = 0) 
     weights = rng.normal(size=(count, r)) / np.sqrt(r)
     weights += (1.0 - weights.sum(axis=1, keepdims=True)) / r
     points = weights @ features
+    if r == 1:
+        # The row space is one point; what else would be seen is asked of points like it.
+        points = rng.normal(size=points.shape) * np.linalg.norm(features) / features.shape[1] ** 0.5
     masks = layer.preactivations(points) > 0.0
     delta = layer.cotangents(masks, rng.normal(size=(count, q)))
     delta = delta / np.maximum(np.linalg.norm(delta, axis=0), 1e-300)
