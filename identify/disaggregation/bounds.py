@@ -86,8 +86,8 @@ def bound_errors(
         length = np.maximum(np.linalg.norm(inputs, axis=1), 1e-300)
         found[index] = absolute / length + 16.0 * EPSILON
     samples = found[descent.layer]
-    gain = np.sqrt(sum(np.sum(unit[0] ** 2, axis=1) for unit in units))
-    gain = gain * np.linalg.norm(network.weights[descent.layer], 2)
+    weight = network.weights[descent.layer]
+    gain = np.sqrt(sum(np.sum((unit[0] @ weight) ** 2, axis=1) for unit in units))
     outputs = samples * np.linalg.norm(descent.inputs, axis=1) * gain
     return Bounds(samples, found[top], slopes, outputs)
 

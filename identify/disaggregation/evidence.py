@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import flint
 import numpy as np
 import numpy.typing as npt
-from scipy import linalg
+from scipy.linalg import blas, lapack
 
 from identify.disaggregation.factor import EPSILON, Factor
 from identify.disaggregation.masks import Candidates, Layer
@@ -20,10 +20,11 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 PRIMES = (2147483647, 2147483629)
-_MODULAR_COLUMNS = 1500
+_MODULAR_COLUMNS = 500
 _MODULAR_SECONDS = 1.2e-9
 _FILL_SECONDS = 4e-7
 _PROBES = 40
+_CHUNK = 2_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,16 +195,17 @@ def prove_printed(
 def _prove_by_cholesky(masks: BoolArray, required: int) -> PrintedProof:
     x = masks.astype(np.float64)
     n = x.shape[1]
-    blocks = [x] + [x[:, i : i + 1] * x[:, i + 1 :] for i in range(n - 1)]
-    matrix = np.hstack(blocks)
-    # Entries are counts of rows, so the float64 product is exact.
-    gram = matrix.T @ matrix
+    gram = np.zeros((required, required), order="F")
+    step = max(1, _CHUNK // required)
+    for start in range(0, len(x), step):
+        part = x[start : start + step]
+        blocks = [part] + [part[:, i : i + 1] * part[:, i + 1 :] for i in range(n - 1)]
+        # Entries are counts of rows, so the float64 product is exact.
+        gram = blas.dsyrk(1.0, np.hstack(blocks).T, beta=1.0, c=gram, lower=1, overwrite_c=1)
     rounding = (required + 2) * EPSILON / (1.0 - (required + 2) * EPSILON)
     gram[np.diag_indices(required)] -= 2.0 * rounding * float(np.trace(gram)) + 1e-9
     method = "Cholesky decomposition of the exact Gram matrix with a bound for its rounding"
-    try:
-        linalg.cholesky(gram, lower=True, overwrite_a=True, check_finite=False)
-    except linalg.LinAlgError:
+    if lapack.dpotrf(gram, lower=1, clean=0, overwrite_a=1)[1]:
         return PrintedProof(None, 0, required, None, method)
     return PrintedProof(True, required, required, None, method)
 
