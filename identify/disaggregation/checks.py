@@ -45,13 +45,14 @@ def check_layers(
     descent: Descent,
     bounds: Bounds,
 ) -> list[Check]:
-    """Every supplied gradient against one forward and backward pass of the samples.
+    """Every supplied gradient against a forward pass of the samples and their cotangents.
 
-    The limit is 10 times the layer's noise plus 3 times the largest error bound; above `LOOSEST`
-    the check holds for nothing and is None.
+    The slopes behind the cotangents are those of the samples, but for entries of z within their
+    error of a kink; `check_slopes` sees to that. The limit is 10 times the layer's noise plus 3
+    times the largest error bound; above `LOOSEST` the check holds for nothing and is None.
     """
     run = network.forward(descent.inputs, descent.layer)
-    deltas = network.backward(run, descent.cotangents)
+    deltas = (*descent.deltas, descent.cotangents)
     checks = []
     count = len(descent.inputs)
     for index in range(network.depth):
@@ -73,6 +74,34 @@ def check_layers(
         holds = residual <= limit if limit <= LOOSEST or residual > limit else None
         checks.append(Check(name, holds, residual, limit, max(0, rows) * given.shape[1]))
     return checks
+
+
+def check_slopes(network: DeepNetwork, descent: Descent, bounds: Bounds) -> Check:
+    """The slopes that were used against those at the samples' own z, in every hidden layer.
+
+    Entries of kinked layers may differ where |z| is within its error, |(w_j, beta_j)| |(h_i, 1)|
+    times the bound; nothing may differ by more than that error elsewhere.
+    """
+    run = network.forward(descent.inputs, descent.layer)
+    wrong = open_ = total = 0
+    relative = np.maximum(bounds.samples, bounds.features)[:, None] + 1e-14
+    for index, used in enumerate(descent.slopes):
+        activation = network.activations[descent.layer + index]
+        z = run.preactivations[index]
+        if activation.kink is None:
+            # Read from the same h by the inverse of the activation.
+            continue
+        bias = network.biases[descent.layer + index]
+        weight = network.weights[descent.layer + index]
+        size = np.sqrt(np.sum(weight**2, axis=1) + (0.0 if bias is None else bias**2))
+        length = np.sqrt(np.sum(run.inputs[index] ** 2, axis=1) + 1.0)[:, None]
+        different = used != activation.slope(z)
+        near = np.abs(z) <= relative * length * size
+        wrong += int((different & ~near).sum())
+        open_ += int((different & near).sum())
+        total += used.size
+    note = f"{open_} entries open"
+    return Check("masks of the samples", wrong == 0, float(wrong), 0.0, total, note)
 
 
 def check_signs(signs: Signs, rank: int) -> Check:

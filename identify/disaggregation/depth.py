@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,9 @@ class Descent:
 
     ``inputs`` (n, k) enter linear layer ``layer``; 0 is the network's input. ``cotangents`` p
     (n, C), in scale if ``scaled``. ``ones[l]`` is the largest distance from 1 of the coefficient
-    that the bias of layer l makes 1, NaN where there is none. ``deltas[l]`` (n, m_l), from layer
-    ``layer`` upwards. ``stopped`` says why the descent ended above the input, or is empty.
+    that the bias of layer l makes 1, NaN where there is none. ``deltas`` (n, m_l) and ``slopes``
+    s'(z_l) (n, m_l) belong to the hidden layers from ``layer`` upwards. ``stopped`` says why the
+    descent ended above the input, or is empty.
     """
 
     layer: int
@@ -31,6 +32,7 @@ class Descent:
     scaled: bool
     ones: tuple[float, ...]
     deltas: tuple[FloatArray, ...]
+    slopes: tuple[FloatArray, ...]
     stopped: str
 
 
@@ -62,25 +64,28 @@ def descend(
     at = network.depth - 2
     deltas = [slopes * (cotangents @ network.weights[-1])]
     ones = [float("nan")] * network.depth
+    kept = [slopes]
     h, p, stopped = features, cotangents, ""
     while at > 0:
         stopped = _obstacle(network, gradient, at - 1)
         if stopped:
             break
         margin = accuracy * np.abs(h).max(axis=1, keepdims=True)
-        below = _slope(network, at - 1, h, margin) * (deltas[0] @ network.weights[at])
+        slope = _slope(network, at - 1, h, margin)
+        below = slope * (deltas[0] @ network.weights[at])
         if not _independent(below):
             stopped = f"the samples' cotangents at layer {at} are linearly dependent"
             break
         h, last = _solve(gradient, at - 1, below)
         at -= 1
         deltas.insert(0, below)
+        kept.insert(0, slope)
         if last is not None and not scaled:
             h, p, scaled = h / last[:, None], p * last[:, None], True
             deltas = [delta * last[:, None] for delta in deltas]
         elif last is not None:
             ones[at] = float(np.abs(last - 1.0).max())
-    reached = Descent(at, h, p, scaled, tuple(ones), tuple(deltas), stopped)
+    reached = Descent(at, h, p, scaled, tuple(ones), tuple(deltas), tuple(kept), stopped)
     return _settle(network, gradient, reached)
 
 
@@ -89,6 +94,10 @@ def _settle(network: DeepNetwork, gradient: DeepGradient, found: Descent) -> Des
     residual = _left(gradient, found)
     for _ in range(_TURNS):
         run = network.forward(found.inputs, found.layer)
+        slopes = tuple(
+            network.activations[found.layer + index].slope(z)
+            for index, z in enumerate(run.preactivations[:-1])
+        )
         deltas = network.backward(run, found.cotangents)[:-1]
         if not _independent(deltas[0]):
             break
@@ -99,15 +108,11 @@ def _settle(network: DeepNetwork, gradient: DeepGradient, found: Descent) -> Des
         ones = list(found.ones)
         if last is not None and found.scaled:
             ones[found.layer] = float(np.abs(last - 1.0).max())
-        trial = Descent(found.layer, h, found.cotangents, found.scaled, tuple(ones), deltas,
-                        found.stopped)  # fmt: skip
+        trial = replace(found, inputs=h, ones=tuple(ones), deltas=deltas, slopes=slopes)
         now = _left(gradient, trial)
         if now > residual * (1.0 + 1e-3) + 1e-14:
             break
-        same = all(
-            np.array_equal(a != 0.0, b != 0.0)
-            for a, b in zip(found.deltas, trial.deltas, strict=True)
-        )
+        same = all(map(np.array_equal, found.slopes, trial.slopes))
         found, residual = trial, min(now, residual)
         if same:
             break

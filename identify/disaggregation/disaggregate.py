@@ -15,6 +15,7 @@ from identify.disaggregation.checks import (
     check_loss,
     check_ones,
     check_signs,
+    check_slopes,
     read_labels,
     relative_noise,
 )
@@ -343,7 +344,7 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
     descent, bounds = _follow(problem, candidates)
     run = problem.network.forward(descent.inputs, descent.layer)
     top = problem.network.depth - 2 - descent.layer
-    features, masks = run.inputs[top], (run.preactivations[top] > 0.0).T
+    features, masks = run.inputs[top], (descent.slopes[top] == 1.0).T
     slopes = descent.cotangents @ np.linalg.pinv(problem.space.T)
     noise = entry_noise(problem.layer, problem.factor, masks, slopes)
     signs = compare_signs(problem.layer, candidates, features, noise, bounds.features)
@@ -353,6 +354,7 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
     )
     checks = (
         check_signs(signs, problem.factor.rank),
+        check_slopes(problem.network, descent, bounds),
         *check_layers(problem.network, problem.gradient, problem.factors, descent, bounds),
         check_ones(descent, bounds),
         loss_check,

@@ -118,8 +118,9 @@ def row(name: str, kind: str, seed: int, problem: Planted, limit: float) -> str:
     """Run one problem and print its row."""
     gradient = spoil(problem, kind, seed)
     started = time.process_time()
+    reduction = None if kind.startswith(("clipped", "dp")) else "mean"
     result = disaggregate(
-        problem.network, gradient, problem.loss, reduction="mean", time_limit=limit
+        problem.network, gradient, problem.loss, reduction=reduction, time_limit=limit
     )
     seconds = time.process_time() - started
     relative, right = errors(problem, result)
@@ -203,7 +204,7 @@ def trained(sizes: list[int], epochs: int, counts: list[int], draws: int) -> Non
 
 
 KINDS = ["1e-6", "1e-5", "1e-4", "1e-3", "1e-2", "3e-2", "1e-1", "float16", "bfloat16", "int8",
-         "top90", "top50", "clipped", "dp0.01", "dp0.1", "dp1"]  # fmt: skip
+         "top90", "top50", "clipped", "dp1e-4", "dp1e-3", "dp0.01", "dp0.1", "dp1"]  # fmt: skip
 
 
 def main() -> None:
