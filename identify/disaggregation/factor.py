@@ -62,9 +62,9 @@ def factor(gradient: FloatArray, *, rank: int | None = None, seed: int = 0) -> F
     """Split G into a part of rank r and noise.
 
     r is the last place, within nine tenths of the different rows and columns, where the singular
-    values fall by `SEEN` or more; without one it is the place of the largest fall in their first
-    half. Equal columns carry equal rounding errors, so that the tail would end early; they count
-    once. ``rank`` overrides it.
+    values fall by `CLEAR` or more to a tail like noise; else the last where they fall by `SEEN`;
+    else the place of the largest fall in their first half. Equal columns carry equal rounding
+    errors, so that the tail would end early; they count once. ``rank`` overrides it.
 
     Args:
         gradient: G, shape (m, k), finite, not 0.
@@ -94,13 +94,13 @@ def factor(gradient: FloatArray, *, rank: int | None = None, seed: int = 0) -> F
     block = _BLOCK if rank is None else max(_BLOCK, rank + 10)
     while min(g.shape) > _FULL and 3 * block < min(different):
         u, s, v, left = _leading(g, block, seed)
-        chosen = _decide(s, different) if rank is None else rank
+        chosen = _decide(s, different, left) if rank is None else rank
         found = _assemble(different, g.shape, u, s, v, left, chosen)
         if rank is not None or (chosen <= block - 8 and found.flat and found.gap >= SEEN):
             return found
         block *= 2
     u, s, vt = linalg.svd(g, full_matrices=False, check_finite=False)
-    chosen = _decide(s, different) if rank is None else rank
+    chosen = _decide(s, different, 0.0) if rank is None else rank
     return _assemble(different, g.shape, u, s, vt.T, 0.0, chosen)
 
 
@@ -135,16 +135,26 @@ def _floor(s: FloatArray) -> float:
     return 8.0 * EPSILON * float(s[0])
 
 
-def _decide(s: FloatArray, different: tuple[int, int]) -> int:
+def _decide(s: FloatArray, different: tuple[int, int], left: float) -> int:
     floored = np.maximum(s, _floor(s))
     falls = floored[:-1] / floored[1:]
     most = min(different)
-    seen = np.flatnonzero(falls[: max(1, most - 3, (9 * most) // 10)] >= SEEN)
+    seen = np.flatnonzero(falls[: max(1, most - 3, (9 * most) // 10)] >= SEEN) + 1
     if len(seen):
-        return int(seen[-1]) + 1
+        clear = [i for i in seen if falls[i - 1] >= CLEAR and _flat(s, different, left, int(i))]
+        return int(clear[-1] if clear else seen[-1])
     if len(falls) < 2:
         return len(s)
     return int(np.argmax(falls[: max(1, len(falls) // 2)])) + 1
+
+
+def _flat(s: FloatArray, different: tuple[int, int], left: float, rank: int) -> bool:
+    """Whether the tail after a rank is spread over many directions, or is what float64 leaves."""
+    if rank >= len(s) or s[rank] <= 10.0 * _floor(s):
+        return True
+    rows, columns = (max(1, count - rank) for count in different)
+    directions = (np.sum(s[rank:] ** 2) + left**2) / s[rank] ** 2
+    return bool(directions >= _FLAT * rows * columns / (np.sqrt(rows) + np.sqrt(columns)) ** 2)
 
 
 def _assemble(
@@ -162,9 +172,6 @@ def _assemble(
     floor = _floor(s)
     degrees = max(1, rows - rank) * max(1, columns - rank)
     noise = max(tail / np.sqrt(degrees), floor / (np.sqrt(rows) + np.sqrt(columns)))
-    edge = (np.sqrt(max(1, rows - rank)) + np.sqrt(max(1, columns - rank))) ** 2
-    directions = (tail / following) ** 2 if following > 0.0 else np.inf
-    flat = following <= 10.0 * floor or directions >= _FLAT * degrees / edge
     gap = float(s[rank - 1]) / max(following, floor)
     return Factor(u[:, :rank], s[:rank].copy(), v[:, :rank], following, gap, float(noise),
-                  bool(flat), (int(shape[0]), int(shape[1])))  # fmt: skip
+                  _flat(s, different, left, rank), (int(shape[0]), int(shape[1])))  # fmt: skip

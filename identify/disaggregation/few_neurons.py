@@ -305,9 +305,6 @@ def _consistent(
     r, choices = factor.rank, masks[live]
     z = np.linalg.lstsq(factor.columns[live], amplitudes[live, None] * choices, rcond=None)[0]
     gram = choices.T.astype(np.float64) @ choices
-    size = np.abs(amplitudes[live])
-    # |z| over its smallest singular value, at most, for a subset of smallest eigenvalue 1.
-    largest = math.sqrt(float(gram.trace())) * float(size.max() / size.min())
     good: list[tuple[int, ...]] = []
     subsets = itertools.combinations(range(masks.shape[1]), r)
     while batch := list(itertools.islice(subsets, _SUBSET_BATCH)):
@@ -320,8 +317,9 @@ def _consistent(
         if len(index) == 0:
             continue
         chosen = z[:, index].transpose(1, 0, 2)
-        moved = 10.0 * slack * largest / np.sqrt(spread[share > 1e-10, 0])
         coordinates = np.linalg.solve(chosen, np.broadcast_to(np.diag(factor.values), chosen.shape))
+        inverse = np.linalg.norm(coordinates / factor.values, axis=(1, 2))
+        moved = 10.0 * slack * inverse * np.linalg.norm(chosen, axis=(1, 2))
         scale = coordinates @ factor.rows[-1]
         points = coordinates / np.where(scale == 0.0, 1e-300, scale)[:, :, None]
         z_values = points @ lifted[live].T

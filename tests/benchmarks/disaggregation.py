@@ -126,7 +126,7 @@ def row(name: str, kind: str, seed: int, problem: Planted, limit: float) -> str:
     relative, right = errors(problem, result)
     bound = np.inf if result.error_bounds is None else result.error_bounds.max()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    reason = "" if result.verdict == "globally" else result.reason[:110]
+    reason = "" if result.verdict == "globally" else result.reason[-150:]
     text = (
         f"| {name} | {kind} | {seed} | {result.verdict} | {relative.max():.1e} | "
         f"{np.median(relative):.1e} | {bound:.1e} | {np.mean(relative < 1e-3):.2f} | {right:.2f} | "

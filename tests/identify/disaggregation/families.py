@@ -100,6 +100,10 @@ def _case(
     return Case(family, shown, gradient, samples, p, _options(network, rng), merged)
 
 
+def _rounded(g: DeepGradient) -> DeepGradient:
+    return change(g, lambda x: x.astype(np.float32).astype(np.float64))
+
+
 def _plain(rng: np.random.Generator) -> tuple[DeepNetwork, FloatArray]:
     sizes, count = _sizes(rng)
     return initialise(sizes, rng), rng.normal(size=(count, sizes[0]))
@@ -168,8 +172,17 @@ def _above_width(rng: np.random.Generator) -> Case:
 
 def _few_rows(rng: np.random.Generator) -> Case:
     sizes, count = _sizes(rng)
-    sizes[-2] = int(rng.integers(count, 2 * count + 4))
-    return _case("too few rows", initialise(sizes, rng), rng.normal(size=(count, sizes[0])), rng)
+    sizes[-2] = int(rng.integers(count, 3 * count + 4))
+    if rng.random() < 0.5:
+        # One output and more samples: the list of masks decides, or does not.
+        count = int(rng.integers(6, 12))
+        sizes = [count + 8, int(rng.integers(count + 1, 2 * count + 4)), 1]
+    network, move = initialise(sizes, rng), None
+    level = 10.0 ** rng.uniform(-12, -3)
+    if rng.random() < 0.5:
+        move = _rounded if rng.random() < 0.5 else lambda g: add_noise(g, level, rng)
+    x = rng.normal(size=(count, sizes[0]))
+    return _case("too few rows", network, x, rng, move=move)
 
 
 def _dead(rng: np.random.Generator) -> Case:
@@ -376,10 +389,6 @@ def determined(seed: int) -> Case:
     sizes[-2] = 4 * unknown + 30
     sizes[1:-2] = [4 * count + 20] * (len(sizes) - 3)
     network = initialise(sizes, rng, activation)
-
-    def rounded(g: DeepGradient) -> DeepGradient:
-        return change(g, lambda x: x.astype(np.float32).astype(np.float64))
-
-    move = rounded if rng.random() < 0.5 else None
+    move = _rounded if rng.random() < 0.5 else None
     return _case(f"determined, {activation}", network, rng.normal(size=(count, sizes[0])), rng,
                  move=move)  # fmt: skip
