@@ -18,6 +18,7 @@ SEEN = 3.0
 CLEAR = 100.0
 """The step s_r / s_(r+1) from which the rank counts as clear."""
 _FLAT = 0.1
+_NOISE = 0.3
 _FULL = 400
 _BLOCK = 48
 
@@ -29,7 +30,7 @@ class Factor:
     ``columns`` U (m, r) and ``rows`` V (k, r) are orthonormal, ``values`` s (r,) descend.
     ``next_value`` is s_(r+1), ``gap`` s_r / s_(r+1) with s_(r+1) at least what float64 leaves;
     ``noise`` is the root mean square of the tail's entries, at least what float64 leaves; ``flat``
-    says whether the tail is spread over many directions, as noise is.
+    says whether the tail is spread over many directions, as noise is, whatever its rows' sizes.
     """
 
     columns: FloatArray
@@ -95,13 +96,13 @@ def factor(gradient: FloatArray, *, rank: int | None = None, seed: int = 0) -> F
     while min(g.shape) > _FULL and 3 * block < min(different):
         u, s, v, left = _leading(g, block, seed)
         chosen = _decide(s, different, left) if rank is None else rank
-        found = _assemble(different, g.shape, u, s, v, left, chosen)
+        found = _assemble(g, different, u, s, v, left, chosen)
         if rank is not None or (chosen <= block - 8 and found.flat and found.gap >= SEEN):
             return found
         block *= 2
     u, s, vt = linalg.svd(g, full_matrices=False, check_finite=False)
     chosen = _decide(s, different, 0.0) if rank is None else rank
-    return _assemble(different, g.shape, u, s, vt.T, 0.0, chosen)
+    return _assemble(g, different, u, s, vt.T, 0.0, chosen)
 
 
 def _different(g: FloatArray) -> tuple[int, int]:
@@ -152,14 +153,38 @@ def _flat(s: FloatArray, different: tuple[int, int], left: float, rank: int) -> 
     """Whether the tail after a rank is spread over many directions, or is what float64 leaves."""
     if rank >= len(s) or s[rank] <= 10.0 * _floor(s):
         return True
+    return _spread(s, different, left, rank) >= _FLAT
+
+
+def _spread(s: FloatArray, different: tuple[int, int], left: float, rank: int) -> float:
+    """Directions of the tail after a rank, over those of independent noise."""
     rows, columns = (max(1, count - rank) for count in different)
+    if rank >= len(s) or s[rank] == 0.0:
+        return np.inf
     directions = (np.sum(s[rank:] ** 2) + left**2) / s[rank] ** 2
-    return bool(directions >= _FLAT * rows * columns / (np.sqrt(rows) + np.sqrt(columns)) ** 2)
+    return float(directions * (np.sqrt(rows) + np.sqrt(columns)) ** 2 / (rows * columns))
+
+
+def _like_noise(g: FloatArray, u: FloatArray, different: tuple[int, int]) -> bool:
+    """Whether the tail is spread as noise is once rows and columns are scaled to its size there.
+
+    Rounding errors are as uneven as the entries; a sample that was missed is one direction under
+    any scaling, and the rank of the others stays.
+    """
+    tail, scaled, rank = g - u @ (u.T @ g), g, u.shape[1]
+    for _ in range(3):
+        for axis in (0, 1):
+            size = np.asarray(np.sqrt(np.mean(tail**2, axis=axis, keepdims=True)))
+            weight = np.where(size > 0.0, 1.0 / np.where(size > 0.0, size, 1.0), 0.0)
+            tail, scaled = tail * weight, scaled * weight
+    block = min(rank + 10, *g.shape)
+    _, s, _, left = _leading(scaled, block, 0)
+    return _spread(s, different, left, rank) >= _NOISE
 
 
 def _assemble(
+    g: FloatArray,
     different: tuple[int, int],
-    shape: tuple[int, ...],
     u: FloatArray,
     s: FloatArray,
     v: FloatArray,
@@ -173,5 +198,9 @@ def _assemble(
     degrees = max(1, rows - rank) * max(1, columns - rank)
     noise = max(tail / np.sqrt(degrees), floor / (np.sqrt(rows) + np.sqrt(columns)))
     gap = float(s[rank - 1]) / max(following, floor)
-    return Factor(u[:, :rank], s[:rank].copy(), v[:, :rank], following, gap, float(noise),
-                  _flat(s, different, left, rank), (int(shape[0]), int(shape[1])))  # fmt: skip
+    flat = following <= 10.0 * floor or _spread(s, different, left, rank) >= _NOISE
+    flat = flat or _like_noise(g, u[:, :rank], different)
+    shape = (len(g), g.shape[1])
+    return Factor(
+        u[:, :rank], s[:rank].copy(), v[:, :rank], following, gap, float(noise), flat, shape
+    )
