@@ -11,6 +11,7 @@ from scipy import linalg
 from identify.errors import InvalidInputError
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 EPSILON = float(np.finfo(np.float64).eps)
 SEEN = 3.0
@@ -91,27 +92,33 @@ def factor(gradient: FloatArray, *, rank: int | None = None, seed: int = 0) -> F
         raise InvalidInputError("gradient", "a matrix that is not 0", "zeros")
     if rank is not None and not 1 <= rank <= min(g.shape):
         raise InvalidInputError("rank", f"1 to {min(g.shape)}", rank)
-    different = _different(g)
+    kinds = _different(g)
+    different = (len(kinds[0]), len(kinds[1]))
     block = _BLOCK if rank is None else max(_BLOCK, rank + 10)
     while min(g.shape) > _FULL and 3 * block < min(different):
         u, s, v, left = _leading(g, block, seed)
         chosen = _decide(s, different, left) if rank is None else rank
-        found = _assemble(g, different, u, s, v, left, chosen)
+        found = _assemble(g, kinds, u, s, v, left, chosen)
         if rank is not None or (chosen <= block - 8 and found.flat and found.gap >= SEEN):
             return found
         block *= 2
     u, s, vt = linalg.svd(g, full_matrices=False, check_finite=False)
     chosen = _decide(s, different, 0.0) if rank is None else rank
-    return _assemble(g, different, u, s, vt.T, 0.0, chosen)
+    return _assemble(g, kinds, u, s, vt.T, 0.0, chosen)
 
 
-def _different(g: FloatArray) -> tuple[int, int]:
-    """Numbers of different rows and columns that are not 0."""
-    counts = []
-    for matrix in (g, g.T):
-        rows = np.ascontiguousarray(matrix[matrix.any(axis=1)])
-        counts.append(len({row.tobytes() for row in rows}))
-    return counts[0], counts[1]
+def _different(g: FloatArray) -> tuple[IntArray, IntArray]:
+    """Indices of different rows and columns that are not 0, the first of each kind."""
+    rows = np.flatnonzero(g.any(axis=1))
+    columns = np.flatnonzero(g.any(axis=0))
+    return rows[_first(g[rows])], columns[_first(g[:, columns].T)]
+
+
+def _first(rows: FloatArray) -> IntArray:
+    kinds: dict[bytes, int] = {}
+    for index, row in enumerate(np.ascontiguousarray(rows)):
+        kinds.setdefault(row.tobytes(), index)
+    return np.fromiter(kinds.values(), dtype=np.int64)
 
 
 def _leading(
@@ -156,7 +163,7 @@ def _flat(s: FloatArray, different: tuple[int, int], left: float, rank: int) -> 
     return _spread(s, different, left, rank) >= _FLAT
 
 
-def _spread(s: FloatArray, different: tuple[int, int], left: float, rank: int) -> float:
+def _spread(s: FloatArray, different: tuple[int, ...], left: float, rank: int) -> float:
     """Directions of the tail after a rank, over those of independent noise."""
     rows, columns = (max(1, count - rank) for count in different)
     if rank >= len(s) or s[rank] == 0.0:
@@ -165,33 +172,38 @@ def _spread(s: FloatArray, different: tuple[int, int], left: float, rank: int) -
     return float(directions * (np.sqrt(rows) + np.sqrt(columns)) ** 2 / (rows * columns))
 
 
-def _like_noise(g: FloatArray, u: FloatArray, different: tuple[int, int]) -> bool:
+def _like_noise(g: FloatArray, u: FloatArray, kinds: tuple[IntArray, IntArray]) -> bool:
     """Whether the tail is spread as noise is once rows and columns are scaled to its size there.
 
     Rounding errors are as uneven as the entries; a sample that was missed is one direction under
-    any scaling, and the rank of the others stays.
+    any scaling, and the rank of the others stays. Equal rows and columns, which have equal errors,
+    count once.
     """
-    tail, scaled, rank = g - u @ (u.T @ g), g, u.shape[1]
+    rank = u.shape[1]
+    scaled = g[np.ix_(*kinds)]
+    tail = scaled - u[kinds[0]] @ (u.T @ g[:, kinds[1]])
+    if min(scaled.shape) <= rank:
+        return False
     for _ in range(3):
         for axis in (0, 1):
             size = np.asarray(np.sqrt(np.mean(tail**2, axis=axis, keepdims=True)))
             weight = np.where(size > 0.0, 1.0 / np.where(size > 0.0, size, 1.0), 0.0)
             tail, scaled = tail * weight, scaled * weight
-    block = min(rank + 10, *g.shape)
+    block = min(rank + 10, *scaled.shape)
     _, s, _, left = _leading(scaled, block, 0)
-    return _spread(s, different, left, rank) >= _NOISE
+    return _spread(s, scaled.shape, left, rank) >= _NOISE
 
 
 def _assemble(
     g: FloatArray,
-    different: tuple[int, int],
+    kinds: tuple[IntArray, IntArray],
     u: FloatArray,
     s: FloatArray,
     v: FloatArray,
     left: float,
     rank: int,
 ) -> Factor:
-    rows, columns = different
+    rows, columns = different = (len(kinds[0]), len(kinds[1]))
     tail = float(np.sqrt(np.sum(s[rank:] ** 2) + left**2))
     following = float(s[rank]) if rank < len(s) else 0.0
     floor = _floor(s)
@@ -199,7 +211,7 @@ def _assemble(
     noise = max(tail / np.sqrt(degrees), floor / (np.sqrt(rows) + np.sqrt(columns)))
     gap = float(s[rank - 1]) / max(following, floor)
     flat = following <= 10.0 * floor or _spread(s, different, left, rank) >= _NOISE
-    flat = flat or _like_noise(g, u[:, :rank], different)
+    flat = flat or _like_noise(g, u[:, :rank], kinds)
     shape = (len(g), g.shape[1])
     return Factor(
         u[:, :rank], s[:rank].copy(), v[:, :rank], following, gap, float(noise), flat, shape
