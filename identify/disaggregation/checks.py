@@ -21,6 +21,7 @@ IntArray = npt.NDArray[np.int64]
 LOOSEST = 0.03
 """A residual limit above which a check no longer confirms anything."""
 _CONFIDENT = 3.0
+_LOOSE = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,10 +182,13 @@ def check_loss(
     worst = float(max((off / allowed_sum).max(), (rest / allowed).max() if width > 1 else 0.0))
     loosest = float(allowed.max())
     holds: bool | None = worst <= 1.0
-    if equations == 0 or (holds and loosest > 0.2):
-        holds = None
+    note = _count_note(counts, allowed)
+    if equations == 0:
+        holds, note = None, "one sample and no reduction: an average would look the same"
+    elif holds and loosest > _LOOSE:
+        holds, note = None, "the errors leave the weights open"
     value = float(max(off.max(), rest.max() if width > 1 else 0.0))
-    return Check(name, holds, value, loosest, equations, _count_note(counts, allowed)), counts
+    return Check(name, holds, value, loosest, equations, note), counts
 
 
 def _count_note(counts: FloatArray, allowed: FloatArray) -> str:

@@ -153,6 +153,10 @@ def _confirmations(findings: Findings) -> str:
     for check in needed:
         if check.holds is None:
             return f"the check '{check.name}' could not be made"
+    loss = next((c for c in findings.checks if c.name == "known loss"), None)
+    if loss is not None and loss.holds is None and loss.value is not None:
+        # The loss is given, so a set that it has not confirmed is not called the only one.
+        return f"the loss does not confirm the samples: {loss.note}"
     return ""
 
 

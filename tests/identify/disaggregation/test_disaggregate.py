@@ -107,6 +107,24 @@ def test_a_sample_that_counts_twice_is_said():
     assert disaggregate(problem.network, twice.gradient).verdict == GLOBALLY
 
 
+@pytest.mark.parametrize("outputs", [1, 2, 4])
+@pytest.mark.parametrize("options", [{}, {"reduction": "mean"}, {"reduction": "sum"}])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_known_loss_does_not_take_an_average_for_a_sample(outputs, options, seed):
+    """Two samples on which every neuron is on give one gradient of rank 1 or, more outputs, 2."""
+    rng = np.random.default_rng(seed)
+    network = DeepNetwork(
+        [rng.normal(size=(40, 6)), rng.normal(size=(outputs, 40)) / 300],
+        [30 + rng.normal(size=40), np.zeros(outputs)],
+        "relu",
+    )
+    labels = np.ones(2, dtype=np.int64) if outputs == 1 else np.array([0, outputs - 1])
+    problem = plant_batch(network, rng.normal(size=(2, 6)), labels)
+    assert (network.forward(problem.samples).preactivations[0] > 0).all()
+    result = disaggregate(network, problem.gradient, problem.loss, **options)
+    assert result.verdict == UNDECIDED
+
+
 def test_a_larger_rank_below_forbids_the_verdict():
     """Two samples with one mask above, told apart below: the last layer alone sees one."""
     rng = np.random.default_rng(3)
