@@ -117,7 +117,9 @@ def list_masks(
     rows = len(table.rest)
     if rows == 0:
         return MaskList(empty, live, False, "no row is precise enough", math.inf, math.nan, r)
-    chance = 2.0**r * float(np.prod(np.minimum(1.0, 4.0 * table.tolerance)))
+    # Copies of a neuron are one chance, not several.
+    first = np.unique(np.round(table.transfer, 6), axis=0, return_index=True)[1]
+    chance = 2.0**r * float(np.prod(np.minimum(1.0, 4.0 * table.tolerance[first])))
     if chance > _LARGEST_CHANCE:
         reason = f"about {chance:.2g} masks by chance"
         return MaskList(empty, live, False, reason, chance, float(table.tolerance.max()), rows + r)

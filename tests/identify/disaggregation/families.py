@@ -22,8 +22,7 @@ FloatArray = npt.NDArray[np.float64]
 class Case:
     """A gradient as an attacker sees it, and the batch behind it.
 
-    ``network`` is the network that is declared. ``merged`` says that the true batch has more
-    samples than can be told apart without the loss.
+    ``network`` is the network that is declared.
     """
 
     family: str
@@ -32,35 +31,53 @@ class Case:
     samples: FloatArray
     cotangents: FloatArray
     options: dict[str, Any] = field(default_factory=dict)
-    merged: bool = False
 
 
 def is_wrong(case: Case, result: Disaggregation) -> str:
     """Why a verdict "globally" is wrong, or nothing.
 
-    Wrong is a printed set that is not the true one, unless the true one is larger, the loss was
-    not given, and the printed set gives the same gradient.
+    Wrong is a printed set that is not the true one, unless `is_merged`: the verdict speaks of sets
+    of at most r samples.
     """
     if result.verdict != GLOBALLY:
         return ""
     if result.samples is None or result.error_bounds is None or result.cotangents is None:
         return "no samples"
-    size = np.linalg.norm(case.cotangents, axis=1)
-    seen = case.samples[size > 20.0 * (result.visible or 0.0)]
-    # A sample that counts twice is one sample of the set.
-    distinct = np.unique(seen, axis=0)
     apart = np.linalg.norm(result.samples[:, None] - case.samples[None], axis=2)
     relative = apart.min(axis=1) / np.linalg.norm(result.samples, axis=1)
+    distinct = _distinct(case, result)
     right = (relative <= 5.0 * result.error_bounds + 1e-12).all()
-    if right and len(distinct) <= result.rank:
+    if (right and distinct <= result.rank) or is_merged(case, result):
         return ""
-    if case.merged and "loss" not in case.options:
-        again = case.network.gradient(result.samples, result.cotangents)
-        for mine, given in zip(again.weights, case.gradient.weights, strict=True):
-            if np.linalg.norm(mine - given) > 1e-6 * np.linalg.norm(given):
-                return "the printed set does not give the gradient"
-        return ""
-    return f"printed {result.rank}, true {len(distinct)}, farthest {relative.max():.1e}"
+    return f"printed {result.rank}, true {distinct}, farthest {relative.max():.1e}"
+
+
+def is_merged(case: Case, result: Disaggregation) -> bool:
+    """Whether the true set is larger than the printed one, which gives the same gradient.
+
+    With the loss given, the printed samples are taken as a batch of that loss and reduction, with
+    one weight for all; so nobody who is shown the gradient can tell the two sets apart.
+    """
+    if result.samples is None or _distinct(case, result) <= result.rank:
+        return False
+    p = result.cotangents
+    if "loss" in case.options:
+        outputs = case.network.value(result.samples)
+        slope = loss_slope(case.options["loss"], outputs, result.labels)
+        free = float(np.sum(slope * p) / np.sum(slope**2))
+        scale = {"mean": 1.0 / result.rank, "sum": 1.0}.get(case.options.get("reduction"), free)
+        p = scale * slope
+    again = case.network.gradient(result.samples, p)
+    return all(
+        given is None or np.linalg.norm(mine - given) <= 1e-6 * np.linalg.norm(given)
+        for mine, given in zip(again.weights, case.gradient.weights, strict=True)
+    )
+
+
+def _distinct(case: Case, result: Disaggregation) -> int:
+    """Different true samples above what the result says could be seen."""
+    seen = np.linalg.norm(case.cotangents, axis=1) > 20.0 * (result.visible or 0.0)
+    return len(np.unique(case.samples[seen], axis=0))
 
 
 def _sizes(rng: np.random.Generator) -> tuple[list[int], int]:
@@ -90,14 +107,13 @@ def _case(
     labels: npt.NDArray[np.int64] | None = None,
     move: Callable[[DeepGradient], DeepGradient] | None = None,
     declared: DeepNetwork | None = None,
-    merged: bool = False,
 ) -> Case:
     labels = draw_labels(network.outputs, len(samples), rng) if labels is None else labels
     p = loss_slope(loss_of(network), network.value(samples), labels) / len(samples)
     gradient = network.gradient(samples, p)
     gradient = gradient if move is None else move(gradient)
     shown = network if declared is None else declared
-    return Case(family, shown, gradient, samples, p, _options(network, rng), merged)
+    return Case(family, shown, gradient, samples, p, _options(network, rng))
 
 
 def _rounded(g: DeepGradient) -> DeepGradient:
@@ -129,7 +145,7 @@ def _duplicates(rng: np.random.Generator) -> Case:
     labels = draw_labels(network.outputs, len(x), rng)
     again = rng.integers(0, len(x), int(rng.integers(1, 3)))
     x, labels = np.concatenate([x, x[again]]), np.concatenate([labels, labels[again]])
-    return _case("duplicated images", network, x, rng, labels=labels, merged=True)
+    return _case("duplicated images", network, x, rng, labels=labels)
 
 
 def _near(rng: np.random.Generator) -> Case:
@@ -137,8 +153,7 @@ def _near(rng: np.random.Generator) -> Case:
     moved = x[:1] + 10.0 ** rng.uniform(-10, -2) * rng.normal(size=x[:1].shape)
     labels = draw_labels(network.outputs, len(x), rng)
     labels = np.concatenate([labels, labels[:1]])
-    return _case("near-equal images", network, np.concatenate([x, moved]), rng, labels=labels,
-                 merged=True)  # fmt: skip
+    return _case("near-equal images", network, np.concatenate([x, moved]), rng, labels=labels)
 
 
 def _equal_masks(rng: np.random.Generator) -> Case:
@@ -150,7 +165,7 @@ def _equal_masks(rng: np.random.Generator) -> Case:
         for z, mask in zip(network.forward(x[:1] + step).preactivations[:-1], masks, strict=True)
     ):
         step *= 0.8
-    return _case("equal masks", network, np.concatenate([x, x[:1] + step]), rng, merged=True)
+    return _case("equal masks", network, np.concatenate([x, x[:1] + step]), rng)
 
 
 def _low_rank(rng: np.random.Generator) -> Case:
@@ -159,15 +174,14 @@ def _low_rank(rng: np.random.Generator) -> Case:
     x = rng.normal(size=(len(x), keep)) @ rng.normal(size=(keep, x.shape[1]))
     if network.depth == 2 and rng.random() < 0.5:
         x[-1] = x[0] + x[1 % len(x)] - x[2 % len(x)]
-    return _case("batch above the rank", network, x, rng, merged=True)
+    return _case("batch above the rank", network, x, rng)
 
 
 def _above_width(rng: np.random.Generator) -> Case:
     sizes, count = _sizes(rng)
     sizes[int(rng.integers(0, len(sizes) - 1))] = int(rng.integers(2, count + 3))
     network = initialise(sizes, rng)
-    return _case("batch above a width", network, rng.normal(size=(count + 3, sizes[0])), rng,
-                 merged=True)  # fmt: skip
+    return _case("batch above a width", network, rng.normal(size=(count + 3, sizes[0])), rng)
 
 
 def _few_rows(rng: np.random.Generator) -> Case:
@@ -259,7 +273,7 @@ def _two_steps(rng: np.random.Generator) -> Case:
     )
     samples = np.concatenate([x, x[::-1] * 0.7 + 0.3])
     cotangents = np.concatenate([first.cotangents] * 2)
-    return Case(first.family, network, both, samples, cotangents, first.options, True)
+    return Case(first.family, network, both, samples, cotangents, first.options)
 
 
 def _dropout(rng: np.random.Generator) -> Case:
@@ -363,8 +377,7 @@ def _merged_above(rng: np.random.Generator) -> Case:
     network = initialise([14, 3 * count + 14, 24 * count, 1], rng)
     weight, bias = network.weights[1] * 0.02, np.array(network.biases[1])
     network = _last_hidden(network, weight, bias)
-    return _case("merged in the last layer", network, rng.normal(size=(count, 14)), rng,
-                 merged=True)  # fmt: skip
+    return _case("merged in the last layer", network, rng.normal(size=(count, 14)), rng)
 
 
 UNDETERMINED = (

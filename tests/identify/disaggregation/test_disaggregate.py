@@ -10,7 +10,7 @@ from identify.disaggregation.records import GLOBALLY, UNDECIDED
 from identify.errors import InvalidInputError, NotYetSupportedError
 from identify.model.deep import DeepGradient, DeepNetwork
 
-from .families import UNDETERMINED, determined, is_wrong, undetermined
+from .families import UNDETERMINED, Case, determined, is_merged, is_wrong, undetermined
 from .problems import add_noise, change, distances, plant, plant_batch
 
 SHAPES = [
@@ -182,6 +182,23 @@ def test_a_wrong_printed_set_is_noticed():
     result = disaggregate(case.network, case.gradient, **case.options)
     assert is_wrong(case, result) == ""
     result.samples[0] += 1.0
+    assert is_wrong(case, result) != ""
+
+
+def test_a_larger_true_set_excuses_only_a_set_with_its_gradient():
+    """Six images, one of them twice, loss unknown: five are printed; no other five are excused."""
+    problem = plant([12, 120, 1], 5, 1)
+    twice = np.concatenate([problem.samples, problem.samples[:1] + 1e-3])
+    batch = plant_batch(problem.network, twice, np.append(problem.labels, problem.labels[0]))
+    masks = problem.network.forward(twice).preactivations[0] > 0
+    assert (masks[0] == masks[5]).all()
+    case = Case("merged", problem.network, batch.gradient, batch.samples, batch.cotangents)
+    result = disaggregate(case.network, case.gradient)
+    assert (result.verdict, result.rank) == (GLOBALLY, 5)
+    assert is_merged(case, result)
+    assert is_wrong(case, result) == ""
+    result.samples[0] *= 1.001
+    assert not is_merged(case, result)
     assert is_wrong(case, result) != ""
 
 
