@@ -62,9 +62,7 @@ def main() -> None:
         count(seed, undetermined(seed), False)
     for seed in range(options.first, options.first + options.determined):
         count(seed, determined(seed), True)
-    print(
-        "| family | globally | undecided | refused | merged | wrong | s |\n|---|---|---|---|---|---|---|"
-    )
+    print(f"| family | {' | '.join(WORDS)} | s |\n" + "|---" * (len(WORDS) + 2) + "|")
     for family, table in tables.items():
         cells = " | ".join(str(table[word]) for word in WORDS)
         print(f"| {family} | {cells} | {seconds[family]:.1f} |")
