@@ -1,0 +1,197 @@
+"""The confirmations of recovered samples, each with its number of equations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from identify.disaggregation.bounds import Bounds
+from identify.disaggregation.depth import Descent
+from identify.disaggregation.evidence import Signs
+from identify.disaggregation.factor import Factor
+from identify.disaggregation.records import Check
+from identify.model.deep import DeepGradient, DeepNetwork
+from identify.model.losses import loss_slope
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+LOOSEST = 0.03
+"""A residual limit above which a check no longer confirms anything."""
+_CONFIDENT = 3.0
+_LOOSE = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Labels (n,), the margin of each decision over its error (n,), and counts (n,)."""
+
+    labels: IntArray | None
+    confidence: FloatArray | None
+    counts: FloatArray | None
+
+
+def relative_noise(factor: Factor) -> float:
+    """Frobenius norm of the noise over that of the gradient."""
+    rows, columns = factor.shape
+    return float(factor.noise * np.sqrt(rows * columns) / np.linalg.norm(factor.values))
+
+
+def check_layers(
+    network: DeepNetwork,
+    gradient: DeepGradient,
+    factors: dict[int, Factor],
+    descent: Descent,
+    bounds: Bounds,
+) -> list[Check]:
+    """Every supplied gradient against a forward pass of the samples and their cotangents.
+
+    The slopes behind the cotangents are those of the samples, but for entries of z within their
+    error of a kink; `check_slopes` sees to that. The limit is 10 times the layer's noise plus 3
+    times the largest error bound; above `LOOSEST` the check holds for nothing and is None.
+    """
+    run = network.forward(descent.inputs, descent.layer)
+    deltas = (*descent.deltas, descent.cotangents)
+    checks = []
+    count = len(descent.inputs)
+    for index in range(network.depth):
+        given = gradient.layer(index) if descent.scaled else gradient.weights[index]
+        if given is None:
+            continue
+        name = f"gradient of layer {index + 1}"
+        if index < descent.layer:
+            checks.append(Check(name, None, None, None, 0, "below the samples"))
+            continue
+        delta, inputs = deltas[index - descent.layer], run.inputs[index - descent.layer]
+        if given.shape[1] > inputs.shape[1]:
+            inputs = np.column_stack([inputs, np.ones(count)])
+        norm = float(np.linalg.norm(given))
+        residual = float(np.linalg.norm(given - delta.T @ inputs)) / max(norm, 1e-300)
+        noise = relative_noise(factors[index]) if index in factors else 1e-12
+        limit = 10.0 * noise + 3.0 * float(bounds.samples.max())
+        rows = len(given) - (count if index in (descent.layer, network.depth - 2) else 0)
+        holds = residual <= limit if limit <= LOOSEST or residual > limit else None
+        checks.append(Check(name, holds, residual, limit, max(0, rows) * given.shape[1]))
+    return checks
+
+
+def check_slopes(network: DeepNetwork, descent: Descent, bounds: Bounds) -> Check:
+    """The slopes that were used against those at the samples' own z, in every hidden layer.
+
+    Entries of kinked layers may differ where |z| is within its error, |(w_j, beta_j)| |(h_i, 1)|
+    times the bound; nothing may differ by more than that error elsewhere.
+    """
+    run = network.forward(descent.inputs, descent.layer)
+    wrong = open_ = total = 0
+    relative = np.maximum(bounds.samples, bounds.features)[:, None] + 1e-14
+    for index, used in enumerate(descent.slopes):
+        activation = network.activations[descent.layer + index]
+        z = run.preactivations[index]
+        if activation.kink is None:
+            # Read from the same h by the inverse of the activation.
+            continue
+        bias = network.biases[descent.layer + index]
+        weight = network.weights[descent.layer + index]
+        size = np.sqrt(np.sum(weight**2, axis=1) + (0.0 if bias is None else bias**2))
+        length = np.sqrt(np.sum(run.inputs[index] ** 2, axis=1) + 1.0)[:, None]
+        different = used != activation.slope(z)
+        near = np.abs(z) <= relative * length * size
+        wrong += int((different & ~near).sum())
+        open_ += int((different & near).sum())
+        total += used.size
+    note = f"{open_} entries open"
+    return Check("masks of the samples", wrong == 0, float(wrong), 0.0, total, note)
+
+
+def check_signs(signs: Signs, rank: int) -> Check:
+    """Check (a): masks of the column space against the signs of W h + beta."""
+    equations = signs.agreeing + signs.contradicting
+    note = f"{signs.open} entries open, smallest |z| over its bound {signs.margin:.1e}"
+    holds = signs.contradicting == 0 if equations > rank else None
+    return Check("masks agree with signs", holds, float(signs.contradicting), 0.0, equations, note)
+
+
+def check_ones(descent: Descent, bounds: Bounds) -> Check:
+    """The coefficient that the bias makes 1, in every layer below the last hidden one."""
+    known = [value for value in descent.ones if np.isfinite(value)]
+    limit = 10.0 * float(bounds.samples.max()) + 1e-9
+    if not known:
+        return Check("coefficients of the biases", None, None, None, 0)
+    worst = max(known)
+    count = len(known) * len(descent.inputs)
+    return Check("coefficients of the biases", worst <= max(limit, 1e-6), worst, limit, count)
+
+
+def read_labels(descent: Descent, bounds: Bounds, loss: str | None) -> Labels:
+    """Labels from p: the one negative entry for cross-entropy, the sign for one output.
+
+    The confidence is the margin over the error of p.
+    """
+    p = descent.cotangents
+    size = np.linalg.norm(p, axis=1)
+    error = size * np.maximum(bounds.slopes, bounds.samples) + 1e-300
+    if loss == "cross_entropy" and p.shape[1] > 1:
+        ordered = np.sort(p, axis=1)
+        labels = np.argmin(p, axis=1).astype(np.int64)
+        return Labels(labels, (ordered[:, 1] - ordered[:, 0]) / error, None)
+    if p.shape[1] == 1 and loss in (None, "logistic"):
+        return Labels(-np.sign(p[:, 0]).astype(np.int64), np.abs(p[:, 0]) / error, None)
+    return Labels(None, None, None)
+
+
+def check_loss(
+    network: DeepNetwork,
+    descent: Descent,
+    bounds: Bounds,
+    labels: Labels,
+    loss: str | None,
+    reduction: str | None,
+) -> tuple[Check, FloatArray | None]:
+    """Check (c): p_i = c_i dloss/df at the sample's own outputs, with one weight c for all.
+
+    Returns the check and how often each sample counts, in units of the smallest weight, or of 1 if
+    the loss is a sum.
+    """
+    name = "known loss"
+    usable = loss in ("cross_entropy", "logistic") and labels.labels is not None
+    if not usable or loss is None or labels.labels is None or not descent.scaled:
+        return Check(name, None, None, None, 0, "the loss is not known"), None
+    outputs = network.forward(descent.inputs, descent.layer).outputs
+    count, width = outputs.shape
+    if loss == "logistic" and (width > 1 or not np.all(labels.labels)):
+        return Check(name, None, None, None, 0, "several outputs"), None
+    slope = loss_slope(loss, outputs, labels.labels)
+    size = np.sum(slope**2, axis=1) + 1e-300
+    weights = np.sum(descent.cotangents * slope, axis=1) / size
+    rest = np.linalg.norm(descent.cotangents - weights[:, None] * slope, axis=1)
+    rest /= np.linalg.norm(descent.cotangents, axis=1) + 1e-300
+    allowed = _CONFIDENT * (bounds.slopes + bounds.samples + bounds.outputs) + 1e-9
+    unit = 1.0 if reduction == "sum" else float(weights.min())
+    if unit <= 0.0 or not np.isfinite(weights).all():
+        return Check(name, False, None, None, count, "a weight that is not positive"), None
+    counts = weights / unit
+    off = np.abs(counts - 1.0)
+    if reduction == "mean":
+        off = np.append(off, abs(weights.sum() - 1.0))
+        allowed_sum = np.append(allowed + allowed.max(), allowed.max())
+    else:
+        allowed_sum = allowed + (0.0 if reduction == "sum" else allowed.max())
+    equations = count * max(0, width - 2) + count - (reduction is None)
+    worst = float(max((off / allowed_sum).max(), (rest / allowed).max() if width > 1 else 0.0))
+    loosest = float(allowed.max())
+    holds: bool | None = worst <= 1.0
+    note = _count_note(counts, allowed)
+    if equations == 0:
+        holds, note = None, "one sample and no reduction: an average would look the same"
+    elif holds and loosest > _LOOSE:
+        holds, note = None, "the errors leave the weights open"
+    value = float(max(off.max(), rest.max() if width > 1 else 0.0))
+    return Check(name, holds, value, loosest, equations, note), counts
+
+
+def _count_note(counts: FloatArray, allowed: FloatArray) -> str:
+    heavy = np.flatnonzero(np.abs(counts - 1.0) > 2.0 * allowed + allowed.max())
+    shown = ", ".join(f"sample {i + 1} counts {counts[i]:.3g} times" for i in heavy[:5])
+    return shown + (f" and {len(heavy) - 5} more" if len(heavy) > 5 else "")

@@ -1,0 +1,169 @@
+"""From the last hidden layer down to the network's input, every layer exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from identify.model.deep import DeepGradient, DeepNetwork
+
+FloatArray = npt.NDArray[np.float64]
+
+_TURNS = 6
+_DEPENDENT = 1e-11
+
+
+@dataclass(frozen=True, eq=False)
+class Descent:
+    """How far down the samples could be followed, and what was found there.
+
+    ``inputs`` (n, k) enter linear layer ``layer``; 0 is the network's input. ``cotangents`` p
+    (n, C), in scale if ``scaled``. ``ones[l]`` is the largest distance from 1 of the coefficient
+    that the bias of layer l makes 1, NaN where there is none. ``deltas`` (n, m_l) and ``slopes``
+    s'(z_l) (n, m_l) belong to the hidden layers from ``layer`` upwards. ``stopped`` says why the
+    descent ended above the input, or is empty.
+    """
+
+    layer: int
+    inputs: FloatArray
+    cotangents: FloatArray
+    scaled: bool
+    ones: tuple[float, ...]
+    deltas: tuple[FloatArray, ...]
+    slopes: tuple[FloatArray, ...]
+    stopped: str
+
+
+def descend(
+    network: DeepNetwork,
+    gradient: DeepGradient,
+    features: FloatArray,
+    cotangents: FloatArray,
+    slopes: FloatArray,
+    *,
+    scaled: bool,
+    accuracy: float,
+) -> Descent:
+    """Follow samples from the last hidden layer's input down to the network's input.
+
+    With delta_l known, [h_l, 1] is the least-squares solution of G_l = Delta_l [h_l, 1]^T, and
+    delta_(l-1) = s'(z_(l-1)) * delta_l W_l with the slope read from h_l. At the end the samples'
+    own forward pass replaces the slopes, until they agree.
+
+    Args:
+        features: h (n, k), the input of the last hidden layer.
+        cotangents: p (n, C).
+        slopes: s'(z) of the last hidden layer, (n, m).
+        scaled: whether the scale of h and p is known; a bias on the way fixes it.
+        accuracy: relative error of h; values below it count as 0.
+
+    Cost: 3 n sum_l m_l k_l multiplications and a QR decomposition a layer.
+    """
+    at = network.depth - 2
+    deltas = [slopes * (cotangents @ network.weights[-1])]
+    ones = [float("nan")] * network.depth
+    kept = [slopes]
+    h, p, stopped = features, cotangents, ""
+    while at > 0:
+        stopped = _obstacle(network, gradient, at - 1)
+        if stopped:
+            break
+        margin = accuracy * np.abs(h).max(axis=1, keepdims=True)
+        slope = _slope(network, at - 1, h, margin)
+        below = slope * (deltas[0] @ network.weights[at])
+        if not _independent(below):
+            stopped = f"the samples' cotangents at layer {at} are linearly dependent"
+            break
+        h, last = _solve(gradient, at - 1, below)
+        at -= 1
+        deltas.insert(0, below)
+        kept.insert(0, slope)
+        if last is not None and not scaled:
+            h, p, scaled = h / last[:, None], p * last[:, None], True
+            deltas = [delta * last[:, None] for delta in deltas]
+        elif last is not None:
+            ones[at] = float(np.abs(last - 1.0).max())
+    reached = Descent(at, h, p, scaled, tuple(ones), tuple(deltas), tuple(kept), stopped)
+    return _settle(network, gradient, reached)
+
+
+def _settle(network: DeepNetwork, gradient: DeepGradient, found: Descent) -> Descent:
+    """Replace slopes by those of the forward pass while that leaves no more of the gradient."""
+    residual = _left(gradient, found)
+    for _ in range(_TURNS):
+        run = network.forward(found.inputs, found.layer)
+        slopes = tuple(
+            network.activations[found.layer + index].slope(z)
+            for index, z in enumerate(run.preactivations[:-1])
+        )
+        deltas = network.backward(run, found.cotangents)[:-1]
+        if not _independent(deltas[0]):
+            break
+        h, last = _solve(gradient, found.layer, deltas[0])
+        if not found.scaled:
+            sides = np.sign(np.sum(h * found.inputs, axis=1, keepdims=True))
+            h = np.asarray(h * sides, dtype=np.float64)
+        ones = list(found.ones)
+        if last is not None and found.scaled:
+            ones[found.layer] = float(np.abs(last - 1.0).max())
+        trial = replace(found, inputs=h, ones=tuple(ones), deltas=deltas, slopes=slopes)
+        now = _left(gradient, trial)
+        if now > residual * (1.0 + 1e-3) + 1e-14:
+            break
+        same = all(map(np.array_equal, found.slopes, trial.slopes))
+        found, residual = trial, min(now, residual)
+        if same:
+            break
+    return found
+
+
+def _left(gradient: DeepGradient, found: Descent) -> float:
+    """What the samples leave of the gradient of the layer reached, relative."""
+    g = gradient.weights[found.layer]
+    if g is None:
+        return float("inf")
+    left = np.linalg.norm(found.deltas[0].T @ found.inputs - g)
+    return float(left / max(float(np.linalg.norm(g)), 1e-300))
+
+
+def _slope(network: DeepNetwork, index: int, h: FloatArray, margin: FloatArray) -> FloatArray:
+    """s'(z) from h = s(z); a kinked activation is on where h exceeds the margin."""
+    activation = network.activations[index]
+    if activation.kink is not None:
+        return np.where(h > margin, 1.0, activation.kink)
+    slope = activation.slope_from_value(h)
+    if slope is None:
+        raise ValueError(f"{activation.name} has no inverse")
+    return slope
+
+
+def _obstacle(network: DeepNetwork, gradient: DeepGradient, below: int) -> str:
+    activation = network.activations[below]
+    if gradient.weights[below] is None:
+        return f"the gradient of layer {below + 1} is not supplied"
+    if activation.slope_from_value(np.zeros((1, 1))) is None:
+        return f"values of {activation.name} do not determine its slope"
+    return ""
+
+
+def _independent(delta: FloatArray) -> bool:
+    length = np.linalg.norm(delta, axis=1)
+    if len(delta) > delta.shape[1] or not length.all():
+        return False
+    values = np.linalg.svd(delta / length[:, None], compute_uv=False)
+    return bool(values[-1] > _DEPENDENT * values[0])
+
+
+def _solve(
+    gradient: DeepGradient, index: int, delta: FloatArray
+) -> tuple[FloatArray, FloatArray | None]:
+    """h (n, k) and, with a bias, the coefficients (n,) that should be 1."""
+    g = gradient.layer(index)
+    if g is None:
+        raise ValueError("a layer without its gradient")
+    lifted = np.asarray(np.linalg.lstsq(delta.T, g, rcond=None)[0], dtype=np.float64)
+    if gradient.biases[index] is None:
+        return lifted, None
+    return lifted[:, :-1], lifted[:, -1]

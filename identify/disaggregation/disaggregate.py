@@ -1,0 +1,310 @@
+"""The batch behind one gradient of a ReLU network, sample by sample."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from identify.disaggregation.bounds import Bounds, bound_errors, slope_errors
+from identify.disaggregation.checks import (
+    check_layers,
+    check_loss,
+    check_ones,
+    check_signs,
+    check_slopes,
+    read_labels,
+    relative_noise,
+)
+from identify.disaggregation.cp import decompose_kernel
+from identify.disaggregation.depth import Descent, descend
+from identify.disaggregation.evidence import (
+    compare_signs,
+    data_statement,
+    entry_noise,
+    power,
+    prove_printed,
+)
+from identify.disaggregation.few_neurons import MaskList, Selection, list_masks, select_set
+from identify.disaggregation.masks import Candidates, round_terms, settle
+from identify.disaggregation.problem import Problem, pose
+from identify.disaggregation.records import (
+    UNDECIDED,
+    Disaggregation,
+    KernelFacts,
+    PrintedProof,
+)
+from identify.disaggregation.relu import Kernel, find_kernel
+from identify.disaggregation.verdict import KERNEL_GAP, KERNEL_NOISE, Findings, judge
+from identify.errors import BudgetExceededError
+from identify.model.deep import DeepGradient, DeepNetwork
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Separated:
+    """What the kernel or the list of masks gave."""
+
+    method: str
+    kernel: KernelFacts
+    plain: float
+    masks: MaskList | None
+    selection: Selection | None
+    candidates: Candidates | None
+    interrupted: str = ""
+
+
+@dataclass(frozen=True)
+class _Options:
+    loss: str | None
+    reduction: str | None
+    deadline: float | None
+    prove: bool
+    seed: int
+    progress: Progress | None
+
+
+def disaggregate(
+    network: DeepNetwork,
+    gradient: DeepGradient,
+    loss: str | None = None,
+    *,
+    reduction: str | None = None,
+    samples: int | None = None,
+    time_limit: float | None = None,
+    prove: bool = True,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Disaggregation:
+    """Recover the samples of a batch from one gradient and say whether they are the only ones.
+
+    The column space of the last hidden layer's gradient holds delta_i = mask_i * A^T p_i of every
+    sample; the kernel of a linear operator, or for one output and few neurons the complete list of
+    masks, gives them one by one. Least squares on every layer's gradient then leads down to the
+    input.
+
+    Args:
+        network: the last hidden activation relu or leaky_relu, the ones below such that their value
+            determines their slope (else the samples end above them).
+        gradient: of the sum or the mean over the batch; the last hidden layer's is needed, every
+            other one is used as a check.
+        loss: "cross_entropy" (restricts p to sum 0), "logistic", "squared", or None if unknown.
+        reduction: "mean" or "sum" if known; one equation more for the loss.
+        samples: r, if known; else the gap of the singular values decides.
+        time_limit: seconds; what is not done by then is left out and said.
+        prove: whether to prove the uniqueness of the printed answer by a rank.
+        seed: of the random starts.
+        progress: called with a stage name and the share of it that is done.
+
+    Raises:
+        InvalidInputError: shapes that do not fit, a gradient of zeros, an unknown loss.
+        NotYetSupportedError: another activation before the output layer, or no hidden layer.
+
+    Cost: with D = r (r + 1) / 2 + r q unknowns m D^2 + D^3 / 3 operations and D^2 numbers.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> network = DeepNetwork(
+        ...     [rng.normal(size=(60, 20)), rng.normal(size=(1, 60))], [rng.normal(size=60), [0.0]],
+        ...     "relu",
+        ... )
+        >>> batch = rng.normal(size=(3, 20))
+        >>> result = disaggregate(network, network.gradient(batch, [[0.3], [-0.5], [0.2]]))
+        >>> result.verdict, result.rank
+        ('globally', 3)
+        >>> bool(np.abs(result.samples[:, None] - batch).max(axis=2).min(axis=0).max() < 1e-9)
+        True
+    """
+    started = time.monotonic()
+    deadline = None if time_limit is None else started + time_limit
+    options = _Options(loss, reduction, deadline, prove, seed, progress)
+    problem = pose(network, gradient, loss, reduction, samples=samples, seed=seed)
+    separated = _separate(problem, options)
+    result = _confirm(problem, separated, options)
+    return replace(result, seconds=time.monotonic() - started)
+
+
+def _separate(problem: Problem, options: _Options) -> _Separated:
+    facts, kernel, interrupted = _examine(problem, options)
+    plain = 0.0 if kernel is None else kernel.plain
+    separable = kernel is not None and facts.gap >= 1.5
+    decided = facts.gap >= KERNEL_GAP and facts.largest_kernel <= KERNEL_NOISE
+    masks = selection = candidates = None
+    if not decided and not interrupted and _listable(problem):
+        masks, selection = _list(problem, options)
+        if selection is not None and selection.masks is not None:
+            p = np.ones((problem.factor.rank, 1))
+            candidates = settle(problem.layer, problem.factor, problem.top, selection.masks, p)
+            return _Separated("masks", facts, plain, masks, selection, candidates)
+    if kernel is not None and separable:
+        candidates = _from_kernel(problem, kernel, options.seed)
+    return _Separated("kernel", facts, plain, masks, selection, candidates, interrupted)
+
+
+def _examine(problem: Problem, options: _Options) -> tuple[KernelFacts, Kernel | None, str]:
+    operator, r = problem.operator, problem.factor.rank
+    strength = np.linalg.norm(problem.factor.columns * problem.factor.values, axis=1)
+    live = strength > 5.0 * problem.factor.noise * np.sqrt(r)
+    rows = int((live & (operator.weights > 0.0)).sum())
+    needed = operator.unknowns - r
+    nothing = KernelFacts(operator.unknowns, rows, needed, np.inf, 0.0, 0.0)
+    if rows < needed or 2 * r > len(problem.top):
+        return nothing, None, ""
+    try:
+        kernel = find_kernel(
+            operator, deadline=options.deadline, progress=options.progress, seed=options.seed
+        )
+    except BudgetExceededError as error:
+        return nothing, None, str(error)
+    noise = problem.factor.noise
+    values = kernel.values / noise
+    other = float(values[r]) if len(values) > r else np.inf
+    facts = KernelFacts(
+        operator.unknowns, rows, needed, float(values[r - 1]), other,
+        other / max(float(values[r - 1]), 1.0),
+    )  # fmt: skip
+    return facts, kernel, ""
+
+
+def _listable(problem: Problem) -> bool:
+    layer = problem.layer
+    return layer.amplitudes.shape[1] == 1 and layer.leak == 0.0 and layer.has_bias
+
+
+def _list(problem: Problem, options: _Options) -> tuple[MaskList, Selection | None]:
+    amplitudes = problem.layer.amplitudes[:, 0]
+    masks = list_masks(
+        problem.factor, amplitudes, deadline=options.deadline, progress=options.progress
+    )
+    if not masks.complete:
+        return masks, None
+    layer = problem.layer
+    return masks, select_set(
+        masks, problem.factor, amplitudes, layer.weight, layer.bias, deadline=options.deadline
+    )
+
+
+def _from_kernel(problem: Problem, kernel: Kernel, seed: int) -> Candidates | None:
+    r = problem.factor.rank
+    z, p, _ = problem.operator.unpack(kernel.vectors[:, :r])
+    try:
+        terms = decompose_kernel(z, p, seed=seed)
+    except np.linalg.LinAlgError:
+        return None
+    masks, slopes = round_terms(problem.layer, problem.factor, terms)
+    delta = problem.layer.cotangents(masks, slopes)
+    if not masks.any(axis=0).all() or np.linalg.matrix_rank(delta) < r:
+        return None
+    return settle(problem.layer, problem.factor, problem.top, masks, slopes)
+
+
+def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disaggregation:
+    base = Disaggregation(
+        UNDECIDED, "", problem.factor.rank, problem.ranks, separated.method, separated.kernel
+    )
+    if separated.candidates is None:
+        verdict, reason = judge(_findings(problem, separated))
+        return replace(base, verdict=verdict, reason=reason)
+    candidates = separated.candidates
+    descent, bounds = _follow(problem, candidates)
+    run = problem.network.forward(descent.inputs, descent.layer)
+    top = problem.network.depth - 2 - descent.layer
+    features, masks = run.inputs[top], (descent.slopes[top] == 1.0).T
+    slopes = descent.cotangents @ np.linalg.pinv(problem.space.T)
+    noise = entry_noise(problem.layer, problem.factor, masks, slopes)
+    signs = compare_signs(problem.layer, candidates, features, noise, bounds.features)
+    labels = read_labels(descent, bounds, options.loss)
+    loss_check, counts = check_loss(
+        problem.network, descent, bounds, labels, options.loss, options.reduction
+    )
+    checks = (
+        check_signs(signs, problem.factor.rank),
+        check_slopes(problem.network, descent, bounds),
+        *check_layers(problem.network, problem.gradient, problem.factors, descent, bounds),
+        check_ones(descent, bounds),
+        loss_check,
+    )
+    printed = _prove(problem, descent, masks, options)
+    data = data_statement(problem.operator, problem.factor, separated.plain, noise)
+    findings = replace(
+        _findings(problem, separated),
+        power=power(problem.layer, problem.factor, features, seed=options.seed),
+        checks=checks,
+        largest_bound=float(bounds.samples.max()),
+        stopped=descent.stopped,
+        printed=printed,
+    )
+    verdict, reason = judge(findings)
+    return replace(
+        base, verdict=verdict, reason=reason, samples=descent.inputs, layer=descent.layer,
+        scaled=descent.scaled, masks=masks, features=features, cotangents=descent.cotangents,
+        labels=labels.labels, label_confidence=labels.confidence, counts=counts,
+        error_bounds=bounds.samples, checks=checks, printed=printed, data=data,
+        power=findings.power, visible=_visible(problem, descent, features), caveats=CAVEATS,
+    )  # fmt: skip
+
+
+CAVEATS = (
+    "sets of more samples are not excluded: two images that differ by what no neuron sees, with "
+    "half the weight each, give the same gradient",
+    "samples with one mask and proportional loss slopes are one sample: their average is returned",
+    "samples whose loss slope lies below the noise leave no trace",
+)
+
+
+def _findings(problem: Problem, separated: _Separated) -> Findings:
+    return Findings(
+        problem.ranks, problem.network.depth - 2, separated.kernel, separated.masks,
+        separated.selection, None, (), None, "", None, separated.interrupted,
+    )  # fmt: skip
+
+
+def _follow(problem: Problem, candidates: Candidates) -> tuple[Descent, Bounds]:
+    errors = slope_errors(problem.layer, problem.factor, candidates.masks, candidates.slopes)
+    cotangents = candidates.slopes @ problem.space.T
+    descent = descend(
+        problem.network,
+        problem.gradient,
+        candidates.features,
+        cotangents,
+        problem.layer.slopes(candidates.masks).T,
+        scaled=problem.layer.has_bias,
+        accuracy=max(1e-9, 30.0 * relative_noise(problem.factor) + float(errors.max())),
+    )
+    run = problem.network.forward(descent.inputs, descent.layer)
+    features = run.inputs[problem.network.depth - 2 - descent.layer]
+    return descent, bound_errors(problem.network, problem.factors, descent, features, errors)
+
+
+def _prove(
+    problem: Problem, descent: Descent, masks: BoolArray, options: _Options
+) -> PrintedProof | None:
+    if not options.prove:
+        return None
+    outputs, q = problem.network.outputs, problem.space.shape[1]
+    zero_sum = options.loss == "cross_entropy"
+    if q != outputs - int(zero_sum):
+        return PrintedProof(None, 0, 0, None, "the output layer does not see all of p")
+    return prove_printed(
+        problem.network.weights[-1].T,
+        descent.cotangents,
+        masks,
+        problem.layer.leak,
+        zero_sum=zero_sum,
+        deadline=options.deadline,
+    )
+
+
+def _visible(problem: Problem, descent: Descent, features: FloatArray) -> float:
+    """The loss slope |p| below which a typical sample would be lost in the noise."""
+    reach = np.linalg.norm(descent.deltas[-1], axis=1) / (
+        np.linalg.norm(descent.cotangents, axis=1) + 1e-300
+    )
+    typical = float(np.median(reach * np.sqrt(np.sum(features**2, axis=1) + 1.0)))
+    return problem.factor.error / max(typical, 1e-300)

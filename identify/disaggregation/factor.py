@@ -1,0 +1,218 @@
+"""Rank, column space and row space of a layer's gradient, and the gap that decided the rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg
+
+from identify.errors import InvalidInputError
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+EPSILON = float(np.finfo(np.float64).eps)
+SEEN = 3.0
+"""A step of the singular values below which it is no candidate for the rank."""
+CLEAR = 100.0
+"""The step s_r / s_(r+1) from which the rank counts as clear."""
+_FLAT = 0.1
+_NOISE = 0.3
+_FULL = 400
+_BLOCK = 48
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """A gradient G (m, k) as U diag(s) V^T plus a tail that counts as noise.
+
+    ``columns`` U (m, r) and ``rows`` V (k, r) are orthonormal, ``values`` s (r,) descend.
+    ``next_value`` is s_(r+1), ``gap`` s_r / s_(r+1) with s_(r+1) at least what float64 leaves;
+    ``noise`` is the root mean square of the tail's entries, at least what float64 leaves; ``flat``
+    says whether the tail is spread over many directions, as noise is, whatever its rows' sizes.
+    """
+
+    columns: FloatArray
+    values: FloatArray
+    rows: FloatArray
+    next_value: float
+    gap: float
+    noise: float
+    flat: bool
+    shape: tuple[int, int]
+
+    @property
+    def rank(self) -> int:
+        """The rank r."""
+        return len(self.values)
+
+    @property
+    def clear(self) -> bool:
+        """Whether the gap is at least `CLEAR` and the tail looks like noise."""
+        return self.gap >= CLEAR and self.flat and self.rank < min(self.shape)
+
+    @property
+    def error(self) -> float:
+        """A bound for the spectral norm of the gradient's error, if the tail is typical of it."""
+        rows, columns = self.shape
+        return max(self.next_value, self.noise * float(np.sqrt(rows) + np.sqrt(columns)))
+
+
+def factor(gradient: FloatArray, *, rank: int | None = None, seed: int = 0) -> Factor:
+    """Split G into a part of rank r and noise.
+
+    r is the last place, within nine tenths of the different rows and columns, where the singular
+    values fall by `CLEAR` or more to a tail like noise; else the last where they fall by `SEEN`;
+    else the place of the largest fall in their first half. Equal columns carry equal rounding
+    errors, so that the tail would end early; they count once. ``rank`` overrides it.
+
+    Args:
+        gradient: G, shape (m, k), finite, not 0.
+        rank: r, at most min(m, k), if it is known.
+        seed: of the random directions that find the spaces of a large matrix.
+
+    Raises:
+        InvalidInputError: not a finite matrix, a matrix of zeros, or an impossible rank.
+
+    Cost: 10 m k (r + 10) operations for a large matrix of small rank, else one full SVD.
+
+    Source: Halko, Martinsson & Tropp (2011), algorithm 4.4, for the large matrix.
+
+    Example:
+        >>> found = factor(np.outer([1.0, 2.0, 3.0], [1.0, 1.0, 0.0, 1.0]))
+        >>> found.rank, found.clear
+        (1, True)
+    """
+    g = np.asarray(gradient, dtype=np.float64)
+    if g.ndim != 2 or g.size == 0 or not np.isfinite(g).all():
+        raise InvalidInputError("gradient", "a finite matrix", f"shape {g.shape}")
+    if not g.any():
+        raise InvalidInputError("gradient", "a matrix that is not 0", "zeros")
+    if rank is not None and not 1 <= rank <= min(g.shape):
+        raise InvalidInputError("rank", f"1 to {min(g.shape)}", rank)
+    kinds = _different(g)
+    different = (len(kinds[0]), len(kinds[1]))
+    block = _BLOCK if rank is None else max(_BLOCK, rank + 10)
+    while min(g.shape) > _FULL and 3 * block < min(different):
+        u, s, v, left = _leading(g, block, seed)
+        chosen = _decide(s, different, left) if rank is None else rank
+        found = _assemble(g, kinds, u, s, v, left, chosen)
+        if rank is not None or (chosen <= block - 8 and found.flat and found.gap >= SEEN):
+            return found
+        block *= 2
+    u, s, vt = linalg.svd(g, full_matrices=False, check_finite=False)
+    chosen = _decide(s, different, 0.0) if rank is None else rank
+    return _assemble(g, kinds, u, s, vt.T, 0.0, chosen)
+
+
+def _different(g: FloatArray) -> tuple[IntArray, IntArray]:
+    """Indices of different rows and columns that are not 0, the first of each kind."""
+    rows = np.flatnonzero(g.any(axis=1))
+    columns = np.flatnonzero(g.any(axis=0))
+    return rows[_first(g[rows])], columns[_first(g[:, columns].T)]
+
+
+def _first(rows: FloatArray) -> IntArray:
+    kinds: dict[bytes, int] = {}
+    for index, row in enumerate(np.ascontiguousarray(rows)):
+        kinds.setdefault(row.tobytes(), index)
+    return np.fromiter(kinds.values(), dtype=np.int64)
+
+
+def _leading(
+    g: FloatArray, block: int, seed: int
+) -> tuple[FloatArray, FloatArray, FloatArray, float]:
+    """Leading singular triplets and the Frobenius norm of what they leave."""
+    rng = np.random.default_rng(seed)
+    q = np.linalg.qr(g @ rng.normal(size=(g.shape[1], block)))[0]
+    for _ in range(2):
+        q = np.linalg.qr(g.T @ q)[0]
+        q = np.linalg.qr(g @ q)[0]
+    small = q.T @ g
+    left = 0.0
+    for start in range(0, len(g), 1024):
+        part = g[start : start + 1024] - q[start : start + 1024] @ small
+        left += float(np.sum(part**2))
+    u, s, vt = np.linalg.svd(small, full_matrices=False)
+    return q @ u, s, vt.T, float(np.sqrt(left))
+
+
+def _floor(s: FloatArray) -> float:
+    return 8.0 * EPSILON * float(s[0])
+
+
+def _decide(s: FloatArray, different: tuple[int, int], left: float) -> int:
+    floored = np.maximum(s, _floor(s))
+    falls = floored[:-1] / floored[1:]
+    most = min(different)
+    seen = np.flatnonzero(falls[: max(1, most - 3, (9 * most) // 10)] >= SEEN) + 1
+    if len(seen):
+        clear = [i for i in seen if falls[i - 1] >= CLEAR and _flat(s, different, left, int(i))]
+        return int(clear[-1] if clear else seen[-1])
+    if len(falls) < 2:
+        return len(s)
+    return int(np.argmax(falls[: max(1, len(falls) // 2)])) + 1
+
+
+def _flat(s: FloatArray, different: tuple[int, int], left: float, rank: int) -> bool:
+    """Whether the tail after a rank is spread over many directions, or is what float64 leaves."""
+    if rank >= len(s) or s[rank] <= 10.0 * _floor(s):
+        return True
+    return _spread(s, different, left, rank) >= _FLAT
+
+
+def _spread(s: FloatArray, different: tuple[int, ...], left: float, rank: int) -> float:
+    """Directions of the tail after a rank, over those of independent noise."""
+    rows, columns = (max(1, count - rank) for count in different)
+    if rank >= len(s) or s[rank] == 0.0:
+        return np.inf
+    directions = (np.sum(s[rank:] ** 2) + left**2) / s[rank] ** 2
+    return float(directions * (np.sqrt(rows) + np.sqrt(columns)) ** 2 / (rows * columns))
+
+
+def _like_noise(g: FloatArray, u: FloatArray, kinds: tuple[IntArray, IntArray]) -> bool:
+    """Whether the tail is spread as noise is once rows and columns are scaled to its size there.
+
+    Rounding errors are as uneven as the entries; a sample that was missed is one direction under
+    any scaling, and the rank of the others stays. Equal rows and columns, which have equal errors,
+    count once.
+    """
+    rank = u.shape[1]
+    scaled = g[np.ix_(*kinds)]
+    tail = scaled - u[kinds[0]] @ (u.T @ g[:, kinds[1]])
+    if min(scaled.shape) <= rank:
+        return False
+    for _ in range(3):
+        for axis in (0, 1):
+            size = np.asarray(np.sqrt(np.mean(tail**2, axis=axis, keepdims=True)))
+            weight = np.where(size > 0.0, 1.0 / np.where(size > 0.0, size, 1.0), 0.0)
+            tail, scaled = tail * weight, scaled * weight
+    block = min(rank + 10, *scaled.shape)
+    _, s, _, left = _leading(scaled, block, 0)
+    return _spread(s, scaled.shape, left, rank) >= _NOISE
+
+
+def _assemble(
+    g: FloatArray,
+    kinds: tuple[IntArray, IntArray],
+    u: FloatArray,
+    s: FloatArray,
+    v: FloatArray,
+    left: float,
+    rank: int,
+) -> Factor:
+    rows, columns = different = (len(kinds[0]), len(kinds[1]))
+    tail = float(np.sqrt(np.sum(s[rank:] ** 2) + left**2))
+    following = float(s[rank]) if rank < len(s) else 0.0
+    floor = _floor(s)
+    degrees = max(1, rows - rank) * max(1, columns - rank)
+    noise = max(tail / np.sqrt(degrees), floor / (np.sqrt(rows) + np.sqrt(columns)))
+    gap = float(s[rank - 1]) / max(following, floor)
+    flat = following <= 10.0 * floor or _spread(s, different, left, rank) >= _NOISE
+    flat = flat or _like_noise(g, u[:, :rank], kinds)
+    shape = (len(g), g.shape[1])
+    return Factor(
+        u[:, :rank], s[:rank].copy(), v[:, :rank], following, gap, float(noise), flat, shape
+    )

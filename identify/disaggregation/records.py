@@ -1,0 +1,142 @@
+"""What a disaggregation returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+GLOBALLY = "globally"
+UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class LayerRank:
+    """The rank of one layer's gradient: layer index, rank, s_r / s_(r+1), root mean square noise.
+
+    ``clear`` says whether the gap is large and the tail spread as noise is; ``relative_noise`` is
+    the Frobenius norm of the noise over that of the gradient.
+    """
+
+    layer: int
+    rank: int
+    gap: float
+    noise: float
+    relative_noise: float
+    clear: bool
+
+
+@dataclass(frozen=True)
+class KernelFacts:
+    """The operator L: rows that some samples activate and others do not, rows needed, its kernel.
+
+    ``largest_kernel`` and ``smallest_other`` are generalised singular values in units of the
+    gradient's noise; ``gap`` is the second over the first, the first taken as at least 1.
+    """
+
+    unknowns: int
+    rows: int
+    rows_needed: int
+    largest_kernel: float
+    smallest_other: float
+    gap: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """One confirmation: a value, the limit it was held against, and its number of equations.
+
+    ``holds`` is None where nothing could be checked.
+    """
+
+    name: str
+    holds: bool | None
+    value: float | None
+    limit: float | None
+    equations: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PrintedProof:
+    """A proof about the printed answer: no second explanation by at most r samples.
+
+    ``rank`` of the ``required`` columns of the mask matrix, by ``method``: a rank modulo ``prime``
+    or a Cholesky decomposition with a bound for its rounding. ``holds`` is None where it was left
+    out.
+    """
+
+    holds: bool | None
+    rank: int
+    required: int
+    prime: int | None
+    method: str
+
+
+@dataclass(frozen=True)
+class DataStatement:
+    """Whether every gradient within ``error`` has at most one explanation: eta < sigma.
+
+    ``error`` bounds the spectral norm of the gradient's error if its tail is typical; ``sigma`` is
+    the smallest singular value of L off its kernel, ``eta`` what the error can do to it; ``open``
+    counts the mask entries that the error leaves open.
+    """
+
+    holds: bool
+    error: float
+    eta: float
+    sigma: float
+    open: int
+
+
+@dataclass(frozen=True, eq=False)
+class Disaggregation:
+    """The samples behind one gradient, what confirms them, and whether they are the only ones.
+
+    ``verdict`` is "globally" (no other set of at most ``rank`` samples) or "undecided", with the
+    ``reason``. ``samples`` (n, k) enter linear layer ``layer``; 0 is the network's input. Without
+    any bias they are directions (``scaled`` False). ``masks`` (m, n) and ``features`` (n, k) belong
+    to the last hidden layer, ``cotangents`` p (n, C) to the outputs. ``labels`` (n,) with
+    ``label_confidence`` (n,), the margin of the decision over its error; ``counts`` (n,) how often
+    the loss says that each sample counts. ``error_bounds`` (n,) relative to the samples.
+    ``unexplained`` is the largest gradient of the output bias that the samples leave. Arrays are
+    None where nothing was separated.
+    """
+
+    verdict: str
+    reason: str
+    rank: int
+    ranks: tuple[LayerRank, ...]
+    method: str
+    kernel: KernelFacts | None = None
+    samples: FloatArray | None = None
+    layer: int | None = None
+    scaled: bool = True
+    masks: BoolArray | None = None
+    features: FloatArray | None = None
+    cotangents: FloatArray | None = None
+    labels: IntArray | None = None
+    label_confidence: FloatArray | None = None
+    counts: FloatArray | None = None
+    error_bounds: FloatArray | None = None
+    checks: tuple[Check, ...] = ()
+    printed: PrintedProof | None = None
+    data: DataStatement | None = None
+    power: int | None = None
+    visible: float | None = None
+    caveats: tuple[str, ...] = field(default=())
+    seconds: float = 0.0
+
+    @property
+    def scope(self) -> tuple[str, int] | None:
+        """("at_most", r) for a verdict "globally", else None."""
+        return ("at_most", self.rank) if self.verdict == GLOBALLY else None
+
+    def check(self, name: str) -> Check | None:
+        """The check of a name, or None."""
+        return next((check for check in self.checks if check.name == name), None)
