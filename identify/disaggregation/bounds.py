@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from identify.arrays import FloatArray
 from identify.disaggregation.depth import Descent
 from identify.disaggregation.factor import EPSILON, Factor
 from identify.disaggregation.masks import Layer
 from identify.model.deep import DeepNetwork
 
-FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 _SIGMAS = 4.0

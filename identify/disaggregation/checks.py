@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from identify.arrays import FloatArray
 from identify.disaggregation.bounds import Bounds
 from identify.disaggregation.depth import Descent
 from identify.disaggregation.evidence import Signs
@@ -15,7 +16,6 @@ from identify.disaggregation.records import Check
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.losses import loss_slope
 
-FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 LOOSEST = 0.03

@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from tensorly.cp_tensor import CPTensor
 from tensorly.decomposition import parafac
 
-FloatArray = npt.NDArray[np.float64]
+from identify.arrays import FloatArray
 
 _STARTS = 12
 _GOOD = 1e-5

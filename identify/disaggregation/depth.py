@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from identify.arrays import FloatArray
 from identify.model.deep import DeepGradient, DeepNetwork
-
-FloatArray = npt.NDArray[np.float64]
 
 _TURNS = 6
 _DEPENDENT = 1e-11

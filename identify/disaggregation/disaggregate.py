@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from identify.arrays import FloatArray
 from identify.disaggregation.bounds import Bounds, bound_errors, slope_errors
 from identify.disaggregation.checks import (
     check_layers,
@@ -42,7 +43,6 @@ from identify.disaggregation.verdict import KERNEL_GAP, KERNEL_NOISE, Findings, 
 from identify.errors import BudgetExceededError
 from identify.model.deep import DeepGradient, DeepNetwork
 
-FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Progress = Callable[[str, float], None]
 

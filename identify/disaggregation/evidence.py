@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import blas, lapack
 
+from identify.arrays import FloatArray
 from identify.disaggregation.factor import EPSILON, Factor
 from identify.disaggregation.masks import Candidates, Layer
 from identify.disaggregation.records import DataStatement, PrintedProof
 from identify.disaggregation.relu import Operator
 
-FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg
 
+from identify.arrays import FloatArray
 from identify.errors import InvalidInputError
 
-FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 EPSILON = float(np.finfo(np.float64).eps)

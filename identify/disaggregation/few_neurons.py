@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg, optimize
 
+from identify.arrays import FloatArray
 from identify.disaggregation.factor import EPSILON, Factor
 
-FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 Progress = Callable[[str, float], None]

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg
 
+from identify.arrays import FloatArray
 from identify.disaggregation.cp import Terms
 from identify.disaggregation.factor import Factor
 
-FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 _ROUNDS = 15

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from identify.arrays import FloatArray
 from identify.disaggregation.checks import relative_noise
 from identify.disaggregation.factor import CLEAR, Factor, factor
 from identify.disaggregation.masks import Layer
@@ -15,8 +15,6 @@ from identify.disaggregation.relu import Operator, build_operator
 from identify.errors import InvalidInputError, NotYetSupportedError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.losses import LOSSES
-
-FloatArray = npt.NDArray[np.float64]
 
 SCOPE = "a network whose last hidden activation is relu or leaky_relu"
 REDUCTIONS = ("mean", "sum")

@@ -17,13 +17,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import linalg
 from scipy.linalg import blas, lapack
 
+from identify.arrays import FloatArray
 from identify.errors import BudgetExceededError
 
-FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[str, float], None]
 
 _ROOT2 = float(np.sqrt(2.0))

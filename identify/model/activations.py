@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import special
 
+from identify.arrays import FloatArray
 from identify.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
 
 _ROOT_2_PI = math.sqrt(2.0 / math.pi)
 _CUBIC = 0.044715

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from identify.arrays import FloatArray
 from identify.errors import InvalidInputError
 from identify.model.activations import Activation, parse_activation
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from identify.arrays import FloatArray
 from identify.errors import InvalidInputError
-
-FloatArray = npt.NDArray[np.float64]
 
 LOSSES = ("cross_entropy", "logistic", "squared")
 """Names of the losses."""
