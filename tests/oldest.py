@@ -17,6 +17,11 @@ REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)>=([0-9.]+)$")
 WITHOUT = {"torch", "torchmetrics"}
 
 
+def normalised(name: str) -> str:
+    """The name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def lower_bounds(project: dict) -> dict[str, str]:
     """The oldest version by name, of all requirements that state one."""
     optional = project["optional-dependencies"]
@@ -29,8 +34,8 @@ def constraints(project: dict, pinned: list[str]) -> list[str]:
     """Lower bounds first, then the pinned versions of everything else."""
     oldest = lower_bounds(project)
     lines = [f"{name}=={version}" for name, version in oldest.items()]
-    names = {name.lower() for name in oldest}
-    return lines + [line for line in pinned if line.split("==")[0].lower() not in names | WITHOUT]
+    names = {normalised(name) for name in oldest} | WITHOUT
+    return lines + [line for line in pinned if normalised(line.split("==")[0]) not in names]
 
 
 if __name__ == "__main__":

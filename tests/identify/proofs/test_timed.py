@@ -16,7 +16,8 @@ from identify.checker import enclosure as check_enclosure
 from identify.checker.arithmetic import timed as check_timed
 from identify.checker.outcome import NotCheckableError
 from identify.hermite.data import HermiteData
-from identify.model.loading import load_gradient, load_network
+from identify.model.gradients import load_gradient
+from identify.model.loading import load_network
 from identify.proofs import enclosure, timed
 from tests.command_line import gradient_pair
 from tests.identify.checker.changes import case_of
