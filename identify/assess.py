@@ -12,10 +12,10 @@ from identify.proofs.prove import LEVELS, Proofs, prove
 from identify.records import Recovery, Scope, TrainingSet, Verdict
 from identify.recovery.assumptions import Assumptions, resolve_scale
 from identify.recovery.data_error import ARITHMETIC
-from identify.recovery.hidden_share import HIDDEN_SHARE
 from identify.recovery.measure import METHODS, Findings, Progress, measure
 from identify.report.build import build_report
 from identify.report.report import IdentifiabilityReport
+from identify.thresholds import HIDDEN_SHARE
 from identify.verdict import sentences
 from identify.verdict.rules import Outcome, judge
 

@@ -8,8 +8,7 @@ import numpy as np
 import scipy.linalg
 
 from identify.arrays import FloatArray
-
-GAP = 100.0
+from identify.thresholds import GAP
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from identify.assess import assess_identifiability
 from identify.hermite.data import HermiteData
 from identify.records import Condition, Verdict
 from identify.recovery.bounds import ErrorBounds
-from identify.recovery.measure import BALANCE_LIMIT
 from identify.recovery.samples import Samples
 from identify.recovery.ties import check_ties
 from identify.report.report import IdentifiabilityReport, scope_sentence
 from identify.text import WIDTH, number, table
+from identify.thresholds import BALANCE_LIMIT
 from proofs_check.machinery.results import plain
 
 RECONSTRUCTION, UNIQUENESS = "theorem-4.1", "uniqueness"

@@ -14,8 +14,6 @@ from identify.recovery.assumptions import resolve_scale
 from identify.recovery.samples import to_samples
 from identify.recovery.ties import tie_kind
 
-DIFFERENT = 0.1
-"""Two sets are different if some sample differs by this share of its norm."""
 _SMALLEST = 1e-6
 _VISIBLE = 2e-8
 """Smaller size times sin^2 of an angle; parallel means a cosine above 1 - 1e-8."""

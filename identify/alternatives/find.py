@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from identify.alternatives.admissible import DIFFERENT, largest_difference
+from identify.alternatives.admissible import largest_difference
 from identify.alternatives.candidate_sets import Progress
 from identify.alternatives.off_span import nu_pair_alternative, off_span_alternative
 from identify.alternatives.pairs import Pair, search_sets
@@ -21,13 +21,12 @@ from identify.model.dataset import Dataset
 from identify.model.two_layer import TwoLayerNetwork
 from identify.records import TrainingSet
 from identify.recovery.assumptions import resolve_scale
+from identify.thresholds import DIFFERENT, FITS
 
 if TYPE_CHECKING:
     from identify.recovery.assumptions import Assumptions
     from identify.recovery.measure import Findings
 
-FITS = 1e-2
-"""Largest relative residual at which given data count as an explanation of the weights."""
 
 __all__ = [
     "Pair",

@@ -7,7 +7,7 @@ from math import ceil
 
 import numpy as np
 
-from identify.alternatives.admissible import DIFFERENT, SetRules
+from identify.alternatives.admissible import SetRules
 from identify.alternatives.candidate_sets import Candidate, Progress, SetSource
 from identify.alternatives.equations import SetEquations, padded
 from identify.alternatives.off_span import (
@@ -21,6 +21,7 @@ from identify.hermite.data import HermiteData
 from identify.hermite.reduction import ReducedData
 from identify.interpolation.interpolate import Interpolation
 from identify.records import TrainingSet
+from identify.thresholds import DIFFERENT
 
 Pair = tuple[TrainingSet, TrainingSet]
 

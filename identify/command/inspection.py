@@ -245,7 +245,7 @@ def _describe_network(network: TwoLayerNetwork) -> dict[str, Any]:
 def _describe_sources(network: TwoLayerNetwork, seed: int) -> dict[str, Any]:
     """Fields `sources`, `sizes` and `cost` of a network that the verifier covers."""
     from identify.hermite.reduction import reduce_data
-    from identify.recovery.measure import BALANCE_LIMIT, NOISE_FLOOR
+    from identify.thresholds import BALANCE_LIMIT, NOISE_FLOOR
 
     level = max(network.rounding, NOISE_FLOOR)
     try:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from identify.errors import InvalidInputError
-from identify.recovery.hidden_share import HIDDEN_SHARE
+from identify.thresholds import HIDDEN_SHARE
 
 _SOURCE, _ASSUME, _COMMON = "Source of the data", "Assumptions", "Common options"
 

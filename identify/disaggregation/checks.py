@@ -15,11 +15,10 @@ from identify.disaggregation.factor import Factor
 from identify.disaggregation.records import Check
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.losses import loss_slope
+from identify.thresholds import LOOSEST
 
 IntArray = npt.NDArray[np.int64]
 
-LOOSEST = 0.03
-"""A residual limit above which a check no longer confirms anything."""
 _CONFIDENT = 3.0
 _LOOSE = 0.2
 

@@ -39,9 +39,10 @@ from identify.disaggregation.records import (
     PrintedProof,
 )
 from identify.disaggregation.relu import Kernel, find_kernel
-from identify.disaggregation.verdict import KERNEL_GAP, KERNEL_NOISE, Findings, judge
+from identify.disaggregation.verdict import Findings, judge
 from identify.errors import BudgetExceededError
 from identify.model.deep import DeepGradient, DeepNetwork
+from identify.thresholds import KERNEL_GAP, KERNEL_NOISE
 
 BoolArray = npt.NDArray[np.bool_]
 Progress = Callable[[str, float], None]

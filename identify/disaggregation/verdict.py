@@ -13,14 +13,7 @@ from identify.disaggregation.records import (
     LayerRank,
     PrintedProof,
 )
-
-KERNEL_GAP = 100.0
-"""The smallest step between the kernel and the next value of L."""
-KERNEL_NOISE = 30.0
-"""The kernel's largest value, in units of the noise, that still counts as 0."""
-LARGEST_BOUND = 0.1
-"""The largest relative error of a sample."""
-SMALLEST_CONFIDENCE = 3.0
+from identify.thresholds import KERNEL_GAP, KERNEL_NOISE, LARGEST_BOUND
 
 
 @dataclass(frozen=True)

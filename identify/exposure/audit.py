@@ -12,7 +12,7 @@ from identify.arrays import FloatArray, real_array
 from identify.assess import assess_identifiability
 from identify.errors import InvalidInputError
 from identify.exposure.affine import affine_note
-from identify.exposure.compare import DIFFERENT, Matching, match_samples
+from identify.exposure.compare import Matching, match_samples
 from identify.exposure.notes import EXACT, data_notes, exposure_notes
 from identify.exposure.report import AuditReport, Exposure
 from identify.hermite.data import SOURCES, HermiteData
@@ -20,11 +20,8 @@ from identify.hermite.multipliers import MultiplierFit, fit_multipliers
 from identify.model.dataset import as_signs, flat_labels
 from identify.model.two_layer import TwoLayerNetwork
 from identify.recovery.assumptions import resolve_scale
-from identify.recovery.hidden_share import HIDDEN_SHARE
 from identify.text import number
-
-UNEXPLAINED = 0.1
-"""Relative residual from which on the samples do not explain the data."""
+from identify.thresholds import DIFFERENT, HIDDEN_SHARE, UNEXPLAINED
 
 
 def audit(

@@ -11,11 +11,10 @@ import scipy.optimize
 from identify.arrays import FloatArray, real_array
 from identify.errors import InvalidInputError
 from identify.records import Recovery
+from identify.thresholds import DIFFERENT
 
 IntArray = npt.NDArray[np.intp]
 
-DIFFERENT = 0.1
-"""Relative error from which on a recovered sample counts as a different one."""
 SCALES = ("free", "unit", "margin", "bias")
 
 

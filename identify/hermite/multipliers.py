@@ -14,12 +14,11 @@ from identify.errors import InvalidInputError
 from identify.hermite.data import HermiteData
 from identify.hermite.reduction import distinct_directions
 from identify.model.two_layer import TwoLayerNetwork
+from identify.thresholds import PARALLEL
 
 IntArray = npt.NDArray[np.intp]
 
 MAX_SAMPLES = 5000
-PARALLEL = 1e-8
-"""Distance of unit vectors below which two samples count as one."""
 _BLOCK = 1024
 
 

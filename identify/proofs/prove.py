@@ -27,10 +27,9 @@ from identify.recovery.assumptions import Assumptions
 from identify.recovery.bounds import ErrorBounds
 from identify.recovery.data_error import Roundings, point_movement, roundings
 from identify.tensors import symmetric_dimension
+from identify.thresholds import BOX_LIMIT
 
 LEVELS = ("auto", "exact", "interval", "numerical")
-BOX_LIMIT = 0.1
-"""Largest relative size of a box that counts."""
 PATIENCE = 5.0
 """Seconds that one proof may take, by its estimate, where nothing was asked for."""
 

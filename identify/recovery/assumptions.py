@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from identify.errors import InvalidInputError
 from identify.hermite.data import HermiteData
-from identify.recovery.hidden_share import HIDDEN_SHARE
+from identify.thresholds import HIDDEN_SHARE
 
 
 @dataclass(frozen=True)

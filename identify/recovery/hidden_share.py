@@ -23,9 +23,8 @@ import scipy.sparse.linalg
 from identify.arrays import FloatArray
 from identify.decomposition.equations import HermiteEquations, column_scale
 from identify.hermite.reduction import ReducedData
+from identify.thresholds import HIDDEN_SHARE
 
-HIDDEN_SHARE = 0.1
-"""Largest median share over mixtures of the recovered samples at which their number is believed."""
 DENSE_UNKNOWNS = 600
 DENSE_NUMBERS = 12_000_000
 _MIXTURES, _OTHERS = 384, 128

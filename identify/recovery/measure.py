@@ -27,13 +27,9 @@ from identify.recovery.leftover import Leftover, leftover_residual
 from identify.recovery.samples import Samples, to_samples
 from identify.recovery.second_method import CHEAP_DIMENSION, SecondMethod, second_method
 from identify.recovery.ties import Tie, check_ties, tie_rows
+from identify.thresholds import BALANCE_LIMIT, NOISE_FLOOR, NOISE_LIMIT, ROUNDS
 
 Progress = Callable[[str, float], None]
-NOISE_FLOOR = 1e-13
-BALANCE_LIMIT = 1e-2
-NOISE_LIMIT = 0.03
-ROUNDS = 12
-"""Rounds in which the noise level has to become stable."""
 _CHEAP_PRODUCT = 20_000_000
 METHODS = ("auto", "pencil", "tensorly")
 

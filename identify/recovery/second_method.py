@@ -11,12 +11,11 @@ from identify.arrays import FloatArray
 from identify.decomposition.decompose import decompose_tensor
 from identify.hermite.reduction import ReducedData
 from identify.tensors import MomentTensor
+from identify.thresholds import SECOND_METHOD
 
 CHEAP_DIMENSION = 8
 """Up to so many terms random starts end in a second or so."""
 _STARTS = 6
-_DIFFERENT = 1e-6
-"""Terms nearer than this are the same, whatever the error bounds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +72,6 @@ def second_method(
     relative = gaps / sizes[:, None]
     rows, columns = linear_sum_assignment(np.minimum(relative, 10.0))
     moved = relative[rows, columns]
-    allowed = np.maximum(10.0 * np.nan_to_num(errors, nan=1.0), _DIFFERENT)
+    allowed = np.maximum(10.0 * np.nan_to_num(errors, nan=1.0), SECOND_METHOD)
     worst = int(np.argmax(moved / allowed))
     return SecondMethod(found.residual, float(moved[worst]), float(allowed[worst]))

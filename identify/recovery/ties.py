@@ -13,9 +13,7 @@ from identify.hermite.data import HermiteData
 from identify.hermite.reduction import ReducedData
 from identify.recovery.bounds import ErrorBounds
 from identify.recovery.samples import Samples
-
-TIE_TOLERANCE = 1e-3
-"""Largest tolerance, in the logarithm, at which a tie counts as redundant equations."""
+from identify.thresholds import TIE_TOLERANCE
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,9 +15,9 @@ from identify.proofs.certificate import build_certificate, proof_data
 from identify.proofs.prove import Proofs
 from identify.records import Evidence, Recovery, TrainingSet, Verdict
 from identify.recovery.assumptions import Assumptions, resolve_scale
-from identify.recovery.hidden_share import HIDDEN_SHARE
 from identify.recovery.measure import Findings
 from identify.report.report import IdentifiabilityReport
+from identify.thresholds import HIDDEN_SHARE
 from identify.verdict import sentences
 from identify.verdict.conditions import conditions, residuals
 from identify.verdict.rules import Outcome, has_candidates, is_covered

@@ -8,8 +8,8 @@ from identify.hermite.data import HermiteData
 from identify.proofs.prove import Proofs
 from identify.records import Condition, Evidence, Residual
 from identify.recovery.assumptions import Assumptions
-from identify.recovery.measure import BALANCE_LIMIT, NOISE_LIMIT, Findings
-from identify.verdict.rules import BOUND_LIMIT
+from identify.recovery.measure import Findings
+from identify.thresholds import BALANCE_LIMIT, BOUND_LIMIT, NOISE_LIMIT
 from identify.verdict.sentences import hidden_quantiles
 
 

@@ -12,11 +12,10 @@ from identify.hermite.reduction import rank_one
 from identify.records import Scope, Verdict
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.bounds import ErrorBounds
-from identify.recovery.measure import BALANCE_LIMIT, NOISE_LIMIT, ROUNDS, Findings
+from identify.recovery.measure import Findings
 from identify.recovery.samples import Samples
+from identify.thresholds import BALANCE_LIMIT, BOUND_LIMIT, NOISE_LIMIT, ROUNDS
 from identify.verdict import sentences
-
-BOUND_LIMIT = 0.1
 
 
 @dataclass(frozen=True)

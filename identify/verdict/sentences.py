@@ -10,7 +10,8 @@ from identify.hermite.reduction import ReducedData
 from identify.records import TrainingSet, Verdict
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.data_error import roundings
-from identify.recovery.hidden_share import HIDDEN_SHARE, HiddenShare
+from identify.recovery.hidden_share import HiddenShare
+from identify.thresholds import HIDDEN_SHARE
 
 if TYPE_CHECKING:
     from identify.recovery.measure import Findings

@@ -7,8 +7,9 @@ from identify.decomposition.decompose import decompose_tensor
 from identify.hermite.data import HermiteData
 from identify.hermite.reduction import reduce_data
 from identify.interpolation.interpolate import minimum_norm
-from identify.recovery.measure import NOISE_FLOOR, Findings, measure_large
+from identify.recovery.measure import Findings, measure_large
 from identify.recovery.samples import to_samples
+from identify.thresholds import NOISE_FLOOR
 
 
 def estimate_samples(data: HermiteData, *, seed: int = 0) -> FloatArray:
