@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 
@@ -18,6 +19,8 @@ from identify.report.report import IdentifiabilityReport
 from identify.thresholds import HIDDEN_SHARE
 from identify.verdict import sentences
 from identify.verdict.rules import Outcome, judge
+
+_LOG = logging.getLogger(__name__)
 
 
 def assess_identifiability(
@@ -92,6 +95,7 @@ def assess_identifiability(
     if method not in METHODS:
         raise InvalidInputError("method", f"one of {', '.join(METHODS)}", repr(method))
     deadline = None if time_limit is None else started + time_limit
+    _LOG.debug("source %s, degree %d, %d neurons", data.source, data.degree, data.network.width)
     findings = measure(data, given, seed=seed, deadline=deadline, progress=progress, method=method)
     outcome = judge(data, given, findings)
     sets: tuple[TrainingSet, ...] = ()
@@ -120,6 +124,7 @@ def assess_identifiability(
         outcome = Outcome(Verdict.UNDECIDED, reason, None)
         sets = ()
     seconds = time.monotonic() - started
+    _LOG.info("%s in %.1f s: %s", outcome.verdict.value, seconds, outcome.reason)
     return build_report(data, given, findings, outcome, sets, proofs, seed, seconds, searched)
 
 

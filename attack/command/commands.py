@@ -172,7 +172,9 @@ def evaluate(
     from attack.command.evaluate import evaluate_run
     from attack.runs.finished import PICTURES, SCORES, read_results
 
-    judged = evaluate_run(read_results([folder])[0], truth, held_out, score, seed=null.seed)
+    with _log(log).progress() as show:
+        show("comparing", 0.0)
+        judged = evaluate_run(read_results([folder])[0], truth, held_out, score, seed=null.seed)
     if null.format is Format.JSON:
         print(json.dumps(judged.to_dict(), indent=1, allow_nan=False), flush=True)
     else:
@@ -197,7 +199,9 @@ def figures(
     told = _log(log)
     earlier = _earlier_figures(output.out)
     with OutputFolder(output.out, force=output.force, names=earlier) as folder:
-        drawn, skipped = draw_figures(read_results(folders), folder.writing)
+        with told.progress() as show:
+            show("drawing", 0.0)
+            drawn, skipped = draw_figures(read_results(folders), folder.writing)
         for missing in skipped:
             told.note(f"{missing.what}: not drawn: {missing.reason}")
         if not drawn:

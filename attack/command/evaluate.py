@@ -12,6 +12,7 @@ import numpy as np
 
 from attack.command.attack_options import ScoreOptions
 from attack.evaluation import metrics
+from attack.evaluation.conclusion import Conclusion, conclude
 from attack.evaluation.evaluate import evaluate
 from attack.evaluation.scores import Evaluation, EvaluationSettings
 from attack.runs.finished import (
@@ -36,6 +37,7 @@ from identify.pictures import (
     parse_range,
     recognise_image_shape,
 )
+from identify.text import wrapped
 
 _SAME_MEAN = 1e-6
 
@@ -62,18 +64,25 @@ class Judged:
     start: Evaluation | None
     remarks: tuple[str, ...]
 
+    @property
+    def conclusion(self) -> Conclusion:
+        """The scores against their null, in one sentence."""
+        return conclude(self.scores)
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready copy without the values of single pairs."""
         start = None if self.start is None else self.start.to_dict(arrays=False)
         return {
             **self.scores.to_dict(arrays=False), "start": start, "remarks": list(self.remarks),
+            "conclusion": self.conclusion.to_dict(),
         }  # fmt: skip
 
     def __str__(self) -> str:
         lines = [str(self.scores)]
         if self.start is not None:
             lines += ["", "The same for the start, before any step:", str(self.start)]
-        return "\n".join([*lines, *self.remarks])
+        conclusion = wrapped(str(self.conclusion))
+        return "\n".join([*lines, *self.remarks, "", *conclusion])
 
 
 def evaluate_run(
@@ -125,6 +134,7 @@ def record_of(
         "truth": {"sha256": truth},
         "held_out": {"sha256": held_out},
         "remarks": list(judged.remarks),
+        "conclusion": judged.conclusion.to_dict(),
         "curve": judged.scores.curve.tolist(),
         "candidate_order": None if order is None else list(order),
         **judged.scores.to_dict(),

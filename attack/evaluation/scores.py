@@ -24,6 +24,7 @@ PIPELINES: Mapping[str, tuple[str, str, str]] = {
 """Name -> (matching, its distance, how pixels are brought to [0, 1] for SSIM, DSSIM and PSNR)."""
 METRICS = ("l2", "correlation", "ssim", "dssim", "psnr")
 _HIGHER = ("correlation", "ssim", "psnr")
+NULL_NAMES = {"held_out": "held-out images", "mean_image": "mean image", "random": "random images"}
 _NULLS = {"held_out": "held-out", "mean_image": "mean image", "random": "random"}
 _UNPRINTED = ("median correlation", "median dssim", "median psnr")
 _WIDTH = 12

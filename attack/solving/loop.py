@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from identify.errors import InvalidInputError, KktCertError
 __all__ = ["COLUMNS", "Hooks", "LoopState", "Progress", "Round", "Row", "Solution", "solve"]
 
 Progress = Callable[[str, float], None]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,6 +230,7 @@ class _Loop:
         return self.earlier + time.monotonic() - self.started
 
     def _say(self, text: str) -> None:
+        _LOG.info("%s", text)
         if self.hooks.progress is not None:
             self.hooks.progress(text, self.state.step / max(1, self.settings.steps))
 

@@ -6,6 +6,8 @@ import importlib.util
 import os
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,9 @@ from types import TracebackType
 from identify.errors import FileError, InvalidInputError, one_line
 
 Progress = Callable[[str, float], None]
+
+FIRST_LINE, NEXT_LINE = 2.0, 60.0
+"""Seconds until progress is told where there is no terminal, and between two lines of it."""
 
 
 def say_error(message: str) -> None:
@@ -43,14 +48,15 @@ def require_extra(what: str, extra: str, packages: tuple[str, ...]) -> None:
 class Log:
     """Progress and remarks on standard error.
 
-    On a terminal a bar shows the progress; elsewhere `verbose` gives plain lines. `quiet` silences
-    all but errors.
+    On a terminal a bar shows the progress; elsewhere a line says after 2 s, and then once a minute,
+    how far it is. `verbose` gives a line for every stage, `quiet` silences all but errors.
     """
 
     def __init__(self, *, verbose: bool = False, quiet: bool = False) -> None:
         self.verbose = verbose
         self.quiet = quiet
         self.stage = ""
+        self.share = 0.0
 
     def note(self, text: str) -> None:
         """Say what the user should know, unless quiet."""
@@ -65,8 +71,12 @@ class Log:
     @contextmanager
     def progress(self) -> Iterator[Progress]:
         """Give a callback (stage, share in [0, 1]) that shows the progress while it lasts."""
-        if self.quiet or self.verbose or not sys.stderr.isatty():
+        if self.quiet:
             yield self._plain
+            return
+        if self.verbose or not sys.stderr.isatty():
+            with self._beating():
+                yield self._plain
             return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -87,7 +97,28 @@ class Log:
     def _plain(self, stage: str, share: float) -> None:
         if stage != self.stage:
             self.detail(stage)
-        self.stage = stage
+        self.stage, self.share = stage, share
+
+    @contextmanager
+    def _beating(self) -> Iterator[None]:
+        """Say now and then how far the work is; a thread, as a stage may take an hour."""
+        ended, started = threading.Event(), time.monotonic()
+
+        def beat() -> None:
+            wait = FIRST_LINE
+            while not ended.wait(wait):
+                share = f", {min(max(self.share, 0.0), 1.0):.0%}" if self.share > 0.0 else ""
+                seconds = time.monotonic() - started
+                self.note(f"{self.stage or 'starting'}{share}, {seconds:.0f} s")
+                wait = NEXT_LINE
+
+        thread = threading.Thread(target=beat, name="kktcert-progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 class OutputFolder:

@@ -13,6 +13,7 @@ from identify.errors import one_line
 from identify.hermite.data import HermiteData
 from identify.records import TrainingSet
 from identify.report.report import IdentifiabilityReport
+from identify.report.summary import headline
 from identify.text import number, table
 
 
@@ -91,7 +92,7 @@ def show_sets(report: IdentifiabilityReport, sets: Sequence[TrainingSet], form: 
         return
     title = "Training sets that explain the data"
     rows = [[str(k), str(s.count), number(s.stationarity)] for k, s in enumerate(sets, start=1)]
-    lines = [title, "=" * len(title), f"verdict: {report.verdict.sentence}"]
+    lines = [title, "=" * len(title), f"verdict: {headline(report)}"]
     lines += table(["set", "samples", "residual"], rows) if rows else ["none found"]
     print("\n".join(lines), flush=True)
 

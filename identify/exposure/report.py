@@ -12,6 +12,7 @@ from typing import Any
 from identify.arrays import FloatArray
 from identify.records import Verdict
 from identify.report.report import IdentifiabilityReport, scope_sentence
+from identify.report.summary import headline
 from identify.text import WIDTH, number, table
 
 
@@ -159,7 +160,7 @@ def format_audit(audit: AuditReport) -> str:
     distinct = count - sum(len(group) - 1 for group in audit.parallel)
     lines = [title, "=" * len(title)]
     lines += labelled("exposed", _exposed(audit, distinct))
-    lines += labelled("verdict", f"{report.verdict.sentence}, on the data alone")
+    lines += labelled("verdict", f"{headline(report)}, on the data alone")
     lines += labelled("scope", scope_sentence(report))
     lines += labelled("reason", report.reason)
     lines += labelled("your data", _fit(audit))

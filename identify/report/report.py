@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from identify.records import Condition, Evidence, Recovery, Residual, Scope, TrainingSet, Verdict
+from identify.report.summary import headline, remark_on_conditions, summary
 from identify.text import bullets, labelled, number, section, table, wrapped
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ _NAMES = {
 
 
 def format_report(report: IdentifiabilityReport) -> str:
-    """Write a report as plain text of at most 100 columns, the verdict first.
+    """Write a report as plain text of at most 100 columns: plain words first, then the verdict.
 
     A residual without equations that could have failed is "not checkable", never 0. The caveats
     say what would break the redundant equations. The cost is negligible.
@@ -188,11 +189,13 @@ def format_report(report: IdentifiabilityReport) -> str:
         >>> gradient = net.gradient(rng.normal(size=(4, 6)), [1.0, -2.0, 0.5, 1.5])
         >>> report = assess_identifiability(HermiteData.from_gradient(net, gradient))
         >>> print(format_report(report).splitlines()[2])
-        verdict       GLOBALLY identifiable: the training samples are determined
+        in short      4 training samples can be reconstructed from this gradient
     """
     title = "Identifiability report"
     lines = [title, "=" * len(title)]
-    lines += labelled("verdict", report.verdict.sentence)
+    for label, text in summary(report):
+        lines += labelled(label, text)
+    lines += ["", *labelled("verdict", headline(report))]
     lines += labelled("scope", scope_sentence(report))
     lines += labelled("reason", report.reason)
     lines += labelled("evidence", _evidence(report))
@@ -205,6 +208,8 @@ def format_report(report: IdentifiabilityReport) -> str:
     lines += labelled("noise level", _noise(report))
     lines += section("Residuals, relative", _residuals(report.residuals))
     lines += section("Conditions", _conditions(report.conditions))
+    remark = remark_on_conditions(report)
+    lines += wrapped(remark, "  ") if remark else []
     lines += section("Assumptions", bullets(report.assumptions))
     lines += section("Symmetries", bullets(report.symmetries))
     lines += section("Caveats", bullets(report.caveats))
@@ -241,7 +246,7 @@ def sheet_title(report: IdentifiabilityReport) -> str:
             f"NOT identifiable: the training sets below, of {first} and of {second} samples, "
             "explain the same data"
         )
-    return f"{report.verdict.sentence}, {report.scope.sentence}"
+    return headline(report)
 
 
 def _evidence(report: IdentifiabilityReport) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,57 @@ class TestLog:
         assert len(set(outcome.lines)) == len(outcome.lines)
         for options in ((), ("-q",)):
             assert kkt(*arguments, *options).err == ""
+
+    @pytest.mark.parametrize("verbose", [False, True])
+    def test_without_a_terminal_a_line_comes_first_soon_and_then_rarely(
+        self, monkeypatch, capsys, verbose
+    ):
+        waits = []
+
+        class Clock:
+            def __init__(self):
+                self.left = 3
+
+            def wait(self, seconds):
+                waits.append(seconds)
+                self.left -= 1
+                return self.left < 0
+
+            def set(self):
+                self.left = min(self.left, 0)
+
+        log = Log(verbose=verbose)
+        clock = Clock()
+        monkeypatch.setattr("identify.command.output.threading.Thread", self.at_once())
+        monkeypatch.setattr("identify.command.output.threading.Event", lambda: clock)
+        log.share, log.stage = 0.25, "solving"
+        with log.progress():
+            pass
+        assert waits[:2] == [2.0, 60.0]
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 3
+        assert all(row.startswith("kktcert: solving, 25%, ") for row in lines)
+
+    @staticmethod
+    def at_once():
+        class Thread:
+            def __init__(self, target, **_):
+                self.start, self.join = target, lambda: None
+
+        return Thread
+
+    def test_a_quiet_command_tells_no_progress(self, monkeypatch, capsys):
+        monkeypatch.setattr("identify.command.output.FIRST_LINE", 0.0)
+        with Log(quiet=True).progress() as show:
+            show("solving", 0.5)
+        assert capsys.readouterr().err == ""
+
+    def test_progress_ends_with_the_work(self, monkeypatch, capsys):
+        monkeypatch.setattr("identify.command.output.FIRST_LINE", 3600.0)
+        with pytest.raises(ZeroDivisionError), Log().progress():
+            raise ZeroDivisionError
+        assert not [t for t in threading.enumerate() if t.name == "kktcert-progress"]
+        assert capsys.readouterr().err == ""
 
     def test_a_terminal_gets_a_bar(self, monkeypatch, capsys):
         monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)

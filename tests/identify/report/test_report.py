@@ -8,13 +8,21 @@ import pytest
 
 from identify.records import Condition, Evidence, Residual, Scope, Verdict
 from identify.report.report import format_report, sheet_title
+from identify.report.summary import remark_on_conditions, summary
 from identify.text import WIDTH, number
 from tests.identify.reports import SCHEMA, check_report, report, training_set
 
 GLOBALLY = """\
 Identifiability report
 ======================
-verdict       GLOBALLY identifiable: the training samples are determined
+in short      2 training samples can be reconstructed from these weights
+how exactly   every sample to within 4.0e-10 % of its length
+rests on      the weights being those of a network trained to the end without weight decay; there
+              being no more than 2 training samples that left a trace; computation in floating
+              point, without a proof
+what to do    do not release these weights to anyone who must not see the samples
+
+verdict       GLOBALLY identifiable among all training sets of at most 2 samples
 scope         among all training sets of at most 2 samples
 reason        the moment tensor is determined on 2 dimensions
 evidence      numerical: balance, I-hermite, I-flat, I-value
@@ -38,6 +46,8 @@ Conditions
   I-hermite  holds                      10        10       numerical
   I-flat     fails, not required        6         4        numerical
   I-value    not checked, not required  10        -        numerical
+  I-flat is not required: a stronger condition than I-hermite, which holds and is the one that the
+  verdict uses; nothing is lost by its failure.
 
 Assumptions
   - the weights are a KKT point
@@ -58,6 +68,57 @@ def line(text, label):
 
 def test_the_whole_text():
     assert format_report(report()) == GLOBALLY
+
+
+def first_screen(**changes):
+    """The plain words, by their labels."""
+    return dict(summary(report(**changes)))
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        ("kkt", "these weights"),
+        ("weight-decay", "these weights"),
+        ("gradient", "this gradient"),
+        ("fine-tuning", "these two checkpoints"),
+    ],
+)
+def test_the_first_lines_name_what_must_not_be_released(source, what):
+    words = first_screen(problem={"source": source})
+    assert words["in short"] == f"2 training samples can be reconstructed from {what}"
+    assert words["what to do"].startswith(f"do not release {what}")
+    assert words["how exactly"] == "every sample to within 4.0e-10 % of its length"
+    assert "no more than 2 training samples" in words["rests on"]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.UNDECIDED, Verdict.NONIDENTIFIABLE])
+@pytest.mark.parametrize("recovered", [True, False])
+def test_no_other_verdict_is_taken_for_privacy(verdict, recovered):
+    changes = {"verdict": verdict, "scope": None, "candidates": recovered}
+    if not recovered:
+        changes["recovery"] = None
+    words = " ".join(first_screen(**changes).values())
+    assert "can be reconstructed" not in words or "perhaps among others" in words
+    assert "no proof of privacy" in words or "do not release" in words
+
+
+def test_data_that_are_not_covered_are_not_called_safe():
+    words = first_screen(verdict=Verdict.UNDECIDED, scope=None, recovery=None, covered=False)
+    assert "does not cover" in words["in short"]
+    assert "privacy" in words["what to do"]
+
+
+def test_bounds_that_are_missing_are_not_passed_over():
+    words = first_screen(error_bounds=(1e-3, None))
+    assert words["how exactly"].startswith("1 of 2 samples, each to within 0.1 %")
+    assert "no error bound" in first_screen(error_bounds=(None, None))["how exactly"]
+
+
+def test_a_failing_row_has_its_explanation_only_under_a_positive_verdict():
+    assert "I-flat is not required" in remark_on_conditions(report())
+    assert remark_on_conditions(report(verdict=Verdict.UNDECIDED, scope=None)) == ""
+    assert remark_on_conditions(report(conditions=())) == ""
 
 
 def test_str_is_the_text():
