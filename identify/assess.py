@@ -13,7 +13,7 @@ from identify.records import Recovery, Scope, TrainingSet, Verdict
 from identify.recovery.assumptions import Assumptions, resolve_scale
 from identify.recovery.data_error import ARITHMETIC
 from identify.recovery.hidden_share import HIDDEN_SHARE
-from identify.recovery.measure import Findings, Progress, measure
+from identify.recovery.measure import METHODS, Findings, Progress, measure
 from identify.report.build import build_report
 from identify.report.report import IdentifiabilityReport
 from identify.verdict import sentences
@@ -32,6 +32,7 @@ def assess_identifiability(
     evidence: str = "auto",
     hidden_share: float = HIDDEN_SHARE,
     arithmetic: str = "auto",
+    method: str = "pencil",
 ) -> IdentifiabilityReport:
     """Decide whether the data determine the training samples, and recover them.
 
@@ -57,6 +58,9 @@ def assess_identifiability(
         arithmetic: the format in which the data were computed, "float64", "float32", "float16" or
             "bfloat16"; "auto" takes that of the stored numbers, "exact" takes weights and
             arithmetic as exact. Error bounds and boxes allow for it.
+        method: how the tensor is decomposed: "pencil", "tensorly" (alternating least squares, up to
+            20 terms), or "auto": the pencil, with tensorly as a second opinion up to 8 terms. Both
+            are refined, and judged by our own residual.
 
     Returns:
         An `IdentifiabilityReport`; a negative verdict is never an exception.
@@ -85,8 +89,10 @@ def assess_identifiability(
     )
     if evidence not in LEVELS:
         raise InvalidInputError("evidence", f"one of {', '.join(LEVELS)}", repr(evidence))
+    if method not in METHODS:
+        raise InvalidInputError("method", f"one of {', '.join(METHODS)}", repr(method))
     deadline = None if time_limit is None else started + time_limit
-    findings = measure(data, given, seed=seed, deadline=deadline, progress=progress)
+    findings = measure(data, given, seed=seed, deadline=deadline, progress=progress, method=method)
     outcome = judge(data, given, findings)
     sets: tuple[TrainingSet, ...] = ()
     searched = outcome.verdict is Verdict.UNDECIDED and outcome.searchable
@@ -129,6 +135,7 @@ def recover_samples(
     evidence: str = "numerical",
     hidden_share: float = HIDDEN_SHARE,
     arithmetic: str = "auto",
+    method: str = "pencil",
 ) -> Recovery:
     """The samples that `assess_identifiability` recovers, if its verdict is `globally`.
 
@@ -149,6 +156,7 @@ def recover_samples(
         evidence,
         hidden_share,
         arithmetic,
+        method,
     )
     if report.verdict is not Verdict.GLOBALLY or report.recovery is None:
         raise NotDeterminedError(f"{report.verdict.value}: {report.reason}", report=report)

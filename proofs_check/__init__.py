@@ -7,9 +7,10 @@ drawing instances need the extra `proofs`.
 
 from proofs_check import properties, strategies
 from proofs_check.machinery.registry import all_statements
-from proofs_check.machinery.results import Found, Necessity, Result, SelfTest, Table
+from proofs_check.machinery.results import Necessity, Result, Table
 from proofs_check.machinery.run_many import check, check_sabotages
 from proofs_check.machinery.run_one import run_statement
+from proofs_check.machinery.self_tests import Found, SelfTest
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
 from proofs_check.own_network import NetworkCheck, NetworkCondition, check_network
 

@@ -68,6 +68,12 @@ CORRECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("coplanar-cubes",),
     ),
     (
+        "Equal margins are n - 1 further equations only between samples that the network tells "
+        "apart. The two false samples behind three mirror-symmetric ones of a plane are mirror "
+        "images: their margins agree by symmetry, and say nothing.",
+        ("margin-ties",),
+    ),
+    (
         "With a hidden bias the freedom off the span can be empty: the direction that is left "
         "over may be that of the bias itself, and it is fixed.",
         ("never-identifiable",),
@@ -128,7 +134,13 @@ and conditioning. The number of instances is {EXAMPLES["light"]}, {EXAMPLES["med
 
 *Needed* says for how many hypotheses a counterexample was found when that hypothesis alone is
 dropped. Each statement also carries deliberate mistakes, in its conclusion and in the code
-underneath. `kktcert proofs --self-test` puts them in one at a time; every one is found.
+underneath. `kktcert proofs --self-test` puts them in one at a time, where the conclusion is
+judged: instances and hypotheses come from sound code. A mistake is found if a conclusion fails
+that holds without it; the list shows what failed. Every one is found. Statements about a
+construction that no package has, like most of those on ReLU networks, mistake the construction.
+
+*Code* names what a statement runs: the module that holds it, and the functions of `identify` and
+`attack` that its conclusion or its algebra calls. What only builds instances is left out.
 
 The [library page](library.md#statements-as-a-library) shows how to run statements from Python, to ask which
 hypotheses your own network satisfies, and to use the instances and properties in your own tests.
@@ -188,7 +200,7 @@ def section(statement: Statement) -> list[str]:
     lines += ["", "$$", statement.formula, "$$", "", f"- *Source:* {escape(statement.source)}"]
     if statement.remark:
         lines.append(f"- *Remark:* {escape(statement.remark)}")
-    mistakes = "; ".join(escape(entry.sentence) for entry in statement.sabotages)
+    mistakes = "; ".join(escape(f"{e.sentence} ({e.kind})") for e in statement.sabotages)
     lines.append(f"- *Deliberate mistakes:* {mistakes}")
     uses = [_link(place, place) for place in (module_of(statement), *statement.code)]
     lines.append(f"- *Code:* {', '.join(uses)}")

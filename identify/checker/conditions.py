@@ -35,7 +35,7 @@ from .ties import tie_equations, tie_expected
 EXACT, INTERVAL, NUMERICAL = "proved_exact", "proved_interval", "numerical"
 _KNOWN = (
     "balance", "consistency", "span", "I-hermite", "I-flat", "I-value", "decomposition",
-    "leftover", "redundancy", "hidden share", "tie", "error bounds", "stable rank",
+    "second method", "leftover", "redundancy", "hidden share", "tie", "error bounds", "stable rank",
     "first-order bounds", "enclosure",
 )  # fmt: skip
 
@@ -169,6 +169,19 @@ def _check_evidence(case: Case, row: Row, claims: Mapping[str, Claim]) -> None:
         raise NotCheckableError(f"{row.name}: its proof is {claims[proof].outcome}")
 
 
+def _check_second(case: Case, row: Row) -> None:
+    """A second opinion is not repeated; it decides nothing but where it disagrees."""
+    if row.found is None or row.required is None:
+        require(row.found is row.required is row.holds is None, f"{row.name}: half a row")
+    else:
+        require(row.holds is (row.found <= row.required), f"{row.name}: holds is wrong")
+    require(
+        row.holds is not False or case.report.verdict != "globally", f"{row.name}: it disagrees"
+    )
+    for part in ("required", "found", "holds"):
+        case.not_checked[f"conditions.{row.name}.{part}"] = None
+
+
 def _check_numbers(case: Case, row: Row) -> None:
     name = row.name
     if name in ("balance", "consistency"):
@@ -207,6 +220,8 @@ def _check_numbers(case: Case, row: Row) -> None:
         field = f"conditions.{name}.found"
         fits = case.matches(field, row.found, case.fit, 0.1, case.blur)
         require(fits, f"{name}: it is {case.fit:.2e}")
+    elif name == "second method":
+        _check_second(case, row)
     elif name == "leftover":
         _check_leftover(case, row)
     elif name == "redundancy":

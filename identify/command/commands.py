@@ -21,6 +21,7 @@ from identify.command.options import (
     Format,
     ImageOptions,
     LogOptions,
+    MethodName,
     ModelOptions,
     OutputOptions,
     RequiredOutput,
@@ -199,6 +200,10 @@ def recover(
     layout: ModelOptions,
     assume: AssumeOptions,
     images: ImageOptions,
+    method: Annotated[
+        MethodName,
+        typer.Option(help="How the tensor is decomposed; auto: the pencil, tensorly beside it."),
+    ] = MethodName.AUTO,
     run: RunOptions,
     output: RequiredOutput,
     log: LogOptions,
@@ -208,7 +213,7 @@ def recover(
         data = open_data(model, source, layout)
         sheet = Sheet.from_options(images, data.network.dimension)
         told = _log(log)
-        report, interrupted = assess(data, assume, run, told)
+        report, interrupted = assess(data, assume, run, told, method=method)
         found = report.recovery
         if report.verdict is Verdict.NONIDENTIFIABLE:
             write_alternatives(folder, report.alternatives)

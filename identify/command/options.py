@@ -73,6 +73,14 @@ class EvidenceName(StrEnum):
     NUMERICAL = "numerical"
 
 
+class MethodName(StrEnum):
+    """How the moment tensor is decomposed."""
+
+    AUTO = "auto"
+    PENCIL = "pencil"
+    TENSORLY = "tensorly"
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """What a network file may leave open."""

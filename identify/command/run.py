@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from identify.command.options import AssumeOptions, EvidenceName, Format, RunOptions
+from identify.command.options import AssumeOptions, EvidenceName, Format, MethodName, RunOptions
 from identify.command.output import Log, OutputFolder
 from identify.errors import one_line
 from identify.hermite.data import HermiteData
@@ -22,6 +22,7 @@ def assess(
     run: RunOptions,
     log: Log,
     evidence: EvidenceName = EvidenceName.AUTO,
+    method: MethodName = MethodName.AUTO,
 ) -> tuple[IdentifiabilityReport, bool]:
     """The report, and whether Ctrl-C cut it short."""
     from identify.assess import assess_identifiability
@@ -41,6 +42,7 @@ def assess(
                 evidence=evidence.value,
                 hidden_share=assume.hidden_share,
                 arithmetic=assume.arithmetic.value,
+                method=method.value,
             )
     except KeyboardInterrupt:
         from identify.report.build import interrupted_report

@@ -105,8 +105,7 @@ class Disaggregation:
     to the last hidden layer, ``cotangents`` p (n, C) to the outputs. ``labels`` (n,) with
     ``label_confidence`` (n,), the margin of the decision over its error; ``counts`` (n,) how often
     the loss says that each sample counts. ``error_bounds`` (n,) relative to the samples.
-    ``unexplained`` is the largest gradient of the output bias that the samples leave. Arrays are
-    None where nothing was separated.
+    Arrays are None where nothing was separated.
     """
 
     verdict: str

@@ -25,6 +25,7 @@ from identify.recovery.data_error import data_error
 from identify.recovery.hidden_share import HiddenShare, hidden_share
 from identify.recovery.leftover import Leftover, leftover_residual
 from identify.recovery.samples import Samples, to_samples
+from identify.recovery.second_method import CHEAP_DIMENSION, SecondMethod, second_method
 from identify.recovery.ties import Tie, check_ties, tie_rows
 
 Progress = Callable[[str, float], None]
@@ -34,6 +35,7 @@ NOISE_LIMIT = 0.03
 ROUNDS = 12
 """Rounds in which the noise level has to become stable."""
 _CHEAP_PRODUCT = 20_000_000
+METHODS = ("auto", "pencil", "tensorly")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,7 @@ class Findings:
     tie: Tie | None = None
     leftover: Leftover | None = None
     hidden: HiddenShare | None = None
+    second: SecondMethod | None = None
     neurons: int = 0
     timed_out: bool = False
     unsettled: float | None = None
@@ -86,12 +89,14 @@ def measure(
     seed: int = 0,
     deadline: float | None = None,
     progress: Progress | None = None,
+    method: str = "pencil",
 ) -> Findings:
     """Find V, rank H, T, the decomposition and its bounds at a self-consistent noise level.
 
     rho starts as the largest of consistency, rounding, stated noise and 1e-13; the linear
     residual joins it and everything is redone until rho is stable, at most `ROUNDS` times. The
-    residual of the decomposition never joins.
+    residual of the decomposition never joins. `method` is one of `METHODS`; "auto" is the
+    pencil, and where it is cheap tensorly as a second method that must not contradict it.
     """
     rho = max(data.consistency or 0.0, data.rounding, given.noise or 0.0, NOISE_FLOOR)
     findings = Findings(noise_level=rho)
@@ -103,14 +108,15 @@ def measure(
             return Findings(noise_level=rho)
         if rho > NOISE_LIMIT:
             return Findings(noise_level=rho)
-        findings = _measure_once(data, rho, previous, seed, deadline, progress)
+        findings = _measure_once(data, rho, previous, seed, deadline, progress, method)
         residual = max(findings.linear_residual or 0.0, _merge_residual(findings))
         if findings.timed_out or residual <= rho * 1.001:
             break
         rho, previous = residual, findings
     else:
         findings = replace(findings, unsettled=rho)
-    return _finish(data, given, findings, deadline)
+    findings = _finish(data, given, findings, deadline)
+    return findings if method != "auto" else _compared(findings, seed, deadline)
 
 
 def _merge_residual(findings: Findings) -> float:
@@ -124,6 +130,7 @@ def _measure_once(
     seed: int,
     deadline: float | None,
     progress: Progress | None,
+    method: str,
 ) -> Findings:
     reduced = reduce_data(data, rho, seed=seed)
     findings = Findings(noise_level=rho, reduced=reduced)
@@ -143,11 +150,16 @@ def _measure_once(
         )
     linear = interpolate(reduced, rho, seed=seed, deadline=deadline, progress=progress)
     if linear.gram is not None:
-        return measure_large(findings, linear, rho, seed, deadline, progress)
+        return measure_large(findings, linear, rho, seed, deadline, progress, _first(method))
     decomposition = None
     if linear.tensor is not None and linear.determined is not False:
         decomposition = decompose_tensor(
-            reduced, linear.tensor, accept=10.0 * rho, seed=seed, deadline=deadline
+            reduced,
+            linear.tensor,
+            accept=10.0 * rho,
+            seed=seed,
+            deadline=deadline,
+            method=_first(method),
         )
     residual = linear.residual
     if decomposition is not None and residual is not None:
@@ -182,6 +194,7 @@ def measure_large(
     seed: int,
     deadline: float | None,
     progress: Progress | None,
+    method: str = "pencil",
 ) -> Findings:
     """Kernel path: solve as far as the pencil needs, refine, then measure what is left."""
     reduced = findings.reduced
@@ -201,7 +214,12 @@ def measure_large(
         )
         assert linear.tensor is not None
         decomposition = decompose_tensor(
-            reduced, linear.tensor, accept=10.0 * rho, seed=seed, deadline=deadline
+            reduced,
+            linear.tensor,
+            accept=10.0 * rho,
+            seed=seed,
+            deadline=deadline,
+            method=method,
         )
         late = deadline is not None and time.monotonic() > deadline
         if late or (decomposition is not None and decomposition.residual <= 10.0 * rho):
@@ -274,3 +292,30 @@ def _hidden(
         limit=given.hidden_share,
         deadline=deadline,
     )
+
+
+def _first(method: str) -> str:
+    return "pencil" if method == "auto" else method
+
+
+def _compared(findings: Findings, seed: int, deadline: float | None) -> Findings:
+    """The findings with what a second method says, where it is cheap."""
+    reduced, linear, found = findings.reduced, findings.linear, findings.decomposition
+    if reduced is None or linear is None or found is None or findings.bounds is None:
+        return findings
+    cheap = 2 <= reduced.dimension <= CHEAP_DIMENSION and linear.tensor is not None
+    late = deadline is not None and time.monotonic() > deadline
+    if not cheap or late or not findings.decomposes:
+        return findings
+    assert linear.tensor is not None
+    terms, _, _ = order_by_size(found.terms, found.signs, reduced.degree)
+    second = second_method(
+        reduced,
+        linear.tensor,
+        terms,
+        findings.bounds.terms,
+        accept=10.0 * findings.noise_level,
+        seed=seed,
+        deadline=deadline,
+    )
+    return replace(findings, second=second)

@@ -80,6 +80,19 @@ def conditions(
             "are unique (Kruskal 1977)",
         )
     )
+    if findings.second is not None:
+        second = findings.second
+        rows.append(
+            Condition(
+                "second method",
+                second.agrees,
+                second.allowed,
+                second.distance,
+                source="distance of the terms that tensorly's CP found, over their norms"
+                if second.agrees is not None
+                else "no start of tensorly's CP ended in terms that fit: it says nothing",
+            )
+        )
     if findings.leftover is not None:
         left = findings.leftover
         rows.append(

@@ -105,6 +105,8 @@ def _judge_set(
     lone = not data.homogeneous and r == 1 and findings.neurons >= 2 and data.network.dimension >= 2
     if not found.finite:
         return _undecided("a recovered sample is infinite under the assumed scale")
+    if findings.second is not None and findings.second.agrees is False:
+        return _undecided(sentences.methods_disagree(findings.second))
     left = findings.leftover
     if left is not None and not left.holds:
         plural = "neuron" if left.neurons == 1 else "neurons"

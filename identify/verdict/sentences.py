@@ -14,6 +14,7 @@ from identify.recovery.hidden_share import HIDDEN_SHARE, HiddenShare
 
 if TYPE_CHECKING:
     from identify.recovery.measure import Findings
+    from identify.recovery.second_method import SecondMethod
 
 
 def plural(count: int) -> str:
@@ -56,6 +57,15 @@ def unsettled(level: float, residual: float, rounds: int) -> str:
     return (
         f"the noise level does not settle: in {rounds} rounds it came to {level:.1e}, and the "
         f"equations still leave {residual:.1e}"
+    )
+
+
+def methods_disagree(second: SecondMethod) -> str:
+    """Reason where two ways from the tensor end in different terms that both fit."""
+    return (
+        "two methods disagree: the terms of the pencil and those of tensorly's CP both fit to the "
+        f"noise and differ by {second.distance or 0.0:.1e} of their norm, more than "
+        f"{second.allowed or 0.0:.1e}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Records of a run: what became of a statement, of its hypotheses and of its sabotages."""
+"""Records of a run: what became of a statement and of its hypotheses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from identify.text import WIDTH, number, table
 from proofs_check.machinery.registry import TOPICS, topic_of
-from proofs_check.machinery.statement import EXAMPLES, Check, Hypothesis, Statement
+from proofs_check.machinery.statement import EXAMPLES, Hypothesis, Statement
 
 
 def format_table(found: Table) -> str:
@@ -34,11 +34,11 @@ def format_table(found: Table) -> str:
         for result in found.results
     ]
     header = ["statement", "status", "examples", "worst", "hypotheses needed", "s"]
-    lines = [*_title("Statements"), *table(header, rows, indent=0)]
+    lines = [*title_lines("Statements"), *table(header, rows, indent=0)]
     for result in found.results:
         if result.status == REFUTED:
-            lines += ["", *_wrap(f"REFUTED {result.name}: {result.note or result.title}")]
-            lines += _wrap(result.counterexample or "", "  ")
+            lines += ["", *wrapped(f"REFUTED {result.name}: {result.note or result.title}")]
+            lines += wrapped(result.counterexample or "", "  ")
     open_rows = [
         f"{result.name}: {entry.hypothesis}, none in {entry.tries} tries"
         for result in found.results
@@ -47,11 +47,11 @@ def format_table(found: Table) -> str:
     ]
     if open_rows:
         lines += ["", "Hypotheses without which no counterexample was found"]
-        lines += [line for row in open_rows for line in _wrap(row, "  ")]
+        lines += [line for row in open_rows for line in wrapped(row, "  ")]
     absent = [result for result in found.results if result.note.startswith("needs the package")]
     if absent:
         lines += ["", "Not run"]
-        lines += [line for r in absent for line in _wrap(f"{r.name} {r.note}", "  ")]
+        lines += [line for r in absent for line in wrapped(f"{r.name} {r.note}", "  ")]
     counts = {status: 0 for status in STATUSES}
     for result in found.results:
         counts[result.status] += 1
@@ -74,8 +74,8 @@ def format_details(statement: Statement, result: Result) -> str:
         >>> print(format_details(entry, run_statement(entry, 0.1)).splitlines()[0])
         kkt-balance: Balance between the layers
     """
-    lines = _title(f"{statement.name}: {statement.title}")
-    lines += [*_wrap(statement.sentence), *labelled("formula", statement.formula)]
+    lines = title_lines(f"{statement.name}: {statement.title}")
+    lines += [*wrapped(statement.sentence), *labelled("formula", statement.formula)]
     lines += labelled("source", statement.source)
     lines += labelled("status", describe(result))
     if result.counterexample is not None:
@@ -152,54 +152,6 @@ def format_list(statements: Sequence[Statement]) -> str:
     return "\n".join([*lines, _plural(len(statements))])
 
 
-def format_self_test(found: SelfTest) -> str:
-    """Write one line a sabotage with the conclusion that failed, then what was missed or not tried.
-
-    Example:
-        >>> from proofs_check.machinery.results import FOUND, Found, SelfTest
-        >>> sign = Found("sign", "conclusion", FOUND, 1, "2 is not -2")
-        >>> print(format_self_test(SelfTest((("a", (sign,)),), 1.0, 0)))
-        Self-test
-        =========
-        a
-          sign (conclusion, instance 1): 2 is not -2
-        <BLANKLINE>
-        1 of 1 sabotages found; seed 0
-    """
-    lines = _title("Self-test")
-    for name, entries in found.results:
-        lines.append(name)
-        lines += [line for entry in entries for line in _wrap(_told(entry), "  ")]
-        lines += [] if entries else ["  not run"]
-    parts = [entry for _, entries in found.results for entry in entries]
-    lines += ["", *(f"MISSED {name}" for name in found.missed)] if found.missed else []
-    lines += ["", *(f"NOT TRIED {name}" for name in found.untried)] if found.untried else []
-    tail = f"{sum(entry.found for entry in parts)} of {len(parts)} sabotages found"
-    tail += f", {len(found.untried)} not tried" if found.untried else ""
-    tail += f"; seed {found.seed}"
-    return "\n".join([*lines, "", f"{tail}; {found.stopped}" if found.stopped else tail])
-
-
-def _told(entry: Found) -> str:
-    """A sabotage, and the conclusion that failed or why none did."""
-    place = f"instance {entry.tries}" if entry.found else f"{entry.outcome}, {entry.tries} tries"
-    return f"{entry.sabotage} ({entry.kind}, {place}): {entry.detail}"
-
-
-def failure(check: Check) -> str:
-    """What a failed conclusion says: its detail, or its numbers.
-
-    Example:
-        >>> failure(Check.compare(2.0, 1.0)), failure(Check.of(False))
-        ('deviation 2, allowed 1', 'false')
-    """
-    numbers = f"deviation {number(check.deviation)}, allowed {number(check.tolerance)}"
-    plain_false = (check.deviation, check.tolerance) == (1.0, 0.5)
-    if check.detail:
-        return check.detail if plain_false else f"{check.detail} ({numbers})"
-    return "false" if plain_false else numbers
-
-
 def _needed(result: Result) -> str:
     """'2 of 3': hypotheses without which a counterexample was found."""
     if not result.necessity:
@@ -212,18 +164,18 @@ def _plural(count: int) -> str:
     return f"{count} statement" if count == 1 else f"{count} statements"
 
 
-def _title(text: str) -> list[str]:
+def title_lines(text: str) -> list[str]:
     return [text, "=" * len(text)]
 
 
-def _wrap(text: str, indent: str = "") -> list[str]:
+def wrapped(text: str, indent: str = "") -> list[str]:
     return textwrap.wrap(
         text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
     )
 
 
 def labelled(label: str, text: str) -> list[str]:
-    lines = _wrap(text, " " * 10)
+    lines = wrapped(text, " " * 10)
     return [label.ljust(10) + lines[0].lstrip(), *lines[1:]] if lines else []
 
 
@@ -245,36 +197,6 @@ class Necessity:
     tries: int
     instance: str | None = None
     expected: bool | None = None
-
-
-FOUND, MISSED, UNTRIED = "found", "missed", "not tried"
-
-
-@dataclass(frozen=True)
-class Found:
-    """What became of a sabotage: found, missed or not tried, after how many instances.
-
-    `detail` is what the conclusion that failed says, or why there was none.
-
-    Example:
-        >>> Found("sign", "conclusion", MISSED, 9, "the conclusion holds").found
-        False
-    """
-
-    sabotage: str
-    kind: str
-    outcome: str
-    tries: int
-    detail: str = ""
-
-    @property
-    def found(self) -> bool:
-        """Whether a conclusion failed."""
-        return self.outcome == FOUND
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as plain data."""
-        return {**vars(self), "found": self.found}
 
 
 @dataclass(frozen=True)
@@ -372,60 +294,6 @@ class Table:
 
     def __str__(self) -> str:
         return format_table(self)
-
-
-@dataclass(frozen=True)
-class SelfTest:
-    """What became of the sabotages: pairs of a statement's name and what was found.
-
-    Example:
-        >>> SelfTest((("a", (Found("sign", "conclusion", MISSED, 9),)),), 1.0, 0).missed
-        ('a: sign',)
-    """
-
-    results: tuple[tuple[str, tuple[Found, ...]], ...]
-    examples: float
-    seed: int
-    stopped: str = ""
-
-    @property
-    def missed(self) -> tuple[str, ...]:
-        """Sabotages that were not found, each with its statement."""
-        return self._with(MISSED)
-
-    @property
-    def untried(self) -> tuple[str, ...]:
-        """Sabotages that were not tried, each with its statement."""
-        return self._with(UNTRIED)
-
-    def _with(self, outcome: str) -> tuple[str, ...]:
-        return tuple(
-            f"{name}: {entry.sabotage}"
-            for name, entries in self.results
-            for entry in entries
-            if entry.outcome == outcome
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The self-test as plain data, key `statements`."""
-        return {
-            "statements": [
-                {"name": name, "sabotages": [entry.to_dict() for entry in entries]}
-                for name, entries in self.results
-            ],
-            "missed": list(self.missed),
-            "not_tried": list(self.untried),
-            "examples_factor": self.examples,
-            "seed": self.seed,
-            "stopped": self.stopped or None,
-        }
-
-    def to_json(self) -> str:
-        """The self-test as JSON."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
-
-    def __str__(self) -> str:
-        return format_self_test(self)
 
 
 def plain(value: float | None) -> float | None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from identify.errors import InvalidInputError
-from proofs_check.machinery.results import Result, SelfTest, Table
+from proofs_check.machinery.results import Result, Table
 from proofs_check.machinery.run_one import run_statement, self_test
+from proofs_check.machinery.self_tests import SelfTest
 from proofs_check.machinery.statement import EXAMPLES, Statement
 
 Progress = Callable[[str, float], None]

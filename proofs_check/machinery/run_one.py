@@ -9,23 +9,19 @@ from typing import Any
 from identify.errors import one_line
 from proofs_check import strategies
 from proofs_check.machinery.results import (
-    FOUND,
     HELD,
-    MISSED,
     NEEDED,
     NO_INSTANCE,
     NOT_BROKEN,
     PROVED,
     REFUTED,
     STOPPED,
-    UNTRIED,
-    Found,
     Necessity,
     Result,
     Table,
-    failure,
 )
 from proofs_check.machinery.search import Trial, search
+from proofs_check.machinery.self_tests import FOUND, MISSED, UNTRIED, Found, failure
 from proofs_check.machinery.statement import EXAMPLES, Check, Hypothesis, Sabotage, Statement
 
 __all__ = [

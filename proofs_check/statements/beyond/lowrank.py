@@ -18,8 +18,8 @@ from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statem
 from proofs_check.statements.kkt.balance import UNIT
 from proofs_check.statements.uniqueness import explanations as base
 from proofs_check.statements.uniqueness.explanations import Explained
+from proofs_check.statements.uniqueness.only_explanation import departure
 from proofs_check.statements.uniqueness.planes import coplanar_data
-from proofs_check.statements.uniqueness.recovery import departure
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

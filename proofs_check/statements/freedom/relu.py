@@ -19,6 +19,7 @@ from proofs_check.statements.freedom.relu_networks import (
     gradients,
     moduli,
     pattern,
+    prove_linear,
     value,
 )
 from proofs_check.statements.kkt.balance import UNIT
@@ -214,30 +215,9 @@ def _wrong_shares() -> AbstractContextManager[object]:
     original = tidy.merged_points
 
     def broken(candidates: Any, pairs: Any) -> Any:
-        found = original(candidates.with_points(candidates.x, candidates.lam.flip(0)), pairs)
-        return found
+        return original(candidates.with_points(candidates.x, candidates.lam.flip(0)), pairs)
 
     return patch.object(tidy, "merged_points", broken)
-
-
-def _linear_algebra() -> bool:
-    """On one pattern gradients and f are linear in x: two layers, d = 2, two active neurons."""
-    import sympy as sp
-
-    layers = sp.Matrix(2, 2, sp.symbols("w1:5")), sp.Matrix([sp.symbols("a1:3")])
-    first, second = sp.symbols("lambda1:3", positive=True)
-    x, y, v = (sp.Matrix(sp.symbols(f"{name}1:3")) for name in "xyv")
-    alpha, beta = sp.symbols("alpha beta", positive=True)
-
-    def slopes(sample: sp.Matrix) -> sp.Matrix:
-        hidden = layers[0] * sample
-        return sp.Matrix([*(layers[1].T * sample.T), *hidden, (layers[1] * hidden)[0]])
-
-    total = first + second
-    merged = total * slopes((first * x + second * y) / total)
-    apart = (beta * slopes(x + alpha * v) + alpha * slopes(x - beta * v)) / (alpha + beta)
-    gaps = (merged - first * slopes(x) - second * slopes(y), apart - slopes(x))
-    return all(sp.simplify(entry) == 0 for gap in gaps for entry in gap)
 
 
 MERGE = Statement(
@@ -274,7 +254,7 @@ MERGE = Statement(
     ),
     cost="light",
     recheck=_recheck_merged,
-    algebra=_linear_algebra,
+    algebra=prove_linear,
     algebra_note="two layers on one pattern, d = 2, two active neurons, symbolic multipliers",
     code=("attack.splitting.tidy.merged_points",),
     remark=(
@@ -394,7 +374,7 @@ SPLIT = Statement(
     ),
     cost="light",
     recheck=_recheck_separated,
-    algebra=_linear_algebra,
+    algebra=prove_linear,
     algebra_note="two layers on one pattern, d = 2, two active neurons, symbolic alpha and beta",
     code=("attack.splitting.plan.offspring",),
     remark=(

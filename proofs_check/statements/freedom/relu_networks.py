@@ -66,3 +66,23 @@ def draw_layers(dimension: int, widths: tuple[int, ...], rng: np.random.Generato
     """Normal weights, one output."""
     sizes = (dimension, *widths, 1)
     return tuple(rng.standard_normal((after, before)) for before, after in pairwise(sizes))
+
+
+def prove_linear() -> bool:
+    """On one pattern gradients and f are linear in x: two layers, d = 2, two active neurons."""
+    import sympy as sp
+
+    layers = sp.Matrix(2, 2, sp.symbols("w1:5")), sp.Matrix([sp.symbols("a1:3")])
+    first, second = sp.symbols("lambda1:3", positive=True)
+    x, y, v = (sp.Matrix(sp.symbols(f"{name}1:3")) for name in "xyv")
+    alpha, beta = sp.symbols("alpha beta", positive=True)
+
+    def slopes(sample: sp.Matrix) -> sp.Matrix:
+        hidden = layers[0] * sample
+        return sp.Matrix([*(layers[1].T * sample.T), *hidden, (layers[1] * hidden)[0]])
+
+    total = first + second
+    merged = total * slopes((first * x + second * y) / total)
+    apart = (beta * slopes(x + alpha * v) + alpha * slopes(x - beta * v)) / (alpha + beta)
+    gaps = (merged - first * slopes(x) - second * slopes(y), apart - slopes(x))
+    return all(sp.simplify(entry) == 0 for gap in gaps for entry in gap)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -122,5 +121,4 @@ AUTOGRAD = Statement(
     ),
 )
 
-# Without the extra that brings torch there is nothing to compare.
-STATEMENTS = (AUTOGRAD,) if find_spec("torch") else ()
+STATEMENTS = (AUTOGRAD,)

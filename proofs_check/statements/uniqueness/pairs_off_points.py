@@ -15,6 +15,7 @@ from identify.arrays import FloatArray
 from proofs_check import strategies
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
 from proofs_check.statements.uniqueness import explanations as base
+from proofs_check.statements.uniqueness import readings
 from proofs_check.statements.uniqueness.explanations import Explained
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def _confined(*, room: bool = True) -> SearchStrategy[Explained]:
         number = width if room else width + count + 2
         b = base.draw_coefficients(count, seed)
         found = base.gradient_data(samples, b, degree, number, kind, seed, kept)
-        return base.with_bias(found) if bias else found
+        return readings.with_bias(found) if bias else found
 
     return st.builds(
         build,

@@ -50,7 +50,9 @@ class TestStationarity:
         )
         data = HermiteData.from_fine_tuning(initial, final, point="initial")
         assert stationarity(data, x, 0.1 * b) < 1e-13
-        middle = HermiteData.from_fine_tuning(initial, final)
+        chosen = HermiteData.from_fine_tuning(initial, final)
+        assert stationarity(chosen, x, 0.1 * b) < 1e-13
+        middle = HermiteData.from_fine_tuning(initial, final, point="midpoint")
         assert 1e-6 < stationarity(middle, x, 0.1 * b) < 1.0
 
 

@@ -10,7 +10,7 @@ import pytest
 from identify.tensors import hermite_matrix, symmetric_dimension
 from proofs_check.arithmetic import integers
 from proofs_check.statements.interpolation import conditions as interpolation
-from proofs_check.statements.interpolation import generic_rank
+from proofs_check.statements.interpolation import generic_rank, gradient_span
 from tests.proofs_check import helpers
 
 
@@ -54,8 +54,8 @@ def test_too_few_points_determine_nothing():
 def test_dependent_samples_lie_in_the_span_of_few_rows():
     samples = np.array([[1, 0], [0, 1], [1, 1], [1, -1], [2, 1]], dtype=object)
     points = np.array([[1, 2], [3, 1]], dtype=object)
-    batch = interpolation.IntegerBatch(points, samples, np.ones(5, dtype=object), 3, 0)
-    helpers.assert_counterexample(interpolation.SPAN, "independent", batch)
+    batch = gradient_span.IntegerBatch(points, samples, np.ones(5, dtype=object), 3, 0)
+    helpers.assert_counterexample(gradient_span.SPAN, "independent", batch)
 
 
 def test_residues_have_the_rank_of_the_matrix():

@@ -12,6 +12,7 @@ from identify.hermite.stationarity import stationarity
 from proofs_check.statements.uniqueness import (
     conditioning,
     margin_ties,
+    only_explanation,
     planes,
     redundancy,
     sample_span,
@@ -53,8 +54,8 @@ def test_search_finds_the_true_set_from_most_starts():
 def test_departure_counts_parallel_and_vanishing_terms_as_one_and_none():
     truth = np.eye(3)[:2]
     same = np.array([[0.0, -0.5, 0.0], [0.8, 0.0, 0.0], [0.3, 0.0, 0.0], [0.0, 0.0, 1e-4]])
-    assert uniqueness.departure(same, truth, 3) == 0.0
-    assert uniqueness.departure(truth[:1], truth, 3) == pytest.approx(np.sqrt(2.0))
+    assert only_explanation.departure(same, truth, 3) == 0.0
+    assert only_explanation.departure(truth[:1], truth, 3) == pytest.approx(np.sqrt(2.0))
 
 
 def test_two_of_three_coplanar_cubes_explain_them():
@@ -62,8 +63,8 @@ def test_two_of_three_coplanar_cubes_explain_them():
     samples = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     explained = gradient(samples, [1.0, 1.0, 1.0])
     helpers.assert_instance(sharpness.COPLANAR, explained)
-    question = uniqueness.Question(explained, 2)
-    helpers.assert_counterexample(uniqueness.AT_MOST, "independent", question)
+    question = only_explanation.Question(explained, 2)
+    helpers.assert_counterexample(only_explanation.AT_MOST, "independent", question)
 
 
 def test_three_real_lines_have_no_two_real_cubes():
