@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
-from torch.nn import functional
 
 from identify.errors import InvalidInputError
 from identify.model.activations import Activation, parse_activation
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.losses import loss_slope, loss_value
 
+torch = pytest.importorskip("torch")
+functional = torch.nn.functional
 TORCH: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": functional.relu,
     "leaky_relu:0.3": lambda z: functional.leaky_relu(z, 0.3),
