@@ -21,7 +21,8 @@ from .outcome import (
     finite,
     require,
 )
-from .roundings import output_errors, rounded_errors, units_of
+from .roundings import movement_error, output_errors, rounded_errors, units_of
+from .second_sample import pair_distance
 from .terms import Samples, jacobian, samples_of, sorted_terms
 
 BOUND_LIMIT = 0.1
@@ -164,6 +165,7 @@ def expected_bounds(
     outside = _off_span(case, level, blur)
     share, plain = data_error(case, blur, careful=careful)
     if r == 1:
+        outside = outside + _pair(case, level) * found.sizes
         relative = outside * found.stretch / lengths
         relative = np.maximum(relative, 8.0 * _UNIT) + units_of(case)[2]
         return _with_lengths(case, found, relative, np.array([share])), EXACT
@@ -216,7 +218,21 @@ def data_level(case: Case, blur: float = 1.0, *, careful: bool = False) -> float
         case.certificate.assumed.noise or 0.0,
         known["linear"][0] or 0.0,
         _lost(case, blur),
+        movement_error(case),
     )
+
+
+def _pair(case: Case, level: float) -> float:
+    """How far a lone sample may be from one of two that look like it, over |x|.
+
+    Reports that do not name the arithmetic are older and do not ask.
+    """
+    assumed = case.certificate.assumed
+    if case.data.homogeneous or assumed.samples == 1 or assumed.arithmetic is None:
+        return 0.0
+    stated = case.report.residuals["off_span"][0]
+    own = case.off_span[0] if stated is None else stated
+    return pair_distance(case, own + max(level, rounded_errors(case)[1]))
 
 
 def _lost(case: Case, blur: float) -> float:

@@ -63,7 +63,8 @@ def check_conditions(case: Case, claims: Mapping[str, Claim]) -> tuple[str, str]
         needed += ["enclosure"] * (certificate.enclosure is not None)
         needed += ["tie"] * tie_expected(case)
         needed += ["leftover"] * (leftover(case) is not None)
-        if case.r >= 2 and "hidden share" not in rows:
+        weighed = case.r >= 2 or not case.data.homogeneous
+        if weighed and "hidden share" not in rows:
             open_rows.append("hidden share: the report does not weigh its redundant equations")
         for name in [*needed, "hidden share"]:
             # What a proof adds may fail; and for one sample of a gradient the rank of the rows

@@ -8,6 +8,7 @@ from .bounds import weighted_jacobian
 from .case import Case
 from .outcome import FloatArray, NotCheckableError, agrees, check_possible, finite, require
 from .reading.report import Row
+from .second_sample import lone_median
 from .terms import samples_of, sorted_terms
 from .ties import tie_equations, tie_slopes
 
@@ -27,6 +28,7 @@ def median_share(case: Case) -> float:
 
     phi(x) = (w_j (p_j.x)^(alpha-1) x)_j is the weighted data of a sample, P the projection to the
     range of the Jacobian; where only ties speak for the number of samples they are equations too.
+    Next to a lone sample the further one is sought in the whole space.
     """
     if "hidden share" not in case.kept:
         case.kept["hidden share"] = _median(case)
@@ -36,6 +38,8 @@ def median_share(case: Case) -> float:
 def _median(case: Case) -> float:
     merged, r = case.merged, case.r
     unknowns = r * r
+    if r == 1:
+        return lone_median(case)
     check_possible(
         unknowns <= _UNKNOWNS and merged.equations * unknowns <= _NUMBERS,
         f"{unknowns} unknowns are too many to say what a further sample could hide",

@@ -97,3 +97,41 @@ def output_errors(case: Case) -> FloatArray:
     if data.homogeneous and case.noise > 2.0 * weights:
         error += (alpha + 1) * case.noise * (np.abs(inner) ** alpha @ np.abs(heights))
     return np.asarray(error / np.abs(inner**alpha @ heights))
+
+
+def movement_error(case: Case) -> float:
+    """What the mean of a path loses where it is read at one point, relative to the rows.
+
+    The found terms predict the rows at the weights before and at the midpoint. Euler's identity,
+    linear between them, is least violated at some s; the error is 1.5 times the change of the rows
+    from there to the point that was read.
+    """
+    data = case.data
+    if data.source != "fine-tuning" or data.network is None or data.values is None:
+        return 0.0
+    if case.certificate.assumed.arithmetic is None or case.certificate.terms is None:
+        return 0.0
+    if "path" not in case.kept:
+        case.kept["path"] = _path(case, data.network, data.values)
+    return float(case.kept["path"])
+
+
+def _path(case: Case, final: tuple[FloatArray, FloatArray], moved: FloatArray) -> float:
+    data, (terms, signs) = case.data, case.terms
+    start, heights = final[0] - data.rows, final[1] - moved
+    unit = float(np.abs(start).max()) or 1.0
+    directions = case.basis @ terms.T
+    predicted, violations = [], []
+    for share in (0.0, 0.5):
+        points = start + share * data.rows
+        scales = data.degree * (heights + share * moved)
+        factors = scales[:, None] * ((points / unit) @ directions) ** (data.degree - 1)
+        predicted.append((factors * signs) @ terms)
+        violations.append(scales * moved - np.sum(points * data.rows, axis=1))
+    slope = violations[1] - violations[0]
+    steep = float(slope @ slope)
+    least = -float(violations[0] @ slope) / steep if steep > 0.0 else -1.0
+    middle = bool(np.linalg.norm(data.points - start) > 0.25 * np.linalg.norm(data.rows))
+    size = float(np.linalg.norm(predicted[middle]))
+    change = float(np.linalg.norm(predicted[1] - predicted[0])) / (size or 1.0)
+    return 1.5 * abs(min(max(least, -1.0), 2.0) - middle) * change

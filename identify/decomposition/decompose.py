@@ -16,6 +16,11 @@ from identify.errors import InvalidInputError
 from identify.hermite.reduction import ReducedData
 from identify.tensors import MomentTensor
 
+_SMALL = 12
+_AGAIN = 2
+"""Further seeds at up to `_SMALL` dimensions: nearly parallel samples need luck."""
+_STRIDE = 1000
+
 
 def decompose_tensor(
     data: ReducedData,
@@ -45,12 +50,14 @@ def decompose_tensor(
     Raises InvalidInputError for another method, and for tensorly beyond its dimension.
     """
     best: Decomposition | None = None
-    for _, terms, signs in _starts(data, tensor, method, seed, attempts):
-        found = refine(data, terms, signs, deadline=deadline)
-        if best is None or found.residual < best.residual:
-            best = found
-        if best.residual <= accept or (deadline is not None and time.monotonic() > deadline):
-            break
+    again = _AGAIN if attempts is None and data.dimension <= _SMALL else 0
+    for extra in range(1 + again):
+        for _, terms, signs in _starts(data, tensor, method, seed + _STRIDE * extra, attempts):
+            found = refine(data, terms, signs, deadline=deadline)
+            if best is None or found.residual < best.residual:
+                best = found
+            if best.residual <= accept or (deadline is not None and time.monotonic() > deadline):
+                return best
     return best
 
 

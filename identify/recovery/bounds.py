@@ -75,7 +75,8 @@ def bound_errors(
     sigma (|J_i^+|_F + 4 |J_i^+|_2). The part of x_i outside the computed V adds |M_i^+| times
     twice the off-span norm of the rows. At large size |J_i^+| is bounded through the smallest
     singular value of the column-scaled J. Where the length of a sample depends on its direction
-    its own derivative is part of dx_i/dz_i, and the error of f(x_i) joins.
+    its own derivative is part of dx_i/dz_i, and the error of f(x_i) joins. A lone sample that
+    nobody says is one may be one of two that look like it: `model.pair` joins.
 
     Args:
         residual: relative Hermite residual of the refined terms.
@@ -88,12 +89,12 @@ def bound_errors(
     """
     count, r = terms.shape
     if r > 1 and reduced.equations <= terms.size:
-        return _nothing(count, "none: as many unknowns as equations")
+        return no_bounds(count, "none: as many unknowns as equations")
     sizes = np.linalg.norm(terms, axis=1)
     if not np.all(sizes > 0) or not found.finite:
-        return _nothing(count, "none: a term vanished")
+        return no_bounds(count, "none: a term vanished")
     share, plain = _data_error(reduced, terms.size, residual, data_level, model)
-    outside = _off_span_errors(reduced, terms, data_level, model)
+    outside = _off_span_errors(reduced, terms, data_level, model) + model.pair * sizes
     if r == 1:
         # A line has no direction to get wrong within itself: only V may be off.
         moves = _Movements(np.zeros((1, 2)), np.zeros((1, 2)), 1.0, "distance of the rows to V")
@@ -101,7 +102,7 @@ def bound_errors(
     else:
         moves = _movements(reduced, terms, signs, found)
         if not moves.smallest > 0.0:
-            return _nothing(count, "none: singular Jacobian")
+            return no_bounds(count, "none: singular Jacobian")
         inside, total = (
             _propagated(part, reduced, noise, share, plain) for part in (moves.mapped, moves.whole)
         )
@@ -123,7 +124,8 @@ def bound_errors(
     )
 
 
-def _nothing(count: int, method: str) -> ErrorBounds:
+def no_bounds(count: int, method: str) -> ErrorBounds:
+    """Bounds of `count` samples where there is none; `method` says why, as "none: ..."."""
     empty = np.full(count, np.nan)
     return ErrorBounds(empty, empty, empty, empty, 0.0, method)
 

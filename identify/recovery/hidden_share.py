@@ -40,7 +40,7 @@ class HiddenShare:
 
     `mixtures` over convex mixtures of all recovered samples, `triples` of three of them (None for
     r <= 3), `anywhere` over uniform directions of V. `method` says how; `exact` is False where
-    the numbers are upper estimates.
+    the numbers are upper estimates. `lone`: r = 1, the mixtures are with any other direction.
     """
 
     mixtures: tuple[float, float]
@@ -48,6 +48,7 @@ class HiddenShare:
     anywhere: tuple[float, float]
     method: str
     exact: bool = True
+    lone: bool = False
 
 
 def hidden_share(

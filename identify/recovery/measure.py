@@ -20,12 +20,13 @@ from identify.interpolation.interpolate import (
     solve_tensor,
 )
 from identify.recovery.assumptions import Assumptions
-from identify.recovery.bounds import ErrorBounds, bound_errors
-from identify.recovery.data_error import data_error
+from identify.recovery.bounds import ErrorBounds, bound_errors, no_bounds
+from identify.recovery.data_error import DataError, data_error, movement_error
 from identify.recovery.hidden_share import HiddenShare, hidden_share
 from identify.recovery.leftover import Leftover, leftover_residual
 from identify.recovery.samples import Samples, to_samples
 from identify.recovery.second_method import CHEAP_DIMENSION, SecondMethod, second_method
+from identify.recovery.second_sample import lone_share, pair_distance
 from identify.recovery.ties import Tie, check_ties, tie_rows
 from identify.thresholds import BALANCE_LIMIT, NOISE_FLOOR, NOISE_LIMIT, ROUNDS
 
@@ -106,6 +107,9 @@ def measure(
             return Findings(noise_level=rho)
         findings = _measure_once(data, rho, previous, seed, deadline, progress, method)
         residual = max(findings.linear_residual or 0.0, _merge_residual(findings))
+        if _truncated(findings):
+            # What a solve left out is no noise.
+            residual = _merge_residual(findings)
         if findings.timed_out or residual <= rho * 1.001:
             break
         rho, previous = residual, findings
@@ -113,6 +117,12 @@ def measure(
         findings = replace(findings, unsettled=rho)
     findings = _finish(data, given, findings, deadline)
     return findings if method != "auto" else _compared(findings, seed, deadline)
+
+
+def _truncated(findings: Findings) -> bool:
+    """Whether the rank is open, so that the solve left out directions that the data may have."""
+    linear = findings.linear
+    return linear is not None and linear.determined is None and linear.rank < linear.required
 
 
 def _merge_residual(findings: Findings) -> float:
@@ -248,18 +258,34 @@ def _finish(
         given.noise or 0.0,
         findings.linear_residual or 0.0,
         reduced.merge_residual,
+        movement_error(data, reduced, terms, signs),
     )
     model = data_error(data, reduced, terms, signs, samples, given.arithmetic, findings.noise_level)
-    bounds = bound_errors(reduced, terms, signs, samples, found.residual, given.noise, level, model)
-    tie = check_ties(data, samples, bounds, given.scale, findings.noise_level)
+    model = _with_pair(data, given, reduced, model, level)
     count, left = leftover_residual(data, reduced, terms, signs)
     leftover: Leftover | None = None
     if count:
         # Noise spreads evenly over the entries of all rows, of which V holds r of D.
         share = np.sqrt(count * data.rows.shape[1] / (len(data.rows) * reduced.dimension))
         leftover = Leftover(count, left, float(10.0 * findings.noise_level * max(1.0, share)))
-    findings = replace(findings, samples=samples, bounds=bounds, tie=tie, leftover=leftover)
+    findings = replace(findings, samples=samples, leftover=leftover)
+    if findings.linear is None or findings.linear.determined is None:
+        # Whether another tensor fits as well is open, so that nothing bounds this one.
+        return replace(findings, bounds=no_bounds(len(terms), "none: the rank is not clear"))
+    bounds = bound_errors(reduced, terms, signs, samples, found.residual, given.noise, level, model)
+    tie = check_ties(data, samples, bounds, given.scale, findings.noise_level)
+    findings = replace(findings, bounds=bounds, tie=tie)
     return replace(findings, hidden=_hidden(data, given, findings, (terms, signs), deadline))
+
+
+def _with_pair(
+    data: HermiteData, given: Assumptions, reduced: ReducedData, model: DataError, level: float
+) -> DataError:
+    """The model with what a second sample next to a lone one adds to its error."""
+    if data.homogeneous or reduced.dimension != 1 or given.samples == 1:
+        return model
+    seen = reduced.off_span + max(level, model.off_span)
+    return replace(model, pair=pair_distance(data, reduced, seen))
 
 
 def _hidden(
@@ -269,12 +295,12 @@ def _hidden(
     found: tuple[FloatArray, FloatArray],
     deadline: float | None,
 ) -> HiddenShare | None:
-    """What a further sample could hide; on a line every further sample of V is a parallel one."""
+    """What a further sample could hide; next to a lone one it is sought outside V."""
     reduced, samples, linear = findings.reduced, findings.samples, findings.linear
-    if reduced is None or samples is None or linear is None:
+    if reduced is None or samples is None or linear is None or not samples.finite:
         return None
-    if reduced.dimension < 2 or not samples.finite:
-        return None
+    if reduced.dimension < 2:
+        return None if data.homogeneous else lone_share(data, reduced, findings.noise_level)
     rows = None
     if findings.tied and findings.tie is not None:
         rows = tie_rows(data, reduced, found[0], samples, findings.tie, given.scale)

@@ -84,8 +84,8 @@ def judge(data: HermiteData, given: Assumptions, findings: Findings) -> Outcome:
         found = findings.decomposition
         best = "none was found" if found is None else f"best residual {found.residual:.1e}"
         return _undecided(
-            f"the moment tensor is determined but is not a sum of {r} independent terms ({best}): "
-            f"the true number of samples exceeds {r}",
+            f"the moment tensor is determined, but no decomposition into {r} independent terms was "
+            f"found ({best}): there are more than {r} samples, or nearly parallel ones",
             searchable=True,
         )
     return _judge_set(data, given, findings, findings.samples)

@@ -97,6 +97,13 @@ def support(redundancy: int, samples: int | None, r: int, lone: bool) -> str:
 def hidden(share: HiddenShare, limit: float) -> str:
     """Reason where redundant equations are too weak to speak for the number of samples."""
     median, ninth = share.mixtures
+    if share.lone:
+        return (
+            "the rows have rank 1, but at this noise level that does not speak for a single "
+            "sample: half of the mixtures of the recovered sample with other directions could "
+            f"carry {_all(median)} of the data unseen, and one in ten {_all(ninth)}; the median "
+            f"may be {limit:g} (--hidden-share)"
+        )
     return (
         "the redundant equations hold, but at this noise level they are too weak to speak for the "
         "number of samples: half of the mixtures of the recovered samples could carry "
@@ -107,14 +114,16 @@ def hidden(share: HiddenShare, limit: float) -> str:
 
 def hidden_quantiles(share: HiddenShare, degree: int) -> str:
     """What a further sample could hide, by its kind, and what is never seen."""
-    groups = [("mixtures of all recovered samples", share.mixtures)]
+    kind = "with other directions" if share.lone else "of all recovered samples"
+    groups = [(f"mixtures {kind}", share.mixtures)]
     if share.triples is not None:
         groups.append(("mixtures of three", share.triples))
     groups.append(("any direction", share.anywhere))
     numbers = ", ".join(
         f"{name} {_all(median)} (one in ten {_all(ninth)})" for name, (median, ninth) in groups
     )
-    blind = "parallel samples" + (" and mixtures of two samples" if degree == 3 else "")
+    planes = degree == 3 and not share.lone
+    blind = "parallel samples" + (" and mixtures of two samples" if planes else "")
     return f"{numbers}; never seen: {blind}"
 
 
@@ -215,9 +224,12 @@ def caveats(data: HermiteData, findings: Findings, verdict: Verdict) -> tuple[st
     r, alpha = reduced.dimension, data.degree
     rows = [f"sets of more than {r} samples are never excluded by the equations"]
     if findings.hidden is not None:
+        breaks = "second sample leaves the line of the rows"
+        if not findings.hidden.lone:
+            breaks = "further sample breaks the redundant equations"
         rows.append(
-            "a further sample breaks the redundant equations only above a share of the data, which "
-            f"is, as a median: {hidden_quantiles(findings.hidden, alpha)}"
+            f"a {breaks} only above a share of the data, which is, as a median: "
+            f"{hidden_quantiles(findings.hidden, alpha)}"
         )
     else:
         rows.append("further samples parallel to the recovered one are not seen")

@@ -40,7 +40,9 @@ def merged_truth(problem: Problem) -> tuple[FloatArray, FloatArray]:
             continue
         for k, head in enumerate(heads):
             other = lifted[head]
-            share = float(row @ other) / float(other @ other)
+            # Of a sample that is there twice the coefficients add up without another rounding.
+            same = np.array_equal(row, other)
+            share = 1.0 if same else float(row @ other) / float(other @ other)
             if np.linalg.norm(row - share * other) <= 1e-15 * size:
                 heights[k] += b[i] * share**alpha
                 break
