@@ -15,12 +15,14 @@ from identify.command.check import check
 from identify.command.derive import derive
 from identify.command.gate import BLOCKED, Gate, parse_exposed, parse_gate
 from identify.command.inputs import check_dimension, open_data, search_arguments
+from identify.command.limits import PROCESS, check_memory, refuse_above
 from identify.command.options import (
     AssumeOptions,
     EvidenceName,
     Format,
     ImageOptions,
     LogOptions,
+    MemoryOptions,
     ModelOptions,
     OutputOptions,
     RequiredOutput,
@@ -149,6 +151,7 @@ def verify(
         ),
     ] = False,
     run: RunOptions,
+    memory: MemoryOptions,
     output: OutputOptions,
     log: LogOptions,
 ) -> int:
@@ -162,6 +165,7 @@ def verify(
                 raise
             say_error(f"not covered: {error}")
             return BLOCKED
+        check_memory(memory.memory_limit, data, run.seed)
         report, interrupted = assess(data, assume, run, _log(log), evidence)
         if folder:
             write_alternatives(folder, report.alternatives)
@@ -200,12 +204,14 @@ def recover(
     assume: AssumeOptions,
     images: ImageOptions,
     run: RunOptions,
+    memory: MemoryOptions,
     output: RequiredOutput,
     log: LogOptions,
 ) -> int:
     """Recover the training samples and draw them."""
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
         data = open_data(model, source, layout)
+        check_memory(memory.memory_limit, data, run.seed)
         sheet = Sheet.from_options(images, data.network.dimension)
         told = _log(log)
         report, interrupted = assess(data, assume, run, told)
@@ -260,6 +266,7 @@ def audit(
         typer.Option(metavar="S", help="What they were divided by: (x - M) / S is audited."),
     ] = None,
     run: RunOptions,
+    memory: MemoryOptions,
     output: OutputOptions,
     log: LogOptions,
 ) -> int:
@@ -270,6 +277,7 @@ def audit(
     gated = parse_exposed(fail_on)
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
         given = open_data(model, source, layout)
+        check_memory(memory.memory_limit, given, run.seed)
         truth = load_samples(data)
         check_dimension(truth.samples, given.network.dimension, data)
         with _log(log).progress() as show:
@@ -303,11 +311,13 @@ def alternatives(
         Path | None,
         typer.Option("--from", metavar="DATA.npz", help="Data that explain the weights."),
     ] = None,
-    distance: Annotated[float | None, typer.Option(metavar="X", help="Not yet supported.")] = None,
+    distance: Annotated[float | None, typer.Option(metavar="X", hidden=True)] = None,
     keep: Annotated[
-        str | None, typer.Option(metavar="norms,box,count,margins", help="Not yet supported.")
+        str | None, typer.Option(metavar="norms,box,count,margins", hidden=True)
     ] = None,
+    images: ImageOptions,
     run: RunOptions,
+    memory: MemoryOptions,
     output: RequiredOutput,
     log: LogOptions,
 ) -> int:
@@ -319,10 +329,11 @@ def alternatives(
             raise NotYetSupportedError(f"{name} is not yet supported", "leave it out")
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
         data = open_data(model, source, layout)
+        check_memory(memory.memory_limit, data, run.seed)
         truth = None if start is None else load_samples(start)
         if truth is not None and start is not None:
             check_dimension(truth.samples, data.network.dimension, start)
-        sheet = Sheet.from_options(ImageOptions(), data.network.dimension)
+        sheet = Sheet.from_options(images, data.network.dimension)
         told = _log(log)
         started = time.monotonic()
         report, interrupted = assess(data, assume, run, told, EvidenceName.NUMERICAL)
@@ -383,6 +394,7 @@ def plant(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
     run: RunOptions,
+    memory: MemoryOptions,
     log: LogOptions,
 ) -> int:
     """Build a network that is exactly stationary for given samples."""
@@ -397,6 +409,7 @@ def plant(
     if stationary not in ("auto", "margin", "regression"):
         raise InvalidInputError("--stationary", "auto, margin or regression", repr(stationary))
     given = load_samples(data)
+    refuse_above(memory.memory_limit, _planting_bytes(given.samples, degree), "plant fewer samples")
     with _log(log).progress() as show:
         planted = plant_network(
             given.samples,
@@ -431,6 +444,15 @@ def plant(
     }
     show_facts("Planted network", facts, run.format)
     return 0
+
+
+def _planting_bytes(samples: FloatArray, degree: int) -> int:
+    """The memory that the equations of a planted network take, about; they are dense."""
+    from identify.planting.plant import DENSE_LIMIT
+    from identify.tensors import symmetric_dimension
+
+    unknowns = symmetric_dimension(degree, max(1, min(samples.shape)))
+    return PROCESS + 8 * 4 * (min(unknowns**2, DENSE_LIMIT) + samples.size)
 
 
 def _log(options: LogOptions) -> Log:

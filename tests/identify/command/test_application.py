@@ -71,6 +71,14 @@ class TestLog:
 
         return Thread
 
+    def test_the_library_logs_its_stages(self, tmp_path, caplog):
+        model, gradient, _ = gradient_pair(tmp_path)
+        with caplog.at_level("INFO", logger="identify"):
+            assert kkt("verify", model, "--source", "gradient", "--gradient", gradient).err == ""
+        lines = [record.getMessage() for record in caplog.records]
+        assert len(lines) > 2
+        assert lines[-1].startswith("globally in ")
+
     def test_a_quiet_command_tells_no_progress(self, monkeypatch, capsys):
         monkeypatch.setattr("identify.command.output.FIRST_LINE", 0.0)
         with Log(quiet=True).progress() as show:
