@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +39,7 @@ from identify.command.output import (
     require_extra,
     say_error,
 )
+from identify.command.routing import attack_line, what_to_run
 from identify.command.run import (
     assess,
     show_facts,
@@ -126,6 +128,7 @@ def inspect(
         key=layout.key,
         seed=run.seed,
     )
+    found = replace(found, run=what_to_run(found, file, layout))
     text = json.dumps(found.to_dict(), indent=2, allow_nan=False)
     print(text if run.format is Format.JSON else found, flush=True)
     return 0
@@ -173,6 +176,9 @@ def verify(
         show_report(report, run.format, folder)
     if interrupted:
         return INTERRUPTED
+    line = "" if report.covered else attack_line(model, source, layout)
+    if line:
+        _log(log).note(f"not covered; try: {line}")
     if gate.why_blocked(report) is not None:
         return BLOCKED
     return 0 if trust_metadata else _gate_without_statements(gate, data, assume, run, _log(log))
