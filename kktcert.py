@@ -13,6 +13,7 @@ try:
 
     from attack.command import commands as attack_commands
     from identify.command import commands
+    from identify.command.help import Group
     from identify.command.limits import owner_only
     from identify.command.options import VersionOption
     from identify.command.output import say_error
@@ -25,6 +26,7 @@ except KeyboardInterrupt:
 
 app = typer.Typer(
     name="kktcert",
+    cls=Group,
     help="Decide whether the weights of a network determine its training data, and recover them.",
     add_completion=False,
     invoke_without_command=True,

@@ -15,13 +15,13 @@ from attack.command.training_options import (
     FileOptions,
     TrainingOptions,
 )
+from identify.command.help import add_command
 from identify.command.options import (
     Format,
     LogOptions,
     MemoryOptions,
     RequiredOutput,
     RunOptions,
-    flat,
 )
 from identify.command.output import Log, OutputFolder, require_extra, say_error
 from identify.errors import FileError, one_line
@@ -37,8 +37,14 @@ RunArgument = Annotated[
 
 def mount(app: typer.Typer) -> None:
     """Add the commands of this package to the application."""
-    for command in (train, attack, evaluate, figures):
-        app.command()(flat(command))
+    add_command(app, train, "train digits --network 64-50-10,tanh --per-class 1 --out victim")
+    add_command(app, attack, "attack victim.safetensors --objective haim --count 20 --out run")
+    add_command(
+        app,
+        evaluate,
+        "evaluate run --truth victim.truth.npz --held-out victim.held-out.npz",
+    )
+    add_command(app, figures, "figures run --out pictures")
 
 
 def train(

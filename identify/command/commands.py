@@ -15,6 +15,7 @@ from identify.arrays import FloatArray
 from identify.command.check import check
 from identify.command.derive import derive
 from identify.command.gate import BLOCKED, Gate, parse_exposed, parse_gate
+from identify.command.help import add_command
 from identify.command.inputs import check_dimension, open_data, search_arguments
 from identify.command.limits import PROCESS, check_memory, refuse_above
 from identify.command.options import (
@@ -29,7 +30,6 @@ from identify.command.options import (
     RequiredOutput,
     RunOptions,
     SourceOptions,
-    flat,
 )
 from identify.command.output import (
     Log,
@@ -73,18 +73,30 @@ DataArgument = Annotated[
 
 def mount(app: typer.Typer) -> None:
     """Add the commands of this package to the application."""
-    for command in (
-        demo,
-        inspect,
+    add_command(app, demo, "demo --out demo-output")
+    add_command(app, inspect, "inspect model.safetensors")
+    add_command(
+        app,
         verify,
-        recover,
+        "verify model.safetensors --source gradient --gradient gradient.npz",
+        "3 a word of --fail-on is met",
+    )
+    add_command(app, recover, "recover model.safetensors --source weight-decay --out results")
+    add_command(
+        app,
         audit,
-        alternatives,
+        "audit model.safetensors data.npz --source weight-decay --fail-on exposed",
+        "3 a sample is exposed, with --fail-on",
+    )
+    add_command(app, alternatives, "alternatives model.safetensors --from data.npz --out other")
+    add_command(
+        app,
         check,
-        plant,
-        derive,
-    ):
-        app.command()(flat(command))
+        "check results/report.json model.safetensors --require confirmed",
+        "3 a claim is refuted, 4 the verdict is not confirmed, with --require",
+    )
+    add_command(app, plant, "plant data.npz --degree 3 --out model.safetensors")
+    add_command(app, derive, "derive --degree 3 --width 2 --dimension 2 --samples 2")
 
 
 def demo(

@@ -274,6 +274,7 @@ VersionOption = Annotated[
     bool,
     typer.Option(
         "--version",
+        metavar="",
         help="Print the version.",
         callback=_show_version,
         is_eager=True,
