@@ -15,6 +15,7 @@ from identify.command.options import (
     SourceName,
     SourceOptions,
 )
+from identify.command.routing import routed
 from identify.errors import FileError, InvalidInputError
 from identify.hermite.data import HermiteData
 from identify.model.dataset import load_samples
@@ -40,6 +41,11 @@ def open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Hermi
 
     A file beside the model may leave out degree and activation; if it has them they must agree.
     """
+    with routed(model, source, layout):
+        return _open_data(model, source, layout)
+
+
+def _open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> HermiteData:
     network = open_network(model, layout)
     if source.source is not SourceName.GRADIENT or network.outputs != 2:
         network.require_supported()

@@ -49,6 +49,7 @@ class Inspection:
     sizes: Mapping[str, Any] | None = None
     cost: Mapping[str, Any] | None = None
     data: Mapping[str, Any] | None = None
+    run: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -67,6 +68,7 @@ class Inspection:
             "sizes": None if self.sizes is None else dict(self.sizes),
             "cost": None if self.cost is None else dict(self.cost),
             "data": None if self.data is None else dict(self.data),
+            "run": list(self.run),
         }
 
     def __str__(self) -> str:
@@ -92,6 +94,8 @@ class Inspection:
             lines += ["", "Sources", *table(["", "", ""], fits)[1:]]
         lines += _block("Sizes", self.sizes)
         lines += _block("Cost of the verifier", self.cost)
+        if self.run:
+            lines += ["", "What to run", *(one_line(f"  {line}") for line in self.run)]
         return "\n".join(lines)
 
 

@@ -51,10 +51,11 @@ def load_network(
         TwoLayerNetwork(width=4, dimension=3, outputs=1, degree=3)
     """
     file = read_tensors(path, key, need_key=need_key)
+    # The layers first: no degree helps a network that has three of them.
+    names = find_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)
     power, coefficients = resolve_activation(
         file.path, file.settings, degree=degree, activation=activation
     )
-    names = find_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)
     return _assemble(file, names, power, coefficients)
 
 
