@@ -77,16 +77,24 @@ def named_activation(file: TensorFile, activation: str | None) -> Activation | N
         stored = stored[0]
     if isinstance(stored, bytes):
         stored = stored.decode("utf-8", "replace")
+    if stored is None and "degree" in file.settings:
+        stored = f"a power of degree {file.settings['degree']}"
+    said = [text for text in (stored, activation) if text is not None]
     kinds = [
-        kind
-        for text in (stored, activation)
-        if isinstance(text, str) and (kind := _read_name(text)) is not None
+        _read_name(text) if isinstance(text, str) and not text.startswith("a power") else None
+        for text in said
     ]
     if len(set(kinds)) > 1:
         raise InvalidInputError(
-            "activation", f"{kinds[0]} as {file.path} says", str(kinds[1]), "leave the option out"
-        )
+            "activation", f"{_short(stored)} as {file.path} says", _short(activation),
+            "leave the option out",
+        )  # fmt: skip
     return kinds[0] if kinds else None
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _read_name(text: str) -> Activation | None:
@@ -97,6 +105,38 @@ def _read_name(text: str) -> Activation | None:
     if "," in name:
         return None
     return parse_activation(_SPELLINGS.get(name, name) + colon + rest)
+
+
+def deep_activation(
+    path: PathLike, activation: str | None = None, *, key: str | None = None
+) -> Activation | None:
+    """The activation that the option or the file names, if the readers of this module take it.
+
+    Where both name one and they differ, that of the option; the readers refuse this.
+
+    Raises what ``read_tensors`` raises. The cost is that of reading the header of the file.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "network.npz"
+        >>> np.savez(path, **{"0.weight": np.ones((4, 3)), "1.weight": np.ones((2, 4))})
+        >>> deep_activation(path), deep_activation(path, "relu"), deep_activation(path, "0,0,0,1")
+        (None, Activation(name='relu', parameters=()), None)
+    """
+    file = read_tensors(path, key)
+    try:
+        return named_activation(file, activation)
+    except InvalidInputError:
+        # Two names are for the reader to refuse, a name that nobody knows for neither of the two.
+        kinds = [_known(text) for text in (activation, file.settings.get("activation"))]
+        return kinds[0] if all(kinds) else None
+
+
+def _known(text: object) -> Activation | None:
+    try:
+        return _read_name(text) if isinstance(text, str) else None
+    except InvalidInputError:
+        return None
 
 
 def load_deep_gradient(

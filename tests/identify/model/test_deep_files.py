@@ -116,8 +116,12 @@ def test_the_activation_is_asked_for_and_not_contradicted(tmp_path):
     with pytest.raises(InvalidInputError, match="--activation relu"):
         load_deep_network(bare)
     assert str(load_deep_network(told).activations[0]) == "relu"
-    with pytest.raises(InvalidInputError, match=r"relu as .* says, got tanh"):
+    with pytest.raises(InvalidInputError, match=r"ReLU as .* says, got tanh"):
         load_deep_network(told, activation="tanh")
+    power = npz(tmp_path / "p.npz", **arrays, degree=3)
+    for path, given in ((told, "0,0,0,1"), (power, "relu")):
+        with pytest.raises(InvalidInputError, match="leave the option out"):
+            load_deep_network(path, activation=given)
     with pytest.raises(InvalidInputError, match="one of relu"):
         load_deep_network(bare, activation="reluu")
 
