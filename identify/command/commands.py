@@ -13,6 +13,7 @@ import typer
 
 from identify.arrays import FloatArray
 from identify.command.check import check
+from identify.command.deep import DeepRequest, recover_deep, verify_deep
 from identify.command.derive import derive
 from identify.command.gate import BLOCKED, Gate, parse_exposed, parse_gate
 from identify.command.help import add_command
@@ -175,6 +176,9 @@ def verify(
     gate = parse_gate(fail_on)
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
         try:
+            deep = DeepRequest(model, source, layout, assume, run, _log(log), evidence)
+            if deep.applies():
+                return verify_deep(deep, gate, folder)
             data = open_data(model, source, layout)
         except (UnsupportedModelError, NotCoveredError) as error:
             if not gate.blocks_uncovered:
@@ -233,6 +237,9 @@ def recover(
 ) -> int:
     """Recover the training samples and draw them."""
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
+        deep = DeepRequest(model, source, layout, assume, run, _log(log))
+        if deep.applies():
+            return recover_deep(deep, images, folder)
         data = open_data(model, source, layout)
         check_memory(memory.memory_limit, data, run.seed)
         sheet = Sheet.from_options(images, data.network.dimension)

@@ -121,8 +121,8 @@ def check_memory(limit: str | None, data: HermiteData, seed: int) -> None:
         return
     from identify.hermite.reduction import reduce_data
     from identify.interpolation.interpolate import DENSE_LIMIT
-    from identify.recovery.measure import NOISE_FLOOR
     from identify.tensors import symmetric_dimension
+    from identify.thresholds import NOISE_FLOOR
 
     allowed = parse_bytes(limit)
     neurons, dimension = data.points.shape

@@ -97,16 +97,16 @@ class ModelOptions:
     activation: Annotated[
         str | None,
         typer.Option(
-            metavar="C0,C1,...",
-            help="Coefficients of the activation, for files without them.",
+            metavar="NAME|C0,C1,...",
+            help="The activation for files without it: relu, leaky_relu:0.1, or coefficients.",
             rich_help_panel=_SOURCE,
         ),
     ] = None
     layers: Annotated[
         str | None,
         typer.Option(
-            metavar="HIDDEN,OUTPUT",
-            help="Names of the two layers in the file.",
+            metavar="NAME,NAME,...",
+            help="Names of the layers in the file, first to last.",
             rich_help_panel=_SOURCE,
         ),
     ] = None
