@@ -13,6 +13,8 @@ try:
 
     from attack.command import commands as attack_commands
     from identify.command import commands
+    from identify.command.help import Group
+    from identify.command.limits import owner_only
     from identify.command.options import VersionOption
     from identify.command.output import say_error
     from identify.errors import FileError, InvalidInputError, KktCertError, UnsupportedModelError
@@ -24,6 +26,7 @@ except KeyboardInterrupt:
 
 app = typer.Typer(
     name="kktcert",
+    cls=Group,
     help="Decide whether the weights of a network determine its training data, and recover them.",
     add_completion=False,
     invoke_without_command=True,
@@ -64,7 +67,8 @@ def run(arguments: Sequence[str]) -> int:
     ``--fail-on`` is met. 130: interrupted.
     """
     try:
-        code = app(args=list(arguments), prog_name="kktcert", standalone_mode=False)
+        with owner_only():
+            code = app(args=list(arguments), prog_name="kktcert", standalone_mode=False)
     except _UsageError as error:
         say_error(_usage(error))
         return 2

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
+
+TORCH = 400 * 2**20
+"""Bytes that a process with torch takes before it computes."""
 
 
 def free_memory() -> int | None:
@@ -34,6 +39,31 @@ def free_memory() -> int | None:
                 pages = 0
             found.append(max(1, limit - pages * resource.getpagesize()))
     return min(found) if found else None
+
+
+def training_bytes(widths: Sequence[int], samples: int) -> int:
+    """About what training takes: six copies of the parameters, four of the activations, float64.
+
+    Example:
+        >>> training_bytes((784, 1000, 1), 500) > training_bytes((784, 10, 1), 500)
+        True
+    """
+    parameters = sum(a * b for a, b in pairwise(widths))
+    return TORCH + 8 * (6 * parameters + 4 * samples * sum(widths))
+
+
+def attack_bytes(widths: Sequence[int], count: int) -> int:
+    """About what an attack takes with so many candidates at the start, float64.
+
+    Candidates double at most once a round; L-BFGS keeps twenty copies of them, and the objective
+    eight of the activations and six of the parameters.
+
+    Example:
+        >>> attack_bytes((784, 1000, 1), 500) > attack_bytes((784, 1000, 1), 50)
+        True
+    """
+    parameters = sum(a * b for a, b in pairwise(widths))
+    return TORCH + 8 * (6 * parameters + 2 * count * (24 * widths[0] + 8 * sum(widths)))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from identify.alternatives.find import find_alternative, save_alternatives
     from identify.assess import assess_identifiability, recover_samples
+    from identify.assess_batch import assess_gradient
     from identify.checker.check import check_report
     from identify.checker.outcome import CheckInputError, CheckResult, Claim
+    from identify.disaggregation.records import Disaggregation
     from identify.errors import (
         BudgetExceededError,
         FileError,
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
     from identify.exposure.compare import Comparison, Matching, compare_recovery, match_samples
     from identify.exposure.report import AuditReport
     from identify.hermite.data import HermiteData
+    from identify.model.activations import Activation
     from identify.model.dataset import Dataset, load_samples
+    from identify.model.deep import DeepGradient, DeepNetwork
+    from identify.model.deep_files import load_deep_gradient, load_deep_network
     from identify.model.gradients import load_gradient
     from identify.model.loading import from_torch, load_network, save_network
     from identify.model.two_layer import TwoLayerNetwork
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
         TrainingSet,
         Verdict,
     )
+    from identify.report.gradient import GradientReport
     from identify.report.report import IdentifiabilityReport
     from identify.symbolic.derive import kkt_system
     from identify.symbolic.solution_set import ExactTrainingSet, SolutionSet
@@ -54,6 +60,7 @@ if TYPE_CHECKING:
     from identify.symbolic.system import KKTSystem
 
 __all__ = [
+    "Activation",
     "AuditReport",
     "BudgetExceededError",
     "CheckInputError",
@@ -62,10 +69,14 @@ __all__ = [
     "Comparison",
     "Condition",
     "Dataset",
+    "DeepGradient",
+    "DeepNetwork",
+    "Disaggregation",
     "Enclosure",
     "Evidence",
     "ExactTrainingSet",
     "FileError",
+    "GradientReport",
     "HermiteData",
     "IdentifiabilityReport",
     "InvalidInputError",
@@ -87,6 +98,7 @@ __all__ = [
     "UnsupportableModelError",
     "UnsupportedModelError",
     "Verdict",
+    "assess_gradient",
     "assess_identifiability",
     "audit",
     "bound_smallest_singular_value",
@@ -97,6 +109,8 @@ __all__ = [
     "find_alternative",
     "from_torch",
     "kkt_system",
+    "load_deep_gradient",
+    "load_deep_network",
     "load_gradient",
     "load_network",
     "load_samples",
@@ -120,12 +134,14 @@ _HOMES = {
         "assess_identifiability",
         "recover_samples",
     ),
+    "assess_batch": ("assess_gradient",),
     "checker.check": ("check_report",),
     "checker.outcome": (
         "CheckInputError",
         "CheckResult",
         "Claim",
     ),
+    "disaggregation.records": ("Disaggregation",),
     "errors": (
         "BudgetExceededError",
         "FileError",
@@ -145,9 +161,18 @@ _HOMES = {
     ),
     "exposure.report": ("AuditReport",),
     "hermite.data": ("HermiteData",),
+    "model.activations": ("Activation",),
     "model.dataset": (
         "Dataset",
         "load_samples",
+    ),
+    "model.deep": (
+        "DeepGradient",
+        "DeepNetwork",
+    ),
+    "model.deep_files": (
+        "load_deep_gradient",
+        "load_deep_network",
     ),
     "model.gradients": ("load_gradient",),
     "model.loading": (
@@ -182,6 +207,7 @@ _HOMES = {
         "TrainingSet",
         "Verdict",
     ),
+    "report.gradient": ("GradientReport",),
     "report.report": ("IdentifiabilityReport",),
     "symbolic.derive": ("kkt_system",),
     "symbolic.solution_set": (

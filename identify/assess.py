@@ -96,6 +96,7 @@ def assess_identifiability(
         raise InvalidInputError("method", f"one of {', '.join(METHODS)}", repr(method))
     deadline = None if time_limit is None else started + time_limit
     _LOG.debug("source %s, degree %d, %d neurons", data.source, data.degree, data.network.width)
+    progress = _logged(progress)
     findings = measure(data, given, seed=seed, deadline=deadline, progress=progress, method=method)
     outcome = judge(data, given, findings)
     sets: tuple[TrainingSet, ...] = ()
@@ -126,6 +127,21 @@ def assess_identifiability(
     seconds = time.monotonic() - started
     _LOG.info("%s in %.1f s: %s", outcome.verdict.value, seconds, outcome.reason)
     return build_report(data, given, findings, outcome, sets, proofs, seed, seconds, searched)
+
+
+def _logged(progress: Progress | None) -> Progress:
+    """The callback, and a line of the log for every stage."""
+    last = ""
+
+    def tell(stage: str, share: float) -> None:
+        nonlocal last
+        if stage != last:
+            _LOG.info("%s", stage)
+        last = stage
+        if progress is not None:
+            progress(stage, share)
+
+    return tell
 
 
 def recover_samples(

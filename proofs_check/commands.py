@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from identify.command.options import Format, LogOptions, RunOptions, flat
+from identify.command.help import add_command
+from identify.command.options import Format, LogOptions, RunOptions
 from identify.command.output import Log, require_extra, say_error
 from identify.errors import InvalidInputError
 
@@ -25,7 +26,7 @@ _FEW = 3
 
 def mount(app: typer.Typer) -> None:
     """Add the command of this package to the application."""
-    app.command()(flat(proofs))
+    add_command(app, proofs, "proofs uniqueness --examples 0.1", "3 a statement is refuted")
 
 
 def proofs(

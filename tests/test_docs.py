@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from sklearn.datasets import load_digits
 
 import identify
 import kktcert
@@ -62,9 +63,16 @@ def test_reference_lists_every_command():
     assert set(re.findall(r"^\| `kktcert (\w+)", readme, flags=re.MULTILINE)) == set(COMMANDS)
 
 
-def test_reference_lists_every_field_of_the_report():
-    schema = json.loads(resources.files(identify).joinpath("report.schema.json").read_text())
-    cells = re.findall(r"^\| (`\w.*?) \| ", sections(REFERENCE)["reportjson"], flags=re.MULTILINE)
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        ("reportjson", "report.schema.json"),
+        ("reportjson-of-a-relu-networks-gradient", "deep_report.schema.json"),
+    ],
+)
+def test_reference_lists_every_field_of_the_report(section, name):
+    schema = json.loads(resources.files(identify).joinpath(name).read_text())
+    cells = re.findall(r"^\| (`\w.*?) \| ", sections(REFERENCE)[section], flags=re.MULTILINE)
     assert {word for cell in cells for word in re.findall(r"`(\w+)`", cell)} == set(
         schema["properties"]
     )
@@ -145,3 +153,9 @@ def test_pasted_output_is_what_the_commands_print(tmp_path, monkeypatch, capsys)
         np.testing.assert_allclose(np.linalg.norm(found["samples"], axis=1), 1.0)
         assert set(found) == {"samples", "coefficients", "error_bounds"}
     assert kktcert.run(["alternatives", "model.safetensors", "--out", "none"]) == 1
+    with np.load(tmp_path / "batch/samples.npz") as found:
+        pixels, classes = load_digits(return_X_y=True)
+        apart = np.linalg.norm(pixels[:, None] / 16 - found["samples"], axis=2)
+        assert apart.min(axis=0).max() < 1e-5
+        np.testing.assert_array_equal(classes[apart.argmin(axis=0)], found["labels"])
+    assert (tmp_path / "batch/contact.png").is_file()

@@ -10,14 +10,16 @@ import numpy as np
 from attack.command.attack_options import ObjectiveOptions, SearchOptions, parse_assignments
 from attack.command.compute import device_and_dtype
 from attack.command.training_options import ComputeOptions, FileOptions
+from attack.memory import attack_bytes
 from attack.networks.files import load_network
 from attack.networks.network import Network
 from attack.objectives.presets import preset
-from attack.reconstruction import reconstruct
+from attack.reconstruction import DEFAULT_COUNT, reconstruct
 from attack.runs.folder import remove_run
 from attack.runs.run import Run
 from identify.arrays import FloatArray
 from identify.command.inputs import open_mean
+from identify.command.limits import refuse_above
 from identify.command.output import check_writable
 from identify.errors import FileError, InvalidInputError, listed
 from identify.model.dataset import LABELS, flat_labels
@@ -38,6 +40,7 @@ def attack_network(
     seed: int,
     time_limit: float | None,
     progress: Callable[[str, float], None] | None,
+    memory_limit: str | None = None,
 ) -> Run:
     """Load what the options name and run the attack into the folder."""
     device, dtype = device_and_dtype(compute)
@@ -46,6 +49,10 @@ def attack_network(
     if aim.preset is not None:
         preset(aim.preset)  # refused before any file is opened
     network = load_network(model, layers=file.layers, activation=file.activation, key=file.key)
+    if memory_limit is not None:
+        count = search.count or _most_candidates(aim, network)
+        hint = "lower --count"
+        refuse_above(memory_limit, attack_bytes(network.widths, count), hint)
     shape = search.image_shape
     image_shape = None if shape is None else parse_image_shape(shape, network.dimension)
     mean = None if aim.add_mean is None else open_mean(aim.add_mean, network.dimension)
@@ -82,6 +89,15 @@ def attack_network(
         out=out,
         resume=resume,
     )
+
+
+def _most_candidates(aim: ObjectiveOptions, network: Network) -> int:
+    """How many candidates an attack starts with at most, where no number is given."""
+    if aim.preset is not None:
+        return preset(aim.preset).candidates * max(2, network.outputs)
+    if aim.gradient is not None:
+        return min(network.dimension, network.widths[1])
+    return DEFAULT_COUNT
 
 
 def failed_writing(error: FileError) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from identify.command.options import Format
+from identify.command.options import THREADS, Format
 from identify.errors import InvalidInputError
 
 _ATTACK, _SCORE, _COMMON = "Attack", "Scores", "Common options"
@@ -79,6 +79,7 @@ class NullOptions:
         int,
         typer.Option(metavar="S", help="Seed of the random candidates.", rich_help_panel=_COMMON),
     ] = 0
+    threads: Annotated[int | None, THREADS] = None
 
     def check(self) -> None:
         """Refuse a negative seed."""

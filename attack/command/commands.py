@@ -15,7 +15,14 @@ from attack.command.training_options import (
     FileOptions,
     TrainingOptions,
 )
-from identify.command.options import Format, LogOptions, RequiredOutput, RunOptions, flat
+from identify.command.help import add_command
+from identify.command.options import (
+    Format,
+    LogOptions,
+    MemoryOptions,
+    RequiredOutput,
+    RunOptions,
+)
 from identify.command.output import Log, OutputFolder, require_extra, say_error
 from identify.errors import FileError, one_line
 
@@ -30,8 +37,14 @@ RunArgument = Annotated[
 
 def mount(app: typer.Typer) -> None:
     """Add the commands of this package to the application."""
-    for command in (train, attack, evaluate, figures):
-        app.command()(flat(command))
+    add_command(app, train, "train digits --network 64-50-10,tanh --per-class 1 --out victim")
+    add_command(app, attack, "attack victim.safetensors --objective haim --count 20 --out run")
+    add_command(
+        app,
+        evaluate,
+        "evaluate run --truth victim.truth.npz --held-out victim.held-out.npz",
+    )
+    add_command(app, figures, "figures run --out pictures")
 
 
 def train(
@@ -53,6 +66,7 @@ def train(
     file: FileOptions,
     compute: ComputeOptions,
     run: RunOptions,
+    memory: MemoryOptions,
     log: LogOptions,
 ) -> int:
     """Train a network to attack, and keep its start and its data."""
@@ -72,6 +86,7 @@ def train(
             seed=run.seed,
             time_limit=run.time_limit,
             progress=show,
+            memory_limit=memory.memory_limit,
         )
     written = write_victim(victim, files)
     if victim.held_out is None:
@@ -107,6 +122,7 @@ def attack(
     file: FileOptions,
     compute: ComputeOptions,
     run: RunOptions,
+    memory: MemoryOptions,
     log: LogOptions,
 ) -> int:
     """Reconstruct training data by optimisation, splitting candidates where it pays."""
@@ -129,6 +145,7 @@ def attack(
                 seed=run.seed,
                 time_limit=run.time_limit,
                 progress=show,
+                memory_limit=memory.memory_limit,
             )
     except KeyboardInterrupt:
         told.note(f"what was reached is in {out}; the same command with --resume goes on")
@@ -165,6 +182,10 @@ def evaluate(
     ] = None,
     score: ScoreOptions,
     null: NullOptions,
+    memory: MemoryOptions,
+    no_images: Annotated[
+        bool, typer.Option("--no-images", help="Keep no image of the truth.")
+    ] = False,
     log: LogOptions,
 ) -> int:
     """Compare the candidates of a run with the truth, beside what knows nothing of it."""
@@ -174,11 +195,20 @@ def evaluate(
 
     with _log(log).progress() as show:
         show("comparing", 0.0)
-        judged = evaluate_run(read_results([folder])[0], truth, held_out, score, seed=null.seed)
+        judged = evaluate_run(
+            read_results([folder])[0],
+            truth,
+            held_out,
+            score,
+            seed=null.seed,
+            images=not no_images,
+            memory_limit=memory.memory_limit,
+        )
     if null.format is Format.JSON:
         print(json.dumps(judged.to_dict(), indent=1, allow_nan=False), flush=True)
     else:
-        print(f"{judged}\n\nwritten to {folder}: {SCORES}, {PICTURES}", flush=True)
+        written = SCORES if no_images else f"{SCORES}, {PICTURES}"
+        print(f"{judged}\n\nwritten to {folder}: {written}", flush=True)
     return 0
 
 

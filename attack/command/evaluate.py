@@ -26,6 +26,7 @@ from attack.runs.finished import (
 )
 from identify.arrays import FloatArray
 from identify.command.inputs import check_dimension, open_mean
+from identify.command.limits import PROCESS, refuse_above
 from identify.command.output import check_writable, replacing
 from identify.errors import InvalidInputError
 from identify.exposure.affine import match_affinely
@@ -86,9 +87,19 @@ class Judged:
 
 
 def evaluate_run(
-    run: RunResult, truth: Path, held_out: Path | None, options: ScoreOptions, *, seed: int
+    run: RunResult,
+    truth: Path,
+    held_out: Path | None,
+    options: ScoreOptions,
+    *,
+    seed: int,
+    images: bool = True,
+    memory_limit: str | None = None,
 ) -> Judged:
-    """Compare the candidates of a run with the truth and write the scores into its folder."""
+    """Compare the candidates of a run with the truth and write the scores into its folder.
+
+    Without `images` no picture of the truth is kept there, and that of an earlier call is removed.
+    """
     settings = EvaluationSettings(
         ssim_window=options.ssim_window.value,
         top=options.top,
@@ -98,6 +109,7 @@ def evaluate_run(
     )
     check_writable(run.path, "RUN", "scores are written into the run folder")
     given = _open(run, truth, held_out, options)
+    refuse_above(memory_limit, _bytes(given), "evaluate fewer candidates")
     scores = _scores(given.candidates, given, settings)
     start = None if given.start is None else _scores(given.start, given, settings)
     judged = Judged(scores, start, (*given.remarks, *_remarks(run, scores, start)))
@@ -111,11 +123,20 @@ def evaluate_run(
         arrays["nearest_held_out"] = _nearest(given).astype(np.float32)
     text = json.dumps(record, allow_nan=False)
     # The pictures first: scores without them still serve, and name their candidates by a hash.
-    with replacing(run.path / PICTURES) as path:
-        np.savez(path, **arrays)
+    if images:
+        with replacing(run.path / PICTURES) as path:
+            np.savez(path, **arrays)
+    else:
+        (run.path / PICTURES).unlink(missing_ok=True)
     with replacing(run.path / SCORES) as path:
         path.write_text(text + "\n", encoding="utf-8")
     return judged
+
+
+def _bytes(given: Inputs) -> int:
+    """The memory of the scores: matrices of distances, and copies of the images."""
+    samples, most = len(given.truth), len(given.candidates)
+    return 2 * PROCESS + 8 * (6 * samples * most + 8 * (samples + 3 * most) * given.mean.size)
 
 
 def record_of(

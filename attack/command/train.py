@@ -22,11 +22,13 @@ from attack.command.training_options import (
     TrainingOptions,
     parse_classes,
 )
+from attack.memory import training_bytes
 from attack.networks.files import load_network, save_network
 from attack.networks.network import Network
 from attack.networks.spec import parse_spec
 from attack.training.images import ImageData, load_images
 from attack.training.train import TrainedNetwork, train_network
+from identify.command.limits import refuse_above
 from identify.command.output import check_file_target, replacing
 from identify.errors import FileError, InvalidInputError
 from identify.model import loading
@@ -97,6 +99,7 @@ def train_victim(
     seed: int,
     time_limit: float | None,
     progress: Callable[[str, float], None] | None,
+    memory_limit: str | None = None,
 ) -> Victim:
     """Load the data, train, and take the next images of the same kind for comparison."""
     device, dtype = device_and_dtype(compute)
@@ -113,6 +116,8 @@ def train_victim(
     outputs = form.outputs if isinstance(form, Network) else form.sizes[-1]
     task, loss = _task_and_loss(chosen.task, training.loss, outputs)
     data, held_out = _images(source, chosen, task, seed)
+    widths = form.widths if isinstance(form, Network) else form.sizes
+    refuse_above(memory_limit, training_bytes(widths, len(data.samples)), "train a smaller network")
     trained = train_network(
         form,
         data,

@@ -71,7 +71,8 @@ class RunFolder:
                 state, _ = load_state(folder / CHECKPOINT, torch.device(device))
         else:
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                # Candidates are private images: nobody else may look.
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 raise FileError(folder, f"cannot be made ({error.strerror})") from error
         write_whole(folder / CONFIG, to_toml(wanted).encode())

@@ -21,6 +21,16 @@ SCHEMA_VERSION = 1
 
 
 Array = npt.NDArray[Any]
+_ENDS = {
+    "steps": "all steps done",
+    "time limit": "time limit reached",
+    "target loss": "target loss reached",
+    "stationary": "the solver stands still",
+    "no further decrease": "no step lowers the loss any more",
+    "second-order stationary": "no step and no split lowers the loss",
+    "interrupted": "interrupted",
+    "not finite": "the loss became infinite or no number",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +93,44 @@ class Run:
             f"loss        {self.loss:.6g}, without penalties {self.data_loss:.6g}",
             f"steps       {self.steps} ({self.stopped}) in {self.seconds:.1f} s",
             f"splitting   {split}",
+            *self._tidied(),
+            f"status      {self.status}",
             f"check       {self.check if self.check is not None else 'none, the run broke off'}",
         ]
         return "\n".join(lines)
+
+    @property
+    def status(self) -> str:
+        """Why the run ended, at which loss, and whether the second-order check found a way down.
+
+        The check passes if no negative eigenvalue of a splitting matrix was found: no split leads
+        down. It says nothing of whether the candidates are samples.
+        """
+        why = _ENDS.get(self.stopped, self.stopped)
+        rounds = self.rounds[::-1]
+        idle = next(
+            (k for k, r in enumerate(rounds) if r.taken and r.after < r.before), len(rounds)
+        )
+        if self.stopped == "second-order stationary" and idle:
+            why = f"no improvement for {idle} round{'' if idle == 1 else 's'}"
+        if self.check is None:
+            passed = "not done"
+        elif self.check.gamma > 0.0:
+            passed = "not passed"
+        else:
+            passed = "passed" if math.isfinite(self.check.margin) else "not decided"
+        return f"{why}; loss {self.loss:.3g}; second-order check {passed}"
+
+    def _tidied(self) -> list[str]:
+        """A line on candidates that rounds merged or removed, if there are any."""
+        taken = [r for r in self.rounds if r.taken]
+        merged, pruned = sum(len(r.merged) for r in taken), sum(len(r.pruned) for r in taken)
+        if not merged and not pruned:
+            return []
+        return [
+            f"tidied      {merged} merged (two had become one), "
+            f"{pruned} removed (the loss is no higher without)"
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready copy without candidates, the content of report.json."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,22 +13,25 @@ import typer
 
 from identify.arrays import FloatArray
 from identify.command.check import check
+from identify.command.deep import DeepRequest, recover_deep, verify_deep
 from identify.command.derive import derive
 from identify.command.gate import BLOCKED, Gate, parse_exposed, parse_gate
+from identify.command.help import add_command
 from identify.command.inputs import check_dimension, open_data, search_arguments
+from identify.command.limits import PROCESS, check_memory, refuse_above
 from identify.command.options import (
     AssumeOptions,
     EvidenceName,
     Format,
     ImageOptions,
     LogOptions,
+    MemoryOptions,
     MethodName,
     ModelOptions,
     OutputOptions,
     RequiredOutput,
     RunOptions,
     SourceOptions,
-    flat,
 )
 from identify.command.output import (
     Log,
@@ -37,6 +41,7 @@ from identify.command.output import (
     require_extra,
     say_error,
 )
+from identify.command.routing import attack_line, what_to_run
 from identify.command.run import (
     assess,
     show_facts,
@@ -70,18 +75,30 @@ DataArgument = Annotated[
 
 def mount(app: typer.Typer) -> None:
     """Add the commands of this package to the application."""
-    for command in (
-        demo,
-        inspect,
+    add_command(app, demo, "demo --out demo-output")
+    add_command(app, inspect, "inspect model.safetensors")
+    add_command(
+        app,
         verify,
-        recover,
+        "verify model.safetensors --source gradient --gradient gradient.npz",
+        "3 a word of --fail-on is met",
+    )
+    add_command(app, recover, "recover model.safetensors --source weight-decay --out results")
+    add_command(
+        app,
         audit,
-        alternatives,
+        "audit model.safetensors data.npz --source weight-decay --fail-on exposed",
+        "3 a sample is exposed, with --fail-on",
+    )
+    add_command(app, alternatives, "alternatives model.safetensors --from data.npz --out other")
+    add_command(
+        app,
         check,
-        plant,
-        derive,
-    ):
-        app.command()(flat(command))
+        "check results/report.json model.safetensors --require confirmed",
+        "3 a claim is refuted, 4 the verdict is not confirmed, with --require",
+    )
+    add_command(app, plant, "plant data.npz --degree 3 --out model.safetensors")
+    add_command(app, derive, "derive --degree 3 --width 2 --dimension 2 --samples 2")
 
 
 def demo(
@@ -125,6 +142,7 @@ def inspect(
         key=layout.key,
         seed=run.seed,
     )
+    found = replace(found, run=what_to_run(found, file, layout))
     text = json.dumps(found.to_dict(), indent=2, allow_nan=False)
     print(text if run.format is Format.JSON else found, flush=True)
     return 0
@@ -150,6 +168,7 @@ def verify(
         ),
     ] = False,
     run: RunOptions,
+    memory: MemoryOptions,
     output: OutputOptions,
     log: LogOptions,
 ) -> int:
@@ -157,12 +176,16 @@ def verify(
     gate = parse_gate(fail_on)
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
         try:
+            deep = DeepRequest(model, source, layout, assume, run, _log(log), evidence)
+            if deep.applies():
+                return verify_deep(deep, gate, folder)
             data = open_data(model, source, layout)
         except (UnsupportedModelError, NotCoveredError) as error:
             if not gate.blocks_uncovered:
                 raise
             say_error(f"not covered: {error}")
             return BLOCKED
+        check_memory(memory.memory_limit, data, run.seed)
         report, interrupted = assess(data, assume, run, _log(log), evidence)
         if folder:
             write_alternatives(folder, report.alternatives)
@@ -170,6 +193,9 @@ def verify(
         show_report(report, run.format, folder)
     if interrupted:
         return INTERRUPTED
+    line = "" if report.covered else attack_line(model, source, layout)
+    if line:
+        _log(log).note(f"not covered; try: {line}")
     if gate.why_blocked(report) is not None:
         return BLOCKED
     return 0 if trust_metadata else _gate_without_statements(gate, data, assume, run, _log(log))
@@ -205,12 +231,17 @@ def recover(
         typer.Option(help="How the tensor is decomposed; auto: the pencil, tensorly beside it."),
     ] = MethodName.AUTO,
     run: RunOptions,
+    memory: MemoryOptions,
     output: RequiredOutput,
     log: LogOptions,
 ) -> int:
     """Recover the training samples and draw them."""
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
+        deep = DeepRequest(model, source, layout, assume, run, _log(log))
+        if deep.applies():
+            return recover_deep(deep, images, folder)
         data = open_data(model, source, layout)
+        check_memory(memory.memory_limit, data, run.seed)
         sheet = Sheet.from_options(images, data.network.dimension)
         told = _log(log)
         report, interrupted = assess(data, assume, run, told, method=method)
@@ -265,6 +296,7 @@ def audit(
         typer.Option(metavar="S", help="What they were divided by: (x - M) / S is audited."),
     ] = None,
     run: RunOptions,
+    memory: MemoryOptions,
     output: OutputOptions,
     log: LogOptions,
 ) -> int:
@@ -275,6 +307,7 @@ def audit(
     gated = parse_exposed(fail_on)
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
         given = open_data(model, source, layout)
+        check_memory(memory.memory_limit, given, run.seed)
         truth = load_samples(data)
         check_dimension(truth.samples, given.network.dimension, data)
         with _log(log).progress() as show:
@@ -308,11 +341,13 @@ def alternatives(
         Path | None,
         typer.Option("--from", metavar="DATA.npz", help="Data that explain the weights."),
     ] = None,
-    distance: Annotated[float | None, typer.Option(metavar="X", help="Not yet supported.")] = None,
+    distance: Annotated[float | None, typer.Option(metavar="X", hidden=True)] = None,
     keep: Annotated[
-        str | None, typer.Option(metavar="norms,box,count,margins", help="Not yet supported.")
+        str | None, typer.Option(metavar="norms,box,count,margins", hidden=True)
     ] = None,
+    images: ImageOptions,
     run: RunOptions,
+    memory: MemoryOptions,
     output: RequiredOutput,
     log: LogOptions,
 ) -> int:
@@ -324,10 +359,11 @@ def alternatives(
             raise NotYetSupportedError(f"{name} is not yet supported", "leave it out")
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
         data = open_data(model, source, layout)
+        check_memory(memory.memory_limit, data, run.seed)
         truth = None if start is None else load_samples(start)
         if truth is not None and start is not None:
             check_dimension(truth.samples, data.network.dimension, start)
-        sheet = Sheet.from_options(ImageOptions(), data.network.dimension)
+        sheet = Sheet.from_options(images, data.network.dimension)
         told = _log(log)
         started = time.monotonic()
         report, interrupted = assess(data, assume, run, told, EvidenceName.NUMERICAL)
@@ -388,6 +424,7 @@ def plant(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
     run: RunOptions,
+    memory: MemoryOptions,
     log: LogOptions,
 ) -> int:
     """Build a network that is exactly stationary for given samples."""
@@ -402,6 +439,7 @@ def plant(
     if stationary not in ("auto", "margin", "regression"):
         raise InvalidInputError("--stationary", "auto, margin or regression", repr(stationary))
     given = load_samples(data)
+    refuse_above(memory.memory_limit, _planting_bytes(given.samples, degree), "plant fewer samples")
     with _log(log).progress() as show:
         planted = plant_network(
             given.samples,
@@ -436,6 +474,15 @@ def plant(
     }
     show_facts("Planted network", facts, run.format)
     return 0
+
+
+def _planting_bytes(samples: FloatArray, degree: int) -> int:
+    """The memory that the equations of a planted network take, about; they are dense."""
+    from identify.planting.plant import DENSE_LIMIT
+    from identify.tensors import symmetric_dimension
+
+    unknowns = symmetric_dimension(degree, max(1, min(samples.shape)))
+    return PROCESS + 8 * 4 * (min(unknowns**2, DENSE_LIMIT) + samples.size)
 
 
 def _log(options: LogOptions) -> Log:

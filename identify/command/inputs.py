@@ -15,9 +15,11 @@ from identify.command.options import (
     SourceName,
     SourceOptions,
 )
-from identify.errors import FileError, InvalidInputError
+from identify.command.routing import routed
+from identify.errors import FileError, InvalidInputError, NotYetSupportedError
 from identify.hermite.data import HermiteData
 from identify.model.dataset import load_samples
+from identify.model.deep_files import deep_activation
 from identify.model.gradients import load_gradient
 from identify.model.loading import load_network
 from identify.model.two_layer import TwoLayerNetwork
@@ -40,6 +42,17 @@ def open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Hermi
 
     A file beside the model may leave out degree and activation; if it has them they must agree.
     """
+    kind = deep_activation(model, layout.activation, key=layout.key)
+    if kind is not None:
+        raise NotYetSupportedError(
+            f"{model}: networks with the activation {kind} are covered by verify and recover alone",
+            "use verify or recover with --source gradient",
+        )
+    with routed(model, source, layout):
+        return _open_data(model, source, layout)
+
+
+def _open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> HermiteData:
     network = open_network(model, layout)
     if source.source is not SourceName.GRADIENT or network.outputs != 2:
         network.require_supported()

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from identify.command.deep_inspection import describe_deep, suggest
 from identify.errors import InvalidInputError, UnsupportedModelError, one_line
 from identify.hermite.data import HermiteData
 from identify.model.dataset import load_samples
+from identify.model.deep_files import deep_activation
 from identify.model.layer_names import find_layers, in_order
 from identify.model.loading import load_network
 from identify.model.tensor_file import ROUNDING, PathLike, TensorFile
@@ -19,6 +21,7 @@ from identify.model.untrusted import read_tensors
 from identify.tensors import symmetric_dimension
 from identify.text import number, table
 
+_WEIGHTS = ("kkt", "weight-decay", "fine-tuning")
 _DEGREES = (3, 4, 5)
 # Degree and dimension where one neuron more is needed than counting says.
 _EXCEPTIONS = {(3, 5), (4, 3), (4, 4), (4, 5)}
@@ -49,6 +52,7 @@ class Inspection:
     sizes: Mapping[str, Any] | None = None
     cost: Mapping[str, Any] | None = None
     data: Mapping[str, Any] | None = None
+    run: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -67,6 +71,7 @@ class Inspection:
             "sizes": None if self.sizes is None else dict(self.sizes),
             "cost": None if self.cost is None else dict(self.cost),
             "data": None if self.data is None else dict(self.data),
+            "run": list(self.run),
         }
 
     def __str__(self) -> str:
@@ -92,6 +97,8 @@ class Inspection:
             lines += ["", "Sources", *table(["", "", ""], fits)[1:]]
         lines += _block("Sizes", self.sizes)
         lines += _block("Cost of the verifier", self.cost)
+        if self.run:
+            lines += ["", "What to run", *(one_line(f"  {line}") for line in self.run)]
         return "\n".join(lines)
 
 
@@ -139,6 +146,13 @@ def inspect_file(
             reason="samples and no weights; see the commands audit and plant",
             data=_describe_data(path),
         )
+    if degree is None and deep_activation(path, activation, key=key) is not None:
+        _check_numbers(file)
+        found = describe_deep(path, activation=activation, layers=layers, key=key)
+        note = found.pop("gradient", None)
+        fits = [SourceFit(name, False, "not for this activation") for name in _WEIGHTS]
+        sources = () if note is None else (*fits, SourceFit("gradient", None, note))
+        return Inspection(**common, **found, sources=sources)
     if layers is None and not _names_layers(file):
         _check_numbers(file)
         return Inspection(
@@ -217,13 +231,14 @@ def _check_numbers(file: TensorFile) -> None:
 def _without_degree(file: TensorFile, common: Mapping[str, Any], layers: str | None) -> Inspection:
     reason = (
         "the file does not say which activation the network has; give --degree A if it is the "
-        "power A of its input, and nothing for ReLU, GELU and the like"
+        "power A of its input, or --activation NAME"
     )
     _check_numbers(file)
     try:
         find_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)
     except UnsupportedModelError as error:
         reason = str(error)
+    reason += suggest(file.path, layers=layers, key=file.key)
     return Inspection(**common, kind="network", covered=False, reason=reason)
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from identify.command.limits import parse_bytes, threads
 from identify.errors import InvalidInputError
 from identify.thresholds import HIDDEN_SHARE
 
@@ -96,16 +97,16 @@ class ModelOptions:
     activation: Annotated[
         str | None,
         typer.Option(
-            metavar="C0,C1,...",
-            help="Coefficients of the activation, for files without them.",
+            metavar="NAME|C0,C1,...",
+            help="The activation for files without it: relu, leaky_relu:0.1, or coefficients.",
             rich_help_panel=_SOURCE,
         ),
     ] = None
     layers: Annotated[
         str | None,
         typer.Option(
-            metavar="HIDDEN,OUTPUT",
-            help="Names of the two layers in the file.",
+            metavar="NAME,NAME,...",
+            help="Names of the layers in the file, first to last.",
             rich_help_panel=_SOURCE,
         ),
     ] = None
@@ -281,6 +282,7 @@ VersionOption = Annotated[
     bool,
     typer.Option(
         "--version",
+        metavar="",
         help="Print the version.",
         callback=_show_version,
         is_eager=True,
@@ -309,6 +311,31 @@ class LogOptions:
             raise InvalidInputError("-v", "no -q beside it", "both", "drop one of them")
 
 
+THREADS = typer.Option(
+    min=1, metavar="N", help="Threads; unless given as many as the libraries take.",
+    rich_help_panel=_COMMON,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MemoryOptions:
+    """How much memory the work may take."""
+
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Refuse work whose estimate is above it, such as 8GB.",
+            rich_help_panel=_COMMON,
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Refuse what is no size."""
+        if self.memory_limit is not None:
+            parse_bytes(self.memory_limit)
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """Form of the output, seed and time."""
@@ -328,6 +355,7 @@ class RunOptions:
             rich_help_panel=_COMMON,
         ),
     ] = None
+    threads: Annotated[int | None, THREADS] = None
 
     def check(self) -> None:
         """Refuse values out of range."""
@@ -387,6 +415,24 @@ class ImageOptions:
             rich_help_panel="Images",
         ),
     ] = None
+    no_images: Annotated[
+        bool,
+        typer.Option("--no-images", help="Draw no picture.", rich_help_panel="Images"),
+    ] = False
+
+    def check(self) -> None:
+        """Refuse options for pictures beside --no-images."""
+        given = [
+            name
+            for name, value in (
+                ("--image-shape", self.image_shape),
+                ("--add-mean", self.add_mean),
+                ("--range", self.range),
+            )
+            if value is not None
+        ]
+        if self.no_images and given:
+            raise InvalidInputError(given[0], "none beside --no-images", "both", "drop one of them")
 
 
 def flat(command: Callable[..., int]) -> Callable[..., int]:
@@ -420,7 +466,9 @@ def flat(command: Callable[..., int]) -> Callable[..., int]:
             check = getattr(group_value, "check", None)
             if check is not None:
                 check()
-        return command(**arguments, **values)
+        counts = [getattr(group, "threads", None) for group in arguments.values()]
+        with threads(next((count for count in counts if count is not None), None)):
+            return command(**arguments, **values)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -44,6 +44,8 @@ class Sheet:
 
         A shape that was asked for must be drawn; one that was guessed is drawn if it can be.
         """
+        if options.no_images:
+            return cls(None)
         limits = None if options.range is None else parse_range(options.range)
         mean = None if options.add_mean is None else open_mean(options.add_mean, dimension)
         wanted = {"--image-shape": options.image_shape, "--add-mean": mean, "--range": limits}

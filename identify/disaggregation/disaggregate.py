@@ -212,7 +212,7 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
     if separated.candidates is None:
         verdict, reason = judge(_findings(problem, separated))
         return replace(base, verdict=verdict, reason=reason)
-    candidates = separated.candidates
+    candidates = _by_size(problem, separated.candidates)
     descent, bounds = _follow(problem, candidates)
     run = problem.network.forward(descent.inputs, descent.layer)
     top = problem.network.depth - 2 - descent.layer
@@ -249,6 +249,21 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
         error_bounds=bounds.samples, checks=checks, printed=printed, data=data,
         power=findings.power, visible=_visible(problem, descent, features), caveats=CAVEATS,
     )  # fmt: skip
+
+
+def _by_size(problem: Problem, candidates: Candidates) -> Candidates:
+    """The candidates with the largest share |delta_i| |(h_i, 1)| of the gradient first."""
+    delta = problem.layer.cotangents(candidates.masks, candidates.slopes)
+    lengths = np.sqrt(np.sum(candidates.features**2, axis=1) + 1.0)
+    order = np.argsort(-np.linalg.norm(delta, axis=0) * lengths, kind="stable")
+    return replace(
+        candidates,
+        masks=candidates.masks[:, order],
+        slopes=candidates.slopes[order],
+        features=candidates.features[order],
+        rounded=candidates.rounded[:, order],
+        room=candidates.room[:, order],
+    )
 
 
 CAVEATS = (

@@ -100,12 +100,12 @@ class Disaggregation:
     """The samples behind one gradient, what confirms them, and whether they are the only ones.
 
     ``verdict`` is "globally" (no other set of at most ``rank`` samples) or "undecided", with the
-    ``reason``. ``samples`` (n, k) enter linear layer ``layer``; 0 is the network's input. Without
-    any bias they are directions (``scaled`` False). ``masks`` (m, n) and ``features`` (n, k) belong
-    to the last hidden layer, ``cotangents`` p (n, C) to the outputs. ``labels`` (n,) with
-    ``label_confidence`` (n,), the margin of the decision over its error; ``counts`` (n,) how often
-    the loss says that each sample counts. ``error_bounds`` (n,) relative to the samples.
-    Arrays are None where nothing was separated.
+    ``reason``. ``samples`` (n, k), the largest share of the gradient first, enter linear layer
+    ``layer``; 0 is the network's input. Without any bias they are directions (``scaled`` False).
+    ``masks`` (m, n) and ``features`` (n, k) belong to the last hidden layer, ``cotangents`` p (n,
+    C) to the outputs. ``labels`` (n,) with ``label_confidence`` (n,), the margin of the decision
+    over its error; ``counts`` (n,) how often the loss says that each sample counts.
+    ``error_bounds`` (n,) relative to the samples. Arrays are None where nothing was separated.
     """
 
     verdict: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,6 +64,15 @@ class DeepGradient:
         shapes = ", ".join("None" if w is None else str(w.shape) for w in self.weights)
         return f"DeepGradient({shapes})"
 
+    def sha256(self) -> str:
+        """Hash the arrays that are there as little-endian float64, whatever file they came from.
+
+        Example:
+            >>> DeepGradient([[[2.0]]], [None]).sha256()[:12]
+            '29c398a7150b'
+        """
+        return _digest("gradient", self.weights, self.biases)
+
     def layer(self, index: int) -> FloatArray | None:
         """Return [grad_W | grad_beta] of a layer, shape (m, k + 1), or (m, k) without a bias."""
         weight, bias = self.weights[index], self.biases[index]
@@ -77,7 +87,8 @@ class DeepNetwork:
 
     ``weights[l]`` (m_l, k_l) with k_(l+1) = m_l; ``biases[l]`` (m_l,) or None; ``activations`` one
     for each layer but the last, or one for all of them, as an `Activation` or its text. One layer
-    without an activation is a linear classifier. Arrays are copied and read-only.
+    without an activation is a linear classifier. ``names`` are those of the layers in files,
+    ``layers.0``, ``layers.1``, ... by default. Arrays are copied and read-only.
 
     Raises InvalidInputError for shapes that do not fit and numbers that are not finite or real.
 
@@ -92,12 +103,14 @@ class DeepNetwork:
     weights: tuple[FloatArray, ...]
     biases: tuple[FloatArray | None, ...]
     activations: tuple[Activation, ...]
+    names: tuple[str, ...]
 
     def __init__(
         self,
         weights: Sequence[npt.ArrayLike],
         biases: Sequence[npt.ArrayLike | None] | None,
         activations: str | Activation | Sequence[str | Activation],
+        names: Sequence[str] | None = None,
     ) -> None:
         if len(weights) == 0:
             raise InvalidInputError("weights", "at least one layer", "none")
@@ -118,6 +131,10 @@ class DeepNetwork:
         object.__setattr__(self, "weights", matrices)
         object.__setattr__(self, "biases", vectors)
         object.__setattr__(self, "activations", _activations(activations, len(matrices) - 1))
+        known = [f"layers.{i}" for i in range(len(matrices))] if names is None else list(names)
+        if len(known) != len(matrices):
+            raise InvalidInputError("names", f"{len(matrices)} entries", len(known))
+        object.__setattr__(self, "names", tuple(known))
 
     def __repr__(self) -> str:
         sizes = "-".join(str(size) for size in (self.dimension, *self.widths, self.outputs))
@@ -138,6 +155,15 @@ class DeepNetwork:
     def outputs(self) -> int:
         """The number C of outputs."""
         return len(self.weights[-1])
+
+    def sha256(self) -> str:
+        """Hash activations and arrays as little-endian float64, whatever file they came from.
+
+        Example:
+            >>> DeepNetwork([[[2.0]]], None, "relu").sha256()[:12]
+            '8f5f20121162'
+        """
+        return _digest(" ".join(map(str, self.activations)), self.weights, self.biases)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -255,6 +281,18 @@ def _activations(
     if one and not parsed and isinstance(given, str):
         parse_activation(given)
     return parsed
+
+
+def _digest(
+    head: str, weights: Sequence[FloatArray | None], biases: Sequence[FloatArray | None]
+) -> str:
+    digest = hashlib.sha256(f"{head}\n".encode())
+    for kind, arrays in (("weight", weights), ("bias", biases)):
+        for index, array in enumerate(arrays):
+            if array is not None:
+                digest.update(f"{kind} {index} {array.shape}\n".encode())
+                digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
+    return digest.hexdigest()
 
 
 def _real(name: str, value: npt.ArrayLike, dimensions: int) -> FloatArray:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from identify.errors import FileError, InvalidInputError, UnsupportableModelError, listed, one_line
 
-SCOPE = "the verifier covers two-layer monomial networks"
+SCOPE = (
+    "the verifier covers two-layer monomial networks and, for --source gradient, ReLU networks "
+    "named with --activation relu"
+)
 _MONOMIAL: tuple[float, ...] = ()
 
 
@@ -116,7 +119,8 @@ def resolve_activation(
             "degree",
             f"the power of the activation, in {path} or as an option",
             "none",
-            "give --degree A (in Python degree=A)",
+            "give --degree A (in Python degree=A), or --activation relu for a gradient of a ReLU "
+            "network",
         )
     if len(set(degrees.values())) > 1:
         said = ", ".join(f"{value} from the {source}" for source, value in degrees.items())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from identify.arrays import FloatArray
 from identify.errors import FileError, UnsupportableModelError
+from identify.model.deep import DeepNetwork
+from identify.model.deep_torch import deep_from_torch
 from identify.model.layer_names import (
     SCOPE,
     LayerNames,
@@ -51,10 +53,11 @@ def load_network(
         TwoLayerNetwork(width=4, dimension=3, outputs=1, degree=3)
     """
     file = read_tensors(path, key, need_key=need_key)
+    # The layers first: no degree helps a network that has three of them.
+    names = find_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)
     power, coefficients = resolve_activation(
         file.path, file.settings, degree=degree, activation=activation
     )
-    names = find_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)
     return _assemble(file, names, power, coefficients)
 
 
@@ -98,12 +101,19 @@ def save_network(network: TwoLayerNetwork, path: PathLike) -> None:
         raise FileError(path, f"cannot be written: {error.strerror}", "check the path") from error
 
 
-def from_torch(module: Any, degree: int) -> TwoLayerNetwork:
+@overload
+def from_torch(module: Any, degree: int) -> TwoLayerNetwork: ...
+@overload
+def from_torch(module: Any, degree: None = None) -> DeepNetwork: ...
+
+
+def from_torch(module: Any, degree: int | None = None) -> TwoLayerNetwork | DeepNetwork:
     """Take the weights of a torch module with exactly two Linear layers, in their order.
 
     Nothing but ``module.state_dict()`` and ``module.modules()`` is used. The activation between the
     layers is assumed to be t^degree, which no state_dict can show; a known other activation of
-    torch is refused.
+    torch is refused. Without a degree the module is a Sequential of Linear layers and activations
+    of any depth, see `deep_from_torch`, and the result a `DeepNetwork`.
 
     Raises UnsupportableModelError for another number of layers or a module such as ReLU,
     FileError for arrays that are not finite or not floating point. The cost is one copy.
@@ -114,6 +124,8 @@ def from_torch(module: Any, degree: int) -> TwoLayerNetwork:
         >>> from_torch(torch.nn.Sequential(linear(3, 5, bias=False), linear(5, 1)), degree=3)
         TwoLayerNetwork(width=5, dimension=3, outputs=1, degree=3, output_bias=True)
     """
+    if degree is None:
+        return deep_from_torch(module)
     label = type(module).__name__
     for part in module.modules():
         if type(part).__module__ == "torch.nn.modules.activation":

@@ -29,7 +29,7 @@ _WELL_CONDITIONED = 1e3
 _MARGIN_TRIES_OF_AUTO = 8
 _FURTHER = 3
 """Tries after the first determined network that is not well conditioned."""
-_DENSE_LIMIT = 30_000_000
+DENSE_LIMIT = 30_000_000
 
 
 class PlantingError(KktCertError):
@@ -167,7 +167,7 @@ def plant_network(
             "use more samples or a higher degree",
             required=problem.required,
         )
-    if determined and problem.required**2 > _DENSE_LIMIT:
+    if determined and problem.required**2 > DENSE_LIMIT:
         raise PlantingError(
             f"N = {problem.required} is too large to check that the network is determined; "
             "use fewer samples or leave out determined",
@@ -237,7 +237,7 @@ def _attempt(
 ) -> PlantedNetwork | None:
     """One network for the coefficients b of the unit samples, if it holds to the tolerance."""
     # H stays small enough to be decomposed; m r >= N is necessary.
-    most = _DENSE_LIMIT // (problem.count * problem.required) if determined else None
+    most = DENSE_LIMIT // (problem.count * problem.required) if determined else None
     fewest = -(-problem.required // problem.count) if determined else 1
     system = problem.eigenvectors(b, search_seed, most)
     if kind == "regression":
@@ -321,7 +321,7 @@ def _hermite_rank(
     points: FloatArray, degree: int, required: int
 ) -> tuple[int | None, float | None]:
     """Rank of H at unit points (k, n) of the span, and its condition number if it is N."""
-    if points.size * required > _DENSE_LIMIT:
+    if points.size * required > DENSE_LIMIT:
         return None, None
     matrix = hermite_matrix(points, degree)
     if len(matrix) > 1.5 * required:

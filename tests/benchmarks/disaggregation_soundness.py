@@ -12,7 +12,7 @@ import argparse
 import time
 from collections import Counter, defaultdict
 
-from identify.disaggregation.disaggregate import disaggregate
+import identify
 from identify.disaggregation.records import GLOBALLY
 from identify.errors import InvalidInputError
 from tests.identify.disaggregation.families import (
@@ -40,7 +40,11 @@ def main() -> None:
     def count(seed: int, case: Case, expected: bool) -> None:
         started = time.perf_counter()
         try:
-            result = disaggregate(case.network, case.gradient, time_limit=20.0, **case.options)
+            report = identify.assess_gradient(
+                case.network, case.gradient, time_limit=20.0, **case.options
+            )
+            result = report.found
+            report.to_json(), str(report)
         except InvalidInputError as error:
             tables[case.family]["refused"] += 1
             if "zeros" not in str(error):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from attack.objectives.by_name import OPTIONS
 from attack.runs import checkpoints
 from attack.runs.checkpoints import load_state, write_whole
 from attack.runs.folder import CHECKPOINT, LOG, REPORT
+from attack.solving.state import Round
 from identify.errors import FileError, InvalidInputError, KktCertError
 from tests.attack import problems
 
@@ -281,3 +285,30 @@ def test_arguments_that_do_not_fit(changes: dict[str, Any], words: str, tmp_path
         run(tmp_path / "run" if changes.get("start_scale") is None else None, **changes)
     assert words in one_line(caught)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("stopped", "words"),
+    [
+        ("steps", "all steps done; loss "),
+        ("interrupted", "interrupted; loss "),
+        ("second-order stationary", "no improvement for 2 rounds; loss "),
+        ("stationary", "the solver stands still; loss "),
+    ],
+)
+def test_the_status_says_why_it_ended_and_what_the_check_found(stopped: str, words: str) -> None:
+    found = run(steps=2)
+    idle = SimpleNamespace(taken=True, before=1.0, after=1.0, accepted=False, merged=(), pruned=())
+    tidied = SimpleNamespace(**{**vars(idle), "after": 0.5, "merged": ((0, 1),), "pruned": (2, 3)})
+    rounds = cast("tuple[Round, ...]", (tidied, idle, idle))
+    ended = replace(found, stopped=stopped, rounds=rounds)
+    assert ended.status.startswith(words)
+    assert "1 merged (two had become one), 2 removed" in str(ended)
+    assert "merged" not in str(replace(found, rounds=()))
+    assert found.check is not None
+    for gamma, margin, expected in (
+        (0.5, 1e-9, "not passed"), (0.0, 1e-9, "passed"), (0.0, math.inf, "not decided")
+    ):  # fmt: skip
+        check = replace(found.check, gamma=gamma, margin=margin)
+        assert replace(ended, check=check).status.endswith(f"second-order check {expected}")
+    assert replace(ended, check=None).status.endswith("second-order check not done")

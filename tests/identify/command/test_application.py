@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 import kktcert
 from identify.command.output import Log, OutputFolder
@@ -70,6 +71,14 @@ class TestLog:
                 self.start, self.join = target, lambda: None
 
         return Thread
+
+    def test_the_library_logs_its_stages(self, tmp_path, caplog):
+        model, gradient, _ = gradient_pair(tmp_path)
+        with caplog.at_level("INFO", logger="identify"):
+            assert kkt("verify", model, "--source", "gradient", "--gradient", gradient).err == ""
+        lines = [record.getMessage() for record in caplog.records]
+        assert len(lines) > 2
+        assert lines[-1].startswith("globally in ")
 
     def test_a_quiet_command_tells_no_progress(self, monkeypatch, capsys):
         monkeypatch.setattr("identify.command.output.FIRST_LINE", 0.0)
@@ -217,3 +226,22 @@ class TestApplication:
         assert (run.returncode, run.stderr) == (3, "")
         assert check_report(run.stdout)["verdict"] == "globally"
         assert run.stdout == (tmp_path / "out" / "report.json").read_text()
+
+
+@pytest.mark.parametrize("command", [None, *sorted(typer.main.get_command(kktcert.app).commands)])
+def test_help_has_an_example_exit_codes_and_whole_words(monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = kkt(*([command] if command else []), "--help").out
+    assert "<bool>" not in text
+    assert "\u2026" not in text  # a name that was cut
+    if command is not None:
+        assert f"Example: kktcert {command}" in text
+        assert "Exit codes: 0 done" in text
+
+
+def test_examples_of_the_help_name_only_options_that_exist():
+    for name, command in typer.main.get_command(kktcert.app).commands.items():
+        known = {option for p in command.params for option in p.opts}
+        example = command.epilog.splitlines()[0].split()
+        assert example[:3] == ["Example:", "kktcert", name]
+        assert {word for word in example if word.startswith("--")} <= known

@@ -1,0 +1,158 @@
+"""From a network and one gradient to the batch, with a verdict and everything it rests on."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import scipy
+
+from identify.disaggregation.disaggregate import disaggregate
+from identify.disaggregation.records import UNDECIDED, Disaggregation
+from identify.errors import InvalidInputError
+from identify.model.deep import DeepGradient, DeepNetwork
+from identify.model.deep_files import take_deep_gradient
+from identify.report.gradient import GradientReport
+
+
+def assess_gradient(
+    network: DeepNetwork,
+    gradient: object,
+    loss: str | None = None,
+    *,
+    reduction: str | None = None,
+    samples: int | None = None,
+    time_limit: float | None = None,
+    prove: bool = True,
+    seed: int = 0,
+    progress: Callable[[str, float], None] | None = None,
+) -> GradientReport:
+    """Recover the batch behind one gradient of a ReLU network and say if it is the only one.
+
+    Args:
+        network: any depth; the last hidden activation relu or leaky_relu.
+        gradient: a `DeepGradient`, a torch module after backward(), arrays by name, or a list.
+        loss: "cross-entropy", "logistic", "squared", or None if unknown; it names the labels.
+        reduction: "mean" or "sum" over the batch, if known.
+        samples: the batch's size, if known; else the gap of the singular values decides.
+        time_limit: seconds.
+        prove: whether to prove the uniqueness of the printed answer by a rank.
+        seed: of the random starts.
+        progress: called with a stage name and the share of it that is done.
+
+    Raises:
+        InvalidInputError: values out of range, a gradient of zeros.
+        FileError: arrays that do not fit the network.
+        NotYetSupportedError: another activation before the output layer, or no hidden layer.
+
+    Cost: m D^2 + D^3 / 3 operations and D^2 numbers, D = r (r + 1) / 2 + r q.
+
+    Source: the theorem on the page "One gradient gives the batch".
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> network = DeepNetwork(
+        ...     [rng.normal(size=(60, 20)), rng.normal(size=(1, 60))], [rng.normal(size=60), [0.0]],
+        ...     "relu",
+        ... )
+        >>> batch = rng.normal(size=(3, 20))
+        >>> report = assess_gradient(network, network.gradient(batch, [[0.3], [-0.5], [0.2]]))
+        >>> report.verdict, report.scope_sentence
+        ('globally', 'among all training sets of at most 3 samples')
+    """
+    if samples is not None and samples < 1:
+        raise InvalidInputError("samples", "at least 1", samples)
+    if seed < 0:
+        raise InvalidInputError("seed", "at least 0", seed)
+    if time_limit is not None and not 0.0 < time_limit < math.inf:
+        raise InvalidInputError("time_limit", "a positive number of seconds", time_limit)
+    taken = take_deep_gradient(gradient, network)
+    kind = None if loss is None else loss.replace("-", "_")
+    found = disaggregate(
+        network, taken, kind, reduction=reduction, samples=samples, time_limit=time_limit,
+        prove=prove, seed=seed, progress=progress,
+    )  # fmt: skip
+    return build_gradient_report(
+        network, taken, found, loss=kind, reduction=reduction, samples=samples, seed=seed
+    )
+
+
+def build_gradient_report(
+    network: DeepNetwork,
+    gradient: DeepGradient,
+    found: Disaggregation,
+    *,
+    loss: str | None = None,
+    reduction: str | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    interrupted: bool = False,
+) -> GradientReport:
+    """Put what was found beside what was assumed; the cost is that of two hashes."""
+    problem: dict[str, Any] = {
+        "sizes": [network.dimension, *network.widths, network.outputs],
+        "activations": [str(kind) for kind in network.activations],
+        "biases": [bias is not None for bias in network.biases],
+        "gradients": [weight is not None for weight in gradient.weights],
+        "loss": loss,
+        "reduction": reduction,
+        "samples": samples,
+    }
+    inputs = (
+        {"role": "network", "sha256": network.sha256()},
+        {"role": "gradient", "sha256": gradient.sha256()},
+    )
+    versions = {
+        "kktcert": metadata.version("kktcert"),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+    }
+    return GradientReport(
+        found, problem, _assumptions(network, loss, reduction, samples), inputs, seed, versions,
+        interrupted,
+    )  # fmt: skip
+
+
+def interrupted_gradient_report(
+    network: DeepNetwork,
+    gradient: DeepGradient,
+    *,
+    stage: str,
+    seconds: float,
+    loss: str | None,
+    samples: int | None,
+    seed: int,
+) -> GradientReport:
+    """What is known without any work: "undecided" with its reason and the inputs."""
+    during = f" while {stage}" if stage else ""
+    reason = f"interrupted after {seconds:.1f} s{during}: nothing is decided"
+    found = Disaggregation(UNDECIDED, reason, 0, (), "none", seconds=seconds)
+    return build_gradient_report(
+        network, gradient, found, loss=loss, samples=samples, seed=seed, interrupted=True
+    )
+
+
+def _assumptions(
+    network: DeepNetwork, loss: str | None, reduction: str | None, samples: int | None
+) -> tuple[str, ...]:
+    kinds = ", ".join(dict.fromkeys(str(kind) for kind in network.activations))
+    said = [
+        f"the network is its {network.depth} linear layers one after the other with {kinds} "
+        "between them, and nothing else",
+        "the gradient is the sum or the mean over one batch at exactly these weights, without "
+        "weight decay, dropout or batch statistics in it",
+        "errors of the gradient are as large as the singular values behind its rank show",
+    ]
+    if loss is not None:
+        zero = ": the slopes of each sample sum to 0" if loss == "cross_entropy" else ""
+        said.append(f"the loss is {loss.replace('_', '-')}{zero}")
+    if reduction is not None:
+        said.append(f"the loss is the {reduction} over the batch")
+    if samples is not None:
+        said.append(f"the batch has {samples} sample{'' if samples == 1 else 's'}")
+    return tuple(said)

@@ -1,0 +1,204 @@
+"""The commands on one gradient of a network of any depth."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from identify.command.gate import BLOCKED, CANDIDATES, Gate
+from identify.command.options import (
+    ArithmeticName,
+    AssumeOptions,
+    EvidenceName,
+    Format,
+    ModelOptions,
+    RunOptions,
+    ScaleName,
+    SourceName,
+    SourceOptions,
+)
+from identify.command.output import Log, OutputFolder, say_error
+from identify.command.run import show_written
+from identify.command.sheet import Sheet
+from identify.disaggregation.records import GLOBALLY
+from identify.errors import InvalidInputError, NotYetSupportedError
+from identify.model.deep import DeepGradient, DeepNetwork
+from identify.model.deep_files import deep_activation, load_deep_gradient, load_deep_network
+from identify.pictures import as_images, contact_sheet
+from identify.recovery.hidden_share import HIDDEN_SHARE
+from identify.report.gradient import GradientReport
+from identify.text import number
+
+INTERRUPTED = 130
+_SCOPE = "use --source gradient, or a two-layer network with a power as activation"
+
+
+@dataclass(frozen=True)
+class DeepRequest:
+    """A model with the options that say what is asked about it."""
+
+    model: Path
+    source: SourceOptions
+    layout: ModelOptions
+    assume: AssumeOptions
+    run: RunOptions
+    log: Log
+    evidence: EvidenceName = EvidenceName.AUTO
+
+    def applies(self) -> bool:
+        """Whether the file or the options name an activation such as relu."""
+        kind = deep_activation(self.model, self.layout.activation, key=self.layout.key)
+        return kind is not None
+
+    def open(self) -> tuple[DeepNetwork, DeepGradient]:
+        """Load both files.
+
+        Raises NotYetSupportedError for another source, InvalidInputError for options that mean
+        nothing here, and what the readers raise.
+        """
+        network = load_deep_network(
+            self.model,
+            activation=self.layout.activation,
+            layers=self.layout.layers,
+            key=self.layout.key,
+        )
+        if self.source.source is not SourceName.GRADIENT or self.source.gradient is None:
+            kinds = ", ".join(dict.fromkeys(map(str, network.activations)))
+            raise NotYetSupportedError(
+                f"{self.model}: a network with the activation {kinds or 'none'} is not covered "
+                f"for --source {self.source.source.value}",
+                _SCOPE,
+            )
+        self._refuse_options()
+        gradient = load_deep_gradient(
+            self.source.gradient, network, layers=self.layout.layers, key=self.layout.key
+        )
+        return network, gradient
+
+    def _refuse_options(self) -> None:
+        assume = self.assume
+        given = {
+            "--degree": self.layout.degree is not None,
+            "--weight-decay-in-gradient": self.source.weight_decay_in_gradient is not None,
+            "--scale": assume.scale is not ScaleName.AUTO,
+            "--non-negative": assume.non_negative,
+            "--noise": assume.noise is not None,
+            "--hidden-share": assume.hidden_share != HIDDEN_SHARE,
+            "--arithmetic": assume.arithmetic is not ArithmeticName.AUTO,
+            "--evidence": self.evidence in (EvidenceName.EXACT, EvidenceName.INTERVAL),
+        }
+        for option, there in given.items():
+            if there:
+                hint = "auto or numerical" if option == "--evidence" else "leave it out"
+                raise InvalidInputError(option, "no such value for these networks", "one", hint)
+
+    def assess(self, network: DeepNetwork, gradient: DeepGradient) -> tuple[GradientReport, bool]:
+        """The report, and whether Ctrl-C cut it short."""
+        from identify.assess_batch import assess_gradient, interrupted_gradient_report
+
+        loss = None if self.source.loss is None else self.source.loss.value
+        started = time.monotonic()
+        try:
+            with self.log.progress() as show:
+                report = assess_gradient(
+                    network,
+                    gradient,
+                    loss,
+                    samples=self.assume.samples,
+                    time_limit=self.run.time_limit,
+                    prove=self.evidence is not EvidenceName.NUMERICAL,
+                    seed=self.run.seed,
+                    progress=show,
+                )
+        except KeyboardInterrupt:
+            partial = interrupted_gradient_report(
+                network,
+                gradient,
+                stage=self.log.stage,
+                seconds=time.monotonic() - started,
+                loss=None if loss is None else loss.replace("-", "_"),
+                samples=self.assume.samples,
+                seed=self.run.seed,
+            )
+            return partial, True
+        return report, False
+
+
+def verify_deep(request: DeepRequest, gate: Gate, folder: OutputFolder) -> int:
+    """Decide whether the gradient determines its batch; the exit code."""
+    report, interrupted = request.assess(*request.open())
+    if folder:
+        folder.write_text("report.json", report.to_json())
+    _show(report, request.run.format, folder)
+    if interrupted:
+        return INTERRUPTED
+    blocked = report.verdict in gate.words or (CANDIDATES in gate.words and report.candidates)
+    return BLOCKED if blocked else 0
+
+
+def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int:
+    """Write the samples of the batch and draw them; the exit code."""
+    network, gradient = request.open()
+    sheet = Sheet.from_options(images, network.dimension)
+    report, interrupted = request.assess(network, gradient)
+    found = report.found
+    if found.samples is not None and found.layer is not None:
+        arrays: dict[str, Any] = {
+            "samples": found.samples,
+            "error_bounds": found.error_bounds,
+            "layer": np.int64(found.layer),
+        }
+        if found.labels is not None:
+            arrays["labels"] = found.labels
+        with folder.writing("samples.npz") as path:
+            np.savez(path, **arrays)
+        if found.layer == 0:
+            _draw(folder, sheet.settled(found.samples), report, request.log)
+    folder.write_text("report.json", report.to_json())
+    _show(report, request.run.format, folder)
+    if interrupted:
+        return INTERRUPTED
+    if found.samples is None:
+        say_error(f"no samples to write: {report.verdict}: {report.reason}")
+        return 1
+    return 0
+
+
+def _show(report: GradientReport, form: Format, folder: OutputFolder) -> None:
+    if form is Format.JSON:
+        print(report.to_json(), end="", flush=True)
+        return
+    print(report)
+    show_written(folder)
+
+
+def _draw(folder: OutputFolder, sheet: Sheet, report: GradientReport, log: Log) -> None:
+    if sheet.remark:
+        log.note(sheet.remark)
+    if sheet.shape is None:
+        return
+    found = report.found
+    assert found.samples is not None
+    captions = []
+    for index in range(len(found.samples)):
+        label = "" if found.labels is None else f"label {int(found.labels[index])}\n"
+        bound = np.nan if found.error_bounds is None else float(found.error_bounds[index])
+        captions.append(f"{label}error bound {number(bound)}")
+    if report.verdict == GLOBALLY:
+        title = f"GLOBALLY identifiable, {report.scope_sentence}: the batch behind one gradient"
+    else:
+        title = f"UNDECIDED, no uniqueness: the samples below were separated ({report.reason})"
+    notes = ["every image from its smallest to its largest value"]
+    if sheet.limits is not None:
+        notes = [f"black {sheet.limits[0]:g}, white {sheet.limits[1]:g}"]
+    if sheet.mean is not None:
+        notes.append("mean image added")
+    if not found.scaled:
+        notes.append("the sign and scale of an image are not determined")
+    rows = [("recovered", as_images(found.samples, sheet.shape, sheet.mean), captions)]
+    with folder.writing("contact.png") as path:
+        contact_sheet(path, rows, title, limits=sheet.limits, footnote="; ".join(notes))

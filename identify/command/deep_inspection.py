@@ -1,0 +1,83 @@
+"""What `inspect` says about networks of any depth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from identify.errors import KktCertError
+from identify.model.deep import DeepNetwork
+from identify.model.deep_files import load_deep_network
+from identify.model.tensor_file import PathLike
+
+RUN = "kktcert verify MODEL --source gradient --gradient FILE --activation"
+
+
+def largest_batch(width: int, outputs: int) -> int:
+    """The largest batch that the last hidden layer's rows can determine, cross-entropy assumed.
+
+    n (n + 1) / 2 + n (q - 1) rows are needed that some samples activate and others do not, with
+    q = C - 1 for C outputs and q = 1 for one.
+
+    Example:
+        >>> largest_batch(1400, 1), largest_batch(512, 10)
+        (52, 24)
+    """
+    q = max(1, outputs - 1)
+    n = 0
+    while (n + 1) * (n + 2) // 2 + (n + 1) * (q - 1) <= width:
+        n += 1
+    return n
+
+
+def describe_deep(
+    path: PathLike, *, activation: str | None, layers: str | None, key: str | None
+) -> dict[str, Any]:
+    """The fields of an `Inspection` but for the arrays: kind, covered, reason, network, sizes.
+
+    Raises what the reader of such networks raises.
+    """
+    network = load_deep_network(path, activation=activation, layers=layers, key=key)
+    kinds = [str(kind) for kind in network.activations]
+    known: dict[str, Any] = {
+        "kind": "network",
+        "network": {
+            "sizes": [network.dimension, *network.widths, network.outputs],
+            "activation": ", ".join(dict.fromkeys(kinds)) or "none",
+            "layers": ", ".join(network.names),
+            "biases": sum(bias is not None for bias in network.biases),
+            "sha256": network.sha256(),
+        },
+    }
+    reason = _not_covered(network)
+    if reason:
+        return {**known, "covered": False, "reason": reason}
+    width = network.widths[-1]
+    most = largest_batch(width, network.outputs)
+    run = f"{RUN} {kinds[-1]}"
+    return {
+        **known,
+        "covered": True,
+        "reason": f"a ReLU network, for --source gradient: {run}",
+        "gradient": f"--gradient FILE; batches of up to {most} if all {width} neurons of the last "
+        "hidden layer are mixed: on for some samples, off for others",
+        "sizes": {"mixed_neurons_at_most": width, "largest_batch": most},
+    }
+
+
+def suggest(path: PathLike, *, layers: str | None, key: str | None) -> str:
+    """What to run where the file holds a chain of layers without an activation, else nothing."""
+    try:
+        network = load_deep_network(path, activation="relu", layers=layers, key=key)
+    except KktCertError:
+        return ""
+    return "" if _not_covered(network) else f"; for a ReLU network: {RUN} relu"
+
+
+def _not_covered(network: DeepNetwork) -> str:
+    if network.depth < 2:
+        return "one layer; a hidden layer is needed"
+    if network.activations[-1].kink is None:
+        return (
+            f"the activation {network.activations[-1]} before the output layer is not covered yet"
+        )
+    return ""

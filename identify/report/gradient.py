@@ -1,0 +1,301 @@
+"""The report on one gradient of a network of any depth: record, JSON and text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from identify.disaggregation.records import GLOBALLY, Disaggregation, KernelFacts, LayerRank
+from identify.text import bullets, labelled, number, section, table
+
+SCHEMA_VERSION = 1
+KIND = "gradient"
+CLEAR_LABEL = 3.0
+"""A label counts as read if its margin is at least this many times its error."""
+
+
+@dataclass(frozen=True, eq=False)
+class GradientReport:
+    """The verdict on one gradient with everything that it rests on; `str()` gives the text form.
+
+    ``found`` holds the arrays: samples (n, d), labels, error bounds, masks, loss slopes.
+    ``problem`` says which network, loss and reduction were assumed; ``inputs`` hashes the arrays.
+
+    Example:
+        >>> from identify.disaggregation.records import UNDECIDED
+        >>> found = Disaggregation(UNDECIDED, "too few rows", 3, (), "kernel")
+        >>> GradientReport(found, {}, (), (), 0, {}).scope_sentence
+        'none: the verdict claims nothing'
+    """
+
+    found: Disaggregation
+    problem: Mapping[str, Any]
+    assumptions: tuple[str, ...]
+    inputs: tuple[Mapping[str, str], ...]
+    seed: int
+    versions: Mapping[str, str]
+    interrupted: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """ "globally" or "undecided"."""
+        return self.found.verdict
+
+    @property
+    def reason(self) -> str:
+        """One sentence."""
+        return self.found.reason
+
+    @property
+    def candidates(self) -> bool:
+        """Whether samples were separated though the verdict is "undecided"."""
+        return self.verdict != GLOBALLY and self.found.samples is not None
+
+    @property
+    def scope_sentence(self) -> str:
+        """Which training sets the verdict speaks of."""
+        if self.found.scope is None:
+            return "none: the verdict claims nothing"
+        count = self.found.rank
+        return f"among all training sets of at most {count} sample{'' if count == 1 else 's'}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data, in the fixed order of report.json."""
+        found = self.found
+        scope = found.scope
+        kernel, proof, data = found.kernel, found.printed, found.data
+        report: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "kind": KIND,
+            "verdict": found.verdict,
+            "reason": found.reason,
+            "scope": None if scope is None else {"kind": scope[0], "samples": scope[1]},
+            "candidates": self.candidates,
+            "interrupted": self.interrupted,
+            "rank": found.rank,
+            "sample_count": None if found.samples is None else len(found.samples),
+            "samples_of": None if found.layer is None else _place(found.layer),
+            "scaled": None if found.samples is None else found.scaled,
+            "labels": found.labels,
+            "label_confidence": found.label_confidence,
+            "counts": found.counts,
+            "error_bounds": found.error_bounds,
+            "ranks": [
+                {
+                    "layer": rank.layer + 1,
+                    "rank": rank.rank,
+                    "gap": rank.gap,
+                    "noise": rank.noise,
+                    "relative_noise": rank.relative_noise,
+                    "clear": rank.clear,
+                }
+                for rank in found.ranks
+            ],
+            "method": found.method,
+            "kernel": None if kernel is None else _kernel(kernel),
+            "power": found.power,
+            "smallest_visible_slope": found.visible,
+            "checks": [
+                {
+                    "name": check.name,
+                    "holds": check.holds,
+                    "value": check.value,
+                    "limit": check.limit,
+                    "equations": check.equations,
+                    "note": check.note,
+                }
+                for check in found.checks
+            ],
+            "proof": None if proof is None else vars(proof),
+            "data_statement": None if data is None else vars(data),
+            "assumptions": list(self.assumptions),
+            "caveats": list(found.caveats),
+            "problem": dict(self.problem),
+            "inputs": [dict(entry) for entry in self.inputs],
+            "seed": self.seed,
+            "versions": dict(self.versions),
+            "seconds": found.seconds,
+        }
+        return {name: _plain(value) for name, value in report.items()}
+
+    def to_json(self) -> str:
+        """report.json as text; NaN and infinity never occur in it."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+
+    def __str__(self) -> str:
+        title = "Gradient report"
+        lines = [title, "=" * len(title), *_head(self), *_evidence(self.found)]
+        lines += section("Samples", _samples(self.found))
+        lines += section("Checks", _checks(self.found))
+        lines += section("Ranks of the gradients", _ranks(self.found.ranks))
+        lines += section("Network", _problem(self.problem))
+        lines += section("Assumptions", bullets(self.assumptions))
+        lines += section("Caveats", bullets(self.found.caveats))
+        lines += ["", f"seed {self.seed}, {self.found.seconds:.1f} s"]
+        return "\n".join(lines)
+
+
+def _kernel(kernel: KernelFacts) -> dict[str, Any]:
+    facts: dict[str, Any] = dict(vars(kernel))
+    if not np.isfinite(kernel.largest_kernel):
+        facts |= {"largest_kernel": None, "smallest_other": None, "gap": None}
+    return facts
+
+
+def _plain(value: Any) -> Any:
+    """JSON values: arrays as lists, numpy scalars unwrapped, non-finite numbers null."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def _place(layer: int) -> str:
+    return "input" if layer == 0 else f"input of layer {layer + 1}"
+
+
+def _head(report: GradientReport) -> list[str]:
+    found = report.found
+    if found.verdict == GLOBALLY:
+        verdict = "GLOBALLY identifiable: the gradient determines its batch"
+    else:
+        verdict = "UNDECIDED: nothing is claimed"
+    lines = labelled("verdict", verdict) + labelled("scope", report.scope_sentence)
+    lines += labelled("recovered", _recovered(found))
+    lines += labelled("labels", _labels(found))
+    lines += labelled("reason", found.reason)
+    return lines
+
+
+def _recovered(found: Disaggregation) -> str:
+    if found.samples is None and not found.rank:
+        return "nothing"
+    if found.samples is None:
+        rank = f"the gradient of the last hidden layer has rank {found.rank}"
+        return f"no samples; {rank}, so the batch has at least {found.rank}"
+    count, bounds = len(found.samples), found.error_bounds
+    text = f"{count} sample{'' if count == 1 else 's'}"
+    if found.layer:
+        text += f", as they enter layer {found.layer + 1} and not as images"
+    if not found.scaled:
+        text += ", up to their length"
+    if bounds is not None:
+        text += f", error bounds {number(float(bounds.min()))} to {number(float(bounds.max()))}"
+    if found.verdict != GLOBALLY:
+        text += "; candidates, not known to be the only ones"
+    return text
+
+
+def _labels(found: Disaggregation) -> str:
+    if found.samples is None:
+        return ""
+    if found.labels is None or found.label_confidence is None:
+        return "not read: give --loss cross-entropy or logistic if it is the loss"
+    clear = int((found.label_confidence >= CLEAR_LABEL).sum())
+    least = number(float(found.label_confidence.min()))
+    return (
+        f"{clear} of {len(found.labels)} read clearly, the smallest margin {least} times its error"
+    )
+
+
+def _evidence(found: Disaggregation) -> list[str]:
+    if found.samples is None:
+        return []
+    proof, data = found.printed, found.data
+    if proof is None:
+        printed = "the printed answer: no proof was made"
+    elif proof.holds:
+        modulo = "" if proof.prime is None else f" modulo {proof.prime}"
+        printed = (
+            f"the printed answer: proved that no other set of at most {found.rank} samples has "
+            f"exactly its gradient (rank {proof.rank} of {proof.required}{modulo})"
+        )
+    elif proof.holds is None:
+        printed = f"the printed answer: not proved ({proof.method})"
+    else:
+        printed = (
+            f"the printed answer: the rank is {proof.rank} of {proof.required}, so others are "
+            f"not excluded ({proof.method})"
+        )
+    stated = ""
+    if data is not None:
+        word = "at most one" if data.holds else "not shown to have at most one"
+        stated = (
+            f"the data: every gradient within {number(data.error)} of this one has {word} "
+            f"explanation (eta {number(data.eta)}, sigma {number(data.sigma)}), if its error is "
+            f"of the size that the singular values show; {data.open} mask entries open"
+        )
+    return labelled("evidence", printed) + (labelled("", stated) if stated else [])
+
+
+def _samples(found: Disaggregation) -> list[str]:
+    if found.samples is None or found.cotangents is None:
+        return []
+    slopes = np.linalg.norm(found.cotangents, axis=1)
+    header = ["sample", "error bound", "|p|", "label", "margin / error", "counts"]
+    rows = []
+    for i, slope in enumerate(slopes):
+        label = "-" if found.labels is None else str(int(found.labels[i]))
+        margin = None if found.label_confidence is None else float(found.label_confidence[i])
+        bound = None if found.error_bounds is None else float(found.error_bounds[i])
+        times = "-" if found.counts is None else f"{found.counts[i]:.3g}"
+        rows.append([str(i + 1), number(bound), number(float(slope)), label, number(margin), times])
+    shown = 50
+    lines = table(header, rows[:shown])
+    return [*lines, f"  and {len(rows) - shown} more"] if len(rows) > shown else lines
+
+
+def _checks(found: Disaggregation) -> list[str]:
+    words = {True: "holds", False: "FAILS", None: "open"}
+    rows = [
+        [c.name, words[c.holds], number(c.value), number(c.limit), f"{c.equations:,}", c.note]
+        for c in found.checks
+    ]
+    if found.kernel is not None:
+        k = found.kernel
+        rows += [["rows", "", str(k.rows), f"{k.rows_needed} needed", "", ""]]
+    if found.kernel is not None and np.isfinite(found.kernel.largest_kernel):
+        rows += [
+            ["kernel of L", "", f"gap {number(k.gap)}", "100", f"{k.unknowns:,}",
+             "unknowns; values in units of the noise: "
+             f"{number(k.largest_kernel)} and {number(k.smallest_other)}"],
+        ]  # fmt: skip
+    if found.power is not None:
+        rows.append(["power", "", str(found.power), "1", "", "equations left for each sample"])
+    return table(["check", "", "value", "limit", "equations", ""], rows) if rows else []
+
+
+def _ranks(ranks: tuple[LayerRank, ...]) -> list[str]:
+    rows = [
+        [str(r.layer + 1), str(r.rank), number(r.gap), "yes" if r.clear else "NO",
+         number(r.relative_noise)]
+        for r in ranks
+    ]  # fmt: skip
+    return table(["layer", "rank", "gap", "clear", "relative noise"], rows) if rows else []
+
+
+def _problem(problem: Mapping[str, Any]) -> list[str]:
+    rows = [[name.replace("_", " "), _spell(value)] for name, value in problem.items()]
+    return table(["", ""], rows)[1:] if rows else []
+
+
+def _spell(value: Any) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, list):
+        words = {True: "yes", False: "no"}
+        if all(type(part) is int for part in value):
+            return "-".join(map(str, value))
+        return ", ".join(dict.fromkeys(words.get(part, str(part)) for part in value))
+    return str(value)

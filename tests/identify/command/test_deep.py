@@ -1,0 +1,235 @@
+"""verify, recover, inspect and check on one gradient of a network of any depth."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator
+
+import identify
+from identify.model.deep import DeepGradient
+from tests.command_line import PNG, kkt
+from tests.identify.disaggregation.problems import plant, plant_batch
+from tests.model_files import npz
+
+SCHEMA = Draft202012Validator(
+    json.loads(resources.files(identify).joinpath("deep_report.schema.json").read_text())
+)
+SIZES = [16, 24, 150, 4]
+
+
+def named(part, dtype=np.float64):
+    arrays = {}
+    for index, (weight, bias) in enumerate(zip(part.weights, part.biases, strict=True)):
+        arrays[f"net.{2 * index}.weight"] = weight.astype(dtype)
+        if bias is not None:
+            arrays[f"net.{2 * index}.bias"] = bias.astype(dtype)
+    return arrays
+
+
+def stored(folder, planted, dtype=np.float32):
+    model = npz(folder / "model.npz", **named(planted.network))
+    gradient = npz(folder / "gradient.npz", **named(planted.gradient, dtype))
+    return (model, "--source", "gradient", "--gradient", gradient, "--activation", "relu")
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return plant(SIZES, 5, 0)
+
+
+def test_verify_says_everything(tmp_path, batch):
+    arguments = (*stored(tmp_path, batch), "--loss", "cross-entropy", "--out", tmp_path / "out")
+    outcome = kkt("verify", *arguments)
+    assert (outcome.code, outcome.err) == (0, "")
+    head = " ".join(outcome.out.split())
+    for words in (
+        "verdict GLOBALLY identifiable: the gradient determines its batch",
+        "scope among all training sets of at most 5 samples",
+        "recovered 5 samples, error bounds",
+        "labels 5 of 5 read clearly",
+        "the printed answer: proved that no other set",
+        "the data: every gradient within",
+        "masks agree with signs holds",
+        "gradient of layer 1 holds",
+        "layer rank gap clear",
+        "the loss is cross-entropy",
+        "sets of more samples are not excluded",
+    ):
+        assert words in head, words
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    SCHEMA.validate(report)
+    assert report["scope"] == {"kind": "at_most", "samples": 5}
+    assert report["proof"]["holds"]
+    assert [rank["rank"] for rank in report["ranks"]] == [5, 5, 3]
+    printed = kkt("verify", *arguments[:-2], "--format", "json")
+    again = json.loads(printed.out)
+    assert {k: v for k, v in again.items() if k != "seconds"} == {
+        k: v for k, v in report.items() if k != "seconds"
+    }
+
+
+def test_recover_writes_samples_labels_and_a_picture(tmp_path, batch):
+    pytest.importorskip("matplotlib")
+    arguments = (*stored(tmp_path, batch), "--loss", "cross-entropy")
+    outcome = kkt("recover", *arguments, "--out", tmp_path / "out", "--image-shape", "4,4")
+    assert outcome.code == 0
+    assert (tmp_path / "out/contact.png").read_bytes().startswith(PNG)
+    with np.load(tmp_path / "out/samples.npz") as found:
+        samples, labels, bounds = found["samples"], found["labels"], found["error_bounds"]
+        assert found["layer"] == 0
+    apart = np.linalg.norm(samples[:, None] - batch.samples, axis=2)
+    place = apart.argmin(axis=1)
+    assert sorted(place) == list(range(5))
+    assert (apart.min(axis=1) <= bounds * np.linalg.norm(samples, axis=1)).all()
+    np.testing.assert_array_equal(labels, batch.labels[place])
+
+
+def test_two_layers_and_one_output(tmp_path):
+    planted = plant([16, 120, 1], 4, 1)
+    outcome = kkt(
+        "verify", *stored(tmp_path, planted), "--loss", "logistic", "--fail-on", "globally"
+    )
+    assert outcome.code == 3
+    assert "at most 4 samples" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("word", "code"), [("undecided", 3), ("candidates", 0), ("globally,not-covered", 0)]
+)
+def test_too_few_rows_are_undecided(tmp_path, word, code):
+    planted = plant([16, 24, 18, 4], 5, 0)
+    outcome = kkt("verify", *stored(tmp_path, planted), "--fail-on", word)
+    assert outcome.code == code
+    assert "too few rows" in outcome.out
+    recovered = kkt("recover", *stored(tmp_path, planted), "--out", tmp_path / "out")
+    assert recovered.code == 1
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    SCHEMA.validate(report)
+    assert report["kernel"]["gap"] is None
+
+
+def test_candidates_are_samples_without_uniqueness(tmp_path, batch):
+    """Another layer's gradient contradicts what was separated."""
+    weights = [w.copy() for w in batch.gradient.weights]
+    weights[2] = weights[2] * 1.5
+    planted = type(batch)(
+        batch.network, DeepGradient(tuple(weights), batch.gradient.biases), batch.samples,
+        batch.cotangents, batch.labels, batch.loss,
+    )  # fmt: skip
+    arguments = stored(tmp_path, planted, np.float64)
+    outcome = kkt("verify", *arguments, "--fail-on", "candidates")
+    assert outcome.code == 3
+    assert "UNDECIDED" in outcome.out
+    assert "candidates, not known to be the only ones" in " ".join(outcome.out.split())
+    assert kkt("verify", *arguments, "--fail-on", "globally").code == 0
+    assert kkt("recover", *arguments, "--out", tmp_path / "out").code == 0
+    SCHEMA.validate(json.loads((tmp_path / "out/report.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--degree", 3), "--degree"),
+        (("--noise", 0.1), "--noise"),
+        (("--scale", "unit"), "--scale"),
+        (("--non-negative",), "--non-negative"),
+        (("--evidence", "exact"), "auto or numerical"),
+        (("--weight-decay-in-gradient", "auto"), "--weight-decay-in-gradient"),
+        (("--hidden-share", 0.5), "--hidden-share"),
+        (("--arithmetic", "float32"), "--arithmetic"),
+        (("--layers", "net.0"), "expected"),
+    ],
+)
+def test_options_that_mean_nothing_here_are_refused(tmp_path, batch, options, words):
+    outcome = kkt("verify", *stored(tmp_path, batch), *options)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert len(outcome.lines) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [("--activation", "gelu"), ("--source", "kkt"), ("--source", "weight-decay")],
+    ids=lambda change: change[1],
+)
+def test_what_is_not_covered(tmp_path, batch, change):
+    model, _, _, _, gradient, _, _ = stored(tmp_path, batch)
+    options = {"--source": "gradient", "--activation": "relu", change[0]: change[1]}
+    if options["--source"] == "gradient":
+        options["--gradient"] = gradient
+    flat = [word for pair in options.items() for word in pair]
+    outcome = kkt("verify", model, *flat)
+    assert outcome.code == 2
+    assert len(outcome.lines) == 1
+    assert "not" in outcome.err
+    blocked = kkt("verify", model, *flat, "--fail-on", "not-covered")
+    assert blocked.code == 3
+    assert blocked.err.startswith("kktcert: error: not covered: ")
+
+
+def test_a_deep_network_without_an_activation_says_what_to_name(tmp_path, batch):
+    arguments = stored(tmp_path, batch)[:-2]
+    outcome = kkt("verify", *arguments)
+    assert outcome.code == 2
+    assert "--activation relu" in outcome.err
+    assert kkt("verify", *arguments, "--fail-on", "not-covered").code == 2
+
+
+def test_other_commands_refuse_in_one_line(tmp_path, batch):
+    arguments = stored(tmp_path, batch)
+    data = npz(tmp_path / "data.npz", samples=batch.samples)
+    for command in (
+        ("audit", arguments[0], data, *arguments[1:]),
+        ("alternatives", *arguments, "--out", tmp_path / "other"),
+    ):
+        outcome = kkt(*command)
+        assert (outcome.code, len(outcome.lines)) == (2, 1)
+        assert "verify or recover" in outcome.err
+    kkt("verify", *arguments, "--out", tmp_path / "out")
+    outcome = kkt("check", tmp_path / "out/report.json", *arguments)
+    assert (outcome.code, len(outcome.lines)) == (2, 1)
+    assert "no independent check yet" in outcome.err
+
+
+def test_time_limit_and_numerical_evidence(tmp_path, batch):
+    arguments = stored(tmp_path, batch)
+    assert kkt("verify", *arguments, "--time-limit", 1e-9).code == 0
+    report = json.loads(
+        kkt("verify", *arguments, "--evidence", "numerical", "--format", "json").out
+    )
+    assert report["proof"] is None
+    SCHEMA.validate(report)
+
+
+def test_inspect_says_what_to_run(tmp_path, batch):
+    model = stored(tmp_path, batch)[0]
+    for options in ((), ("--activation", "relu")):
+        outcome = kkt("inspect", model, *options)
+        assert outcome.code == 0
+        assert "--source gradient --gradient FILE --activation relu" in " ".join(
+            outcome.out.split()
+        )
+    found = json.loads(kkt("inspect", model, "--activation", "relu", "--format", "json").out)
+    assert found["covered"]
+    assert found["network"]["sizes"] == SIZES
+    assert {entry["source"]: entry["fits"] for entry in found["sources"]}["gradient"] is None
+    gelu = json.loads(kkt("inspect", model, "--activation", "gelu", "--format", "json").out)
+    assert not gelu["covered"]
+
+
+def test_the_largest_batch_that_inspect_names_is_determined(tmp_path):
+    """At that number of rows the count leaves one solution; beyond it none of the batches is."""
+    planted = plant([40, 60, 4], 2, 0)
+    found = json.loads(
+        kkt("inspect", stored(tmp_path, planted)[0], "--activation", "relu", "--format", "json").out
+    )
+    most = found["sizes"]["largest_batch"]
+    rng = np.random.default_rng(0)
+    beyond = most + 1
+    larger = plant_batch(planted.network, rng.normal(size=(beyond, 40)), rng.integers(0, 4, beyond))
+    report = identify.assess_gradient(planted.network, larger.gradient, "cross-entropy")
+    assert report.verdict == "undecided"
+    assert report.found.kernel.rows_needed > 60
