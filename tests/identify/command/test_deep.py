@@ -175,7 +175,7 @@ def test_a_deep_network_without_an_activation_says_what_to_name(tmp_path, batch)
     outcome = kkt("verify", *arguments)
     assert outcome.code == 2
     assert "--activation relu" in outcome.err
-    assert kkt("verify", *arguments, "--fail-on", "not-covered").code == 2
+    assert kkt("verify", *arguments, "--fail-on", "not-covered").code == 3
 
 
 def test_other_commands_refuse_in_one_line(tmp_path, batch):
