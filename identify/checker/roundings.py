@@ -157,7 +157,8 @@ def tilts(case: Case) -> FloatArray:
     inner = np.abs(projected @ terms.T) / lengths[:, None]
     slopes = (case.degree - 1) * inner ** (case.degree - 2) * beyond[:, None]
     lost = np.linalg.norm(case.merged.weights[:, None] * slopes, axis=0)
-    return lost * np.linalg.norm(terms, axis=1) * (min(1.0, 2.0 / free**0.5) / case.merged.size)
+    share = min(1.0, 2.0 / free**0.5) / case.merged.size
+    return np.asarray(share * lost * np.linalg.norm(terms, axis=1))
 
 
 def lone_consistency(case: Case, found: float) -> float:

@@ -14,6 +14,7 @@ from identify.arrays import FloatArray
 from identify.decomposition.equations import HermiteEquations
 from identify.hermite.reduction import reduce_data
 from identify.recovery.bounds import ErrorBounds, bound_errors
+from identify.recovery.data_error import DataError
 from identify.recovery.samples import to_samples
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
 from proofs_check.statements.kkt.balance import UNIT
@@ -134,7 +135,8 @@ def printed_share(disturbance: Disturbance) -> float:
     reduced = reduce_data(explained.data, base.NOISE)
     terms, signs = base.true_terms(explained, reduced)
     found = to_samples(explained.data, reduced, terms, signs, "free")
-    bounds = bound_errors(reduced, terms, signs, found, base.NOISE, None, base.NOISE)
+    exact = DataError(0.0, 0.0, 0.0, np.zeros(len(terms)))
+    bounds = bound_errors(reduced, terms, signs, found, base.NOISE, None, base.NOISE, exact)
     if len(terms) == 1 or not np.all(np.isfinite(bounds.terms)):
         return 1.0
     inverse = np.linalg.pinv(HermiteEquations(reduced, signs).jacobian(terms), rcond=1e-10)
