@@ -85,9 +85,8 @@ class TestWhatTheGradientSays:
             np.save(text, np.eye(5)[labels.astype(int)])
         more = ("--option", "loss=cross-entropy", "--labels", text, "--out", tmp_path / "run")
         assert kkt(*arguments, *more).code == 0
-        assert (
-            f"labels = {json.dumps(labels.tolist())}" in (tmp_path / "run/config.toml").read_text()
-        )
+        config = tomllib.loads((tmp_path / "run/config.toml").read_text())
+        assert f"'labels': {labels.tolist()}" in str(config)
 
     @pytest.mark.parametrize("labels", ["cat", "7", "0.5,1,2", "", "nan,0,1", "absent.npz"])
     def test_labels_that_are_none(self, tmp_path, labels):
