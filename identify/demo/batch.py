@@ -66,14 +66,13 @@ class BatchPart:
         """The line of the table."""
         found, count = self.report.found, len(self.images)
         sure = found.verdict == GLOBALLY
-        proof = found.printed
-        proved = sure and proof is not None and bool(proof.holds)
         return [
             self.name,
             self.question,
             found.verdict,
             f"at most {found.rank}" if sure else "-",
-            "-" if not sure else "exact" if proved else "numerical",
+            # Uniqueness is proved for the printed answer alone; that it is the batch is checked.
+            "numerical" if sure else "-",
             f"{self.recovered} of {count}",
             number(float(self.errors.max())) if self.recovered == count else "-",
             number(self.bound),

@@ -29,7 +29,7 @@ def test_every_digit_and_label_comes_back(part):
     bounds = found.report.found.error_bounds[found.order]
     assert (found.errors <= bounds).all()
     assert found.cells()[:6] == [
-        "e", "10 digits, ReLU network", "globally", "at most 10", "exact", "10 of 10",
+        "e", "10 digits, ReLU network", "globally", "at most 10", "numerical", "10 of 10",
     ]  # fmt: skip
 
 
