@@ -233,3 +233,21 @@ def test_the_largest_batch_that_inspect_names_is_determined(tmp_path):
     report = identify.assess_gradient(planted.network, larger.gradient, "cross-entropy")
     assert report.verdict == "undecided"
     assert report.found.kernel.rows_needed > 60
+
+
+def test_an_interrupted_run_keeps_what_is_known(tmp_path, batch, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("identify.assess_batch.disaggregate", interrupt)
+    arguments = stored(tmp_path, batch)
+    outcome = kkt("verify", *arguments, "--out", tmp_path / "out", "--fail-on", "undecided")
+    assert outcome.code == 130
+    assert "interrupted after" in outcome.out
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    SCHEMA.validate(report)
+    assert report["interrupted"]
+    assert report["verdict"] == "undecided"
+    recovered = kkt("recover", *arguments, "--out", tmp_path / "other")
+    assert recovered.code == 130
+    assert not (tmp_path / "other/samples.npz").exists()
