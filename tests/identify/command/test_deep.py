@@ -130,6 +130,19 @@ def test_candidates_are_samples_without_uniqueness(tmp_path, batch):
     SCHEMA.validate(json.loads((tmp_path / "out/report.json").read_text()))
 
 
+def test_a_gradient_of_rank_one_is_a_candidate_whatever_the_rows(tmp_path):
+    """Each row of the first layer's gradient is the sample, also where the theorem has no say."""
+    planted = plant([16, 24, 5, 10], 1, 3)
+    arguments = (*stored(tmp_path, planted), "--loss", "cross-entropy")
+    outcome = kkt("verify", *arguments)
+    assert (outcome.code, "UNDECIDED" in outcome.out) == (0, True)
+    assert "each of its rows is the sample" in " ".join(outcome.out.split())
+    assert kkt("verify", *arguments, "--fail-on", "candidates").code == 3
+    row = planted.gradient.weights[0][np.abs(planted.gradient.weights[0]).max(axis=1).argmax()]
+    direction = planted.samples[0] / np.linalg.norm(planted.samples[0])
+    np.testing.assert_allclose(abs(row @ direction), np.linalg.norm(row))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
