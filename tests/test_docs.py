@@ -151,7 +151,7 @@ def test_pasted_output_is_what_the_commands_print(tmp_path, monkeypatch, capsys)
     # What the text around the output says.
     with np.load(tmp_path / "recovered/samples.npz") as found:
         np.testing.assert_allclose(np.linalg.norm(found["samples"], axis=1), 1.0)
-        assert set(found) == {"samples", "coefficients", "error_bounds"}
+        assert set(found) == {"samples", "coefficients", "error_bounds", "absolute_bounds"}
     assert kktcert.run(["alternatives", "model.safetensors", "--out", "none"]) == 1
     with np.load(tmp_path / "batch/samples.npz") as found:
         pixels, classes = load_digits(return_X_y=True)

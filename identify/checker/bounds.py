@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, lgamma, log
 
 import numpy as np
 
@@ -21,7 +20,15 @@ from .outcome import (
     finite,
     require,
 )
-from .roundings import movement_error, output_errors, rounded_errors, units_of
+from .roundings import (
+    chi_squared_quantile,
+    lone_consistency,
+    movement_error,
+    output_errors,
+    rounded_errors,
+    tilts,
+    units_of,
+)
 from .second_sample import pair_distance
 from .terms import Samples, jacobian, samples_of, sorted_terms
 
@@ -210,10 +217,12 @@ def data_level(case: Case, blur: float = 1.0, *, careful: bool = False) -> float
     """The size of the data's error, by everything that shows it."""
     known = case.report.residuals
     stated = known["balance"][0]
+    balance = case.data.consistency if stated is None else stated
     return max(
         max(case.data.consistency, case.kept.get("least", 0.0)) if careful else 0.0,
         # To the last digit as stated: at the level of rounding errors it decides the bounds.
-        case.data.consistency if stated is None else stated,
+        balance,
+        lone_consistency(case, balance),
         case.data.rounding,
         case.certificate.assumed.noise or 0.0,
         known["linear"][0] or 0.0,
@@ -256,17 +265,19 @@ def data_error(case: Case, blur: float = 1.0, *, careful: bool = False) -> tuple
     if case.r > 1 and (spare <= 0 or residual is None):
         raise NotCheckableError("there are as many unknowns as equations")
     rounded, _, carried = rounded_errors(case)
+    tilt = 0.5 * float(np.linalg.norm(tilts(case) * _off_span(case, level, blur)))
     plain = capped = 0.0
     if spare > 0 and residual is not None:
         residual = max(residual, case.fit) if careful else residual
         plain = residual * float(np.sqrt(equations / spare))
         cautious = residual * float(np.sqrt(equations / chi_squared_quantile(spare)))
         capped = min(cautious, max(plain, 4.0 * level))
+        tilt = min(tilt, cautious)
         carrying = min(float(equations), carried * case.r)
         if carrying - unknowns >= 1.0:
             share = carrying / chi_squared_quantile(carrying - unknowns)
             rounded = min(rounded, residual * float(np.sqrt(share)))
-    return max(capped, rounded, level, _UNIT), plain
+    return max(capped, rounded, tilt, level, _UNIT), plain
 
 
 def first_order_bound(case: Case) -> float:
@@ -361,34 +372,6 @@ def _off_span(case: Case, level: float, blur: float) -> FloatArray:
     check_possible(len(system) >= r and bool(np.all(sizes > 0.0)), "V is not seen by the neurons")
     inverse = np.linalg.inv(np.linalg.qr(finite(system / sizes), mode="r"))
     return np.asarray(2.0 * error * np.linalg.norm(inverse, axis=1) / sizes)
-
-
-def chi_squared_quantile(freedom: float, level: float = 1e-4) -> float:
-    """The q with P(chi^2 < q) = level, by bisection of the series of the incomplete gamma.
-
-    Example:
-        >>> round(chi_squared_quantile(10), 4)
-        0.8889
-    """
-    shape = 0.5 * freedom
-
-    def share(x: float) -> float:
-        term = total = 1.0 / shape
-        step = shape
-        while term > 1e-17 * total:
-            step += 1.0
-            term *= x / step
-            total += term
-        return total * exp(shape * log(x) - x - lgamma(shape))
-
-    low, high = 0.0, shape
-    for _ in range(200):
-        middle = 0.5 * (low + high)
-        if middle > 0.0 and share(middle) > level:
-            high = middle
-        else:
-            low = middle
-    return high + low
 
 
 def _norms(block: FloatArray) -> tuple[float, float]:

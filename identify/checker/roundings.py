@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from math import exp, lgamma, log
+
 import numpy as np
 
 from .case import Case
 from .outcome import FloatArray
+from .source import euler_sides
 from .terms import samples_of, sorted_terms
 
 UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -135,3 +138,70 @@ def _path(case: Case, final: tuple[FloatArray, FloatArray], moved: FloatArray) -
     size = float(np.linalg.norm(predicted[middle]))
     change = float(np.linalg.norm(predicted[1] - predicted[0])) / (size or 1.0)
     return 1.5 * abs(min(max(least, -1.0), 2.0) - middle) * change
+
+
+def tilts(case: Case) -> FloatArray:
+    """Error in V, relative to the rows, per unit that z_i reaches out of V; (n,).
+
+    (alpha-1) |s|^(alpha-2) |z_i| times the part of the unit point outside V, of which a share
+    2/sqrt(D - r) meets the sample. Reports that do not name the arithmetic do not count it.
+    """
+    terms, _ = sorted_terms(case)
+    free = len(case.basis) - case.r
+    if free == 0 or case.certificate.assumed.arithmetic is None:
+        return np.zeros(len(terms))
+    points = case.data.points[case.neurons] / case.units[0]
+    projected = points @ case.basis
+    lengths = np.linalg.norm(projected, axis=1)
+    beyond = np.linalg.norm(points - projected @ case.basis.T, axis=1) / lengths
+    inner = np.abs(projected @ terms.T) / lengths[:, None]
+    slopes = (case.degree - 1) * inner ** (case.degree - 2) * beyond[:, None]
+    lost = np.linalg.norm(case.merged.weights[:, None] * slopes, axis=0)
+    share = min(1.0, 2.0 / free**0.5) / case.merged.size
+    return np.asarray(share * lost * np.linalg.norm(terms, axis=1))
+
+
+def lone_consistency(case: Case, found: float) -> float:
+    """What Euler's residual of one sample may stand for, where a few neurons carry it.
+
+    A share of chi-squared with (sum L^2)^2 / sum L^4 degrees of freedom, L the sides of the
+    neurons; a residual within four roundings shows no error.
+    """
+    data = case.data
+    if case.r != 1 or data.values is None or found <= 4.0 * data.rounding:
+        return 0.0
+    if data.filled or data.homogeneous or case.certificate.assumed.arithmetic is None:
+        return 0.0
+    left, right, _ = euler_sides(data.points, data.rows, data.scales, data.values)
+    sizes = (np.abs(left) + np.abs(right)) ** 2
+    sizes /= float(sizes.max()) or 1.0
+    freedom = max(float(sizes.sum()) ** 2 / float((sizes**2).sum()), 1.0)
+    return found * min(float(np.sqrt(freedom / chi_squared_quantile(freedom))), 100.0)
+
+
+def chi_squared_quantile(freedom: float, level: float = 1e-4) -> float:
+    """The q with P(chi^2 < q) = level, by bisection of the series of the incomplete gamma.
+
+    Example:
+        >>> round(chi_squared_quantile(10), 4)
+        0.8889
+    """
+    shape = 0.5 * freedom
+
+    def share(x: float) -> float:
+        term = total = 1.0 / shape
+        step = shape
+        while term > 1e-17 * total:
+            step += 1.0
+            term *= x / step
+            total += term
+        return total * exp(shape * log(x) - x - lgamma(shape))
+
+    low, high = 0.0, shape
+    for _ in range(200):
+        middle = 0.5 * (low + high)
+        if middle > 0.0 and share(middle) > level:
+            high = middle
+        else:
+            low = middle
+    return high + low

@@ -32,8 +32,8 @@ def lone_median(case: Case) -> float:
 def pair_distance(case: Case, level: float) -> float:
     """theta at which q +- theta v leave `level` of the rows outside the line of q, over |x|.
 
-    They leave theta^2 (alpha - 1) |(I - P) (s_j (u_j.q)^(alpha-2) (u_j.v))_j| / |omega|; nine in
-    ten random v across q leave more than the v of the result.
+    They leave theta^2 (alpha - 1) |(I - P) (s_j (u_j.q)^(alpha-2) (u_j.v))_j| / |omega|; 99 in a
+    hundred random v across q leave more than the v of the result.
     """
     points, scales, head, others, _ = _setting(case)
     across = others - np.outer(others @ head, head)
@@ -42,7 +42,7 @@ def pair_distance(case: Case, level: float) -> float:
     own = _own(case, points, scales, head)
     bends = scales * (points @ head) ** (case.degree - 2) * (across @ points.T)
     curves = (case.degree - 1) * _away(bends, own) / np.linalg.norm(own)
-    weak = float(np.quantile(curves, 0.1))
+    weak = float(np.quantile(curves, 0.01))
     return min(float(np.sqrt(level / weak)), FURTHEST) if weak > 1e-12 else FURTHEST
 
 

@@ -60,7 +60,7 @@ class Data:
         if self.filled:
             return 0.0
         assert self.values is not None
-        left, right, lost = _euler_sides(self.points, self.rows, self.scales, self.values)
+        left, right, lost = euler_sides(self.points, self.rows, self.scales, self.values)
         total = float(np.linalg.norm(np.abs(left) + np.abs(right)))
         away = np.maximum(np.abs(left - right) - lost, 0.0)
         return float(np.linalg.norm(away)) / total if total > 0.0 else 0.0
@@ -90,7 +90,7 @@ def _exponent(array: FloatArray) -> int:
     return int(np.frexp(np.abs(array).max(initial=0.0))[1])
 
 
-def _euler_sides(
+def euler_sides(
     points: FloatArray, rows: FloatArray, scales: FloatArray, values: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """s_j v_j and u_j . g_j in one power of two: the largest is near 1 and none overflows.

@@ -41,7 +41,7 @@ from identify.command.output import (
     require_extra,
     say_error,
 )
-from identify.command.routing import attack_line, what_to_run
+from identify.command.routing import attack_line, routed, what_to_run
 from identify.command.run import (
     assess,
     show_facts,
@@ -178,7 +178,8 @@ def verify(
         try:
             deep = DeepRequest(model, source, layout, assume, run, _log(log), evidence)
             if deep.applies():
-                return verify_deep(deep, gate, folder)
+                with routed(model, source, layout):
+                    return verify_deep(deep, gate, folder)
             data = open_data(model, source, layout)
         except (UnsupportedModelError, NotCoveredError) as error:
             if not gate.blocks_uncovered:
@@ -239,7 +240,8 @@ def recover(
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
         deep = DeepRequest(model, source, layout, assume, run, _log(log))
         if deep.applies():
-            return recover_deep(deep, images, folder)
+            with routed(model, source, layout):
+                return recover_deep(deep, images, folder)
         data = open_data(model, source, layout)
         check_memory(memory.memory_limit, data, run.seed)
         sheet = Sheet.from_options(images, data.network.dimension)

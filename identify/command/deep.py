@@ -29,9 +29,9 @@ from identify.errors import InvalidInputError, NotYetSupportedError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.deep_files import deep_activation, load_deep_gradient, load_deep_network
 from identify.pictures import as_images, contact_sheet
-from identify.recovery.hidden_share import HIDDEN_SHARE
 from identify.report.gradient import GradientReport
 from identify.text import number
+from identify.thresholds import HIDDEN_SHARE
 
 INTERRUPTED = 130
 _SCOPE = "use --source gradient, or a two-layer network with a power as activation"

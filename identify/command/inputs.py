@@ -42,13 +42,14 @@ def open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Hermi
 
     A file beside the model may leave out degree and activation; if it has them they must agree.
     """
-    kind = deep_activation(model, layout.activation, key=layout.key)
-    if kind is not None:
-        raise NotYetSupportedError(
-            f"{model}: networks with the activation {kind} are covered by verify and recover alone",
-            "use verify or recover with --source gradient",
-        )
     with routed(model, source, layout):
+        kind = deep_activation(model, layout.activation, key=layout.key)
+        if kind is not None:
+            raise NotYetSupportedError(
+                f"{model}: networks with the activation {kind} are covered by verify and recover "
+                "alone",
+                "use verify or recover with --source gradient",
+            )
         return _open_data(model, source, layout)
 
 

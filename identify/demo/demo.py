@@ -6,7 +6,7 @@ import shlex
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from identify.alternatives.find import save_alternatives
 from identify.alternatives.off_span import off_span_alternative
 from identify.arrays import FloatArray
 from identify.assess import assess_identifiability
+from identify.demo.batch import BatchPart, batch_part, draw_batch
 from identify.demo.networks import (
     DEGREE,
     Digits,
@@ -101,9 +102,13 @@ class DemoPart:
 
 @dataclass(frozen=True, eq=False)
 class DemoResult:
-    """All parts of the demonstration; `str()` gives the table."""
+    """All parts of the demonstration; `str()` gives the table.
+
+    `batch` is part e, whose report is of another kind.
+    """
 
     parts: tuple[DemoPart, ...]
+    batch: BatchPart
     folder: Path
     seconds: float
 
@@ -114,15 +119,18 @@ class DemoResult:
     def __str__(self) -> str:
         header = ["", "question", "verdict", "scope", "evidence", "samples", "error", "bound"]
         lines = ["Do the weights determine the digits they were trained on?", ""]
-        lines += table(header, [part.cells() for part in self.parts], indent=0)
+        rows = [*(part.cells() for part in self.parts), self.batch.cells()]
+        lines += table(header, rows, indent=0)
         lines += [
             "",
             "samples: true digits recovered; where the answer is nonidentifiable, the sizes of two",
             "different training sets, shown in the pictures, that both explain the weights.",
             "error, bound: largest true error and largest printed bound of a recovered digit, as a",
-            "share of its norm, up to sign and length, which networks of this kind never fix.",
+            "share of its norm, in a to d up to sign and length, which such networks never fix.",
             "evidence: interval is proved, numerical is not; `kktcert verify` lists each one.",
             "scale: the factor on the output in the loss; the larger, the less the weights move.",
+            f"e: a classifier trained to {self.batch.accuracy:.0%} on all digits; the labels of "
+            f"{self.batch.labels_right} of {len(self.batch.classes)} are read too.",
             "",
         ]
         open_parts = [part for part in self.parts if part.report.verdict is not Verdict.GLOBALLY]
@@ -136,7 +144,7 @@ class DemoResult:
         asked = [
             part for part in self.parts if part.name[0] != "d" or part.name == f"d{SHOWN_SCALE}"
         ]
-        lines += [f"  {part.command}" for part in asked]
+        lines += [f"  {command}" for command in (*(p.command for p in asked), self.batch.command)]
         return "\n".join([*lines, "", f"{self.seconds:.0f} s in all"])
 
 
@@ -145,8 +153,9 @@ def run_demo(out: Path, *, seed: int = 0, progress: Progress | None = None) -> D
 
     (a) A network that is exactly stationary for 8 digits; (b) one trained with weight decay on 5
     digits until nothing moves, without and with their number given; (c) one gradient of a batch of
-    20 digits; (d) a network fine-tuned on 8 digits at output scales 1 to 1000. The truth is used
-    to build the networks and to measure the errors, never to recover.
+    20 digits; (d) a network fine-tuned on 8 digits at output scales 1 to 1000; (e) one gradient of
+    a ReLU classifier, trained on all digits, for a batch of 10. The truth is used to build the
+    networks and to measure the errors, never to recover.
 
     Args:
         out: folder for pictures (PNG), networks (.safetensors) and reports; created if absent.
@@ -156,7 +165,7 @@ def run_demo(out: Path, *, seed: int = 0, progress: Progress | None = None) -> D
     Raises:
         InvalidInputError: scikit-learn or matplotlib (extra `demo`) is missing.
 
-    Cost: about 10 seconds on one core.
+    Cost: about 15 seconds on one core.
 
     Example:
         >>> result = run_demo(folder)                                  # doctest: +SKIP
@@ -175,13 +184,17 @@ def run_demo(out: Path, *, seed: int = 0, progress: Progress | None = None) -> D
     parts: list[DemoPart] = []
     for k, (stage, run) in enumerate(steps):
         if progress is not None:
-            progress(stage, k / (len(steps) + 1))
+            progress(stage, k / (len(steps) + 2))
         parts += run(out, seed)
     if progress is not None:
-        progress("drawing", len(steps) / (len(steps) + 1))
-    result = DemoResult(tuple(parts), out, 0.0)
+        progress("taking the gradient of a classifier apart", len(steps) / (len(steps) + 2))
+    batch = batch_part(out, seed)
+    if progress is not None:
+        progress("drawing", (len(steps) + 1) / (len(steps) + 2))
+    result = DemoResult(tuple(parts), batch, out, 0.0)
     draw_pictures(result)
-    return DemoResult(result.parts, out, time.monotonic() - started)
+    draw_batch(out / "e.png", batch)
+    return replace(result, seconds=time.monotonic() - started)
 
 
 def planted_part(out: Path, seed: int) -> Iterator[DemoPart]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import scipy.linalg
 from scipy.optimize import minimize
 from scipy.special import expit
@@ -33,14 +34,10 @@ class Digits:
     mean: FloatArray
 
 
-def pick_digits(count: int, seed: int) -> Digits:
-    """Choose digits of as many classes as possible; the mean of the whole data set is removed.
+def all_digits() -> tuple[FloatArray, npt.NDArray[np.int64]]:
+    """All handwritten digits, (1797, 64) in [0, 1], and their classes (1797,).
 
     Raises InvalidInputError if scikit-learn (extra `demo`) is missing.
-
-    Example:
-        >>> pick_digits(8, seed=0).samples.shape
-        (8, 64)
     """
     try:
         from sklearn.datasets import load_digits
@@ -50,7 +47,19 @@ def pick_digits(count: int, seed: int) -> Digits:
             "pip install 'kktcert[demo]'",
         ) from error  # fmt: skip
     data = load_digits()
-    images, target = data.data / 16.0, data.target
+    return data.data / 16.0, data.target
+
+
+def pick_digits(count: int, seed: int) -> Digits:
+    """Choose digits of as many classes as possible; the mean of the whole data set is removed.
+
+    Raises InvalidInputError if scikit-learn (extra `demo`) is missing.
+
+    Example:
+        >>> pick_digits(8, seed=0).samples.shape
+        (8, 64)
+    """
+    images, target = all_digits()
     rng = np.random.default_rng([seed, count])
     rounds = [(2 * rng.permutation(5), 2 * rng.permutation(5) + 1) for _ in range(-(-count // 10))]
     order = np.concatenate([np.column_stack(pair).ravel() for pair in rounds])[:count]

@@ -341,12 +341,12 @@ def _euler_residual(
     points: FloatArray, rows: FloatArray, scales: FloatArray, values: FloatArray
 ) -> float:
     """|left - right| / ||left| + |right|| over all neurons, for Euler's identity; in [0, 1]."""
-    left, right = _euler_sides(points, rows, scales, values)
+    left, right = euler_sides(points, rows, scales, values)
     total = float(np.linalg.norm(np.abs(left) + np.abs(right)))
     return float(np.linalg.norm(left - right)) / total if total > 0 else 0.0
 
 
-def _euler_sides(
+def euler_sides(
     points: FloatArray, rows: FloatArray, scales: FloatArray, values: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """scales_j values_j and u_j . rows_j over one power of two, so that neither overflows."""
@@ -371,7 +371,7 @@ def _check_degree(
 
     What fits no degree may be noise, clipping or weight decay, and the verdict says so.
     """
-    left, right = _euler_sides(network.points, rows, scales, values)
+    left, right = euler_sides(network.points, rows, scales, values)
     if not np.any(left) or not np.any(right):
         return
     ratio = float(left @ right) / float(left @ left)

@@ -93,8 +93,10 @@ def bound_errors(
     sizes = np.linalg.norm(terms, axis=1)
     if not np.all(sizes > 0) or not found.finite:
         return no_bounds(count, "none: a term vanished")
-    share, plain = _data_error(reduced, terms.size, residual, data_level, model)
-    outside = _off_span_errors(reduced, terms, data_level, model) + model.pair * sizes
+    outside = _off_span_errors(reduced, terms, data_level, model)
+    tilt = 0.0 if model.tilts is None else 0.5 * float(np.linalg.norm(model.tilts * outside))
+    share, plain = _data_error(reduced, terms.size, residual, data_level, model, tilt)
+    outside = outside + model.pair * sizes
     if r == 1:
         # A line has no direction to get wrong within itself: only V may be off.
         moves = _Movements(np.zeros((1, 2)), np.zeros((1, 2)), 1.0, "distance of the rows to V")
@@ -131,9 +133,17 @@ def no_bounds(count: int, method: str) -> ErrorBounds:
 
 
 def _data_error(
-    reduced: ReducedData, unknowns: int, residual: float, data_level: float, model: DataError
+    reduced: ReducedData,
+    unknowns: int,
+    residual: float,
+    data_level: float,
+    model: DataError,
+    tilt: float,
 ) -> tuple[float, float]:
-    """The relative error of the data that bounds allow for, and what the residual shows of it."""
+    """The relative error of the data that bounds allow for, and what the residual shows of it.
+
+    `tilt` is what a computed V off the true one adds; it spreads over all equations.
+    """
     equations = reduced.equations
     spare = equations - unknowns
     plain = careful = 0.0
@@ -147,7 +157,8 @@ def _data_error(
         quantile = _chi_squared_quantile(carrying - unknowns)
         rounded = min(rounded, residual * float(np.sqrt(carrying / quantile)))
     capped = min(careful, max(plain, 4.0 * data_level)) if spare > 0 else 0.0
-    return max(capped, rounded, data_level, _ROUNDOFF), plain
+    tilted = min(tilt, careful) if spare > 0 else tilt
+    return max(capped, rounded, tilted, data_level, _ROUNDOFF), plain
 
 
 def _propagated(

@@ -21,7 +21,7 @@ from identify.interpolation.interpolate import (
 )
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.bounds import ErrorBounds, bound_errors, no_bounds
-from identify.recovery.data_error import DataError, data_error, movement_error
+from identify.recovery.data_error import DataError, data_error, lone_consistency, movement_error
 from identify.recovery.hidden_share import HiddenShare, hidden_share
 from identify.recovery.leftover import Leftover, leftover_residual
 from identify.recovery.samples import Samples, to_samples
@@ -259,6 +259,7 @@ def _finish(
         findings.linear_residual or 0.0,
         reduced.merge_residual,
         movement_error(data, reduced, terms, signs),
+        lone_consistency(data) if reduced.dimension == 1 else 0.0,
     )
     model = data_error(data, reduced, terms, signs, samples, given.arithmetic, findings.noise_level)
     model = _with_pair(data, given, reduced, model, level)

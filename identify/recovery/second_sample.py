@@ -17,7 +17,7 @@ from identify.recovery.hidden_share import HiddenShare
 _DRAWS, _FEWEST, _NUMBERS = 384, 32, 4_000_000
 _BLIND = 1e-12
 _SEED = 5
-_WEAK = 0.1
+_WEAK = 0.01
 FURTHEST = 2.0
 """What no distance of two unit vectors exceeds."""
 
@@ -52,9 +52,9 @@ def pair_distance(data: HermiteData, reduced: ReducedData, level: float) -> floa
 
         c(v) = (alpha - 1) |(I - P) (s_j (u_j.q)^(alpha-2) (u_j.v))_j| / |omega|,
 
-    and that is at most `level`, what is seen there and the error of the data. The c of one in ten
-    random directions v is below the one that is taken: neurons may see nothing of a difference.
-    The heavier one of two samples of different weight is nearer. Cost: O(m D P).
+    and that is at most `level`, what is seen there and the error of the data. The c of one in a
+    hundred random directions v is below the one that is taken: neurons may see nothing of a
+    difference. The heavier one of two samples of different weight is nearer. Cost: O(m D P).
 
     Returns:
         theta in [0, 2].

@@ -52,8 +52,12 @@ class GradientReport:
 
     @property
     def candidates(self) -> bool:
-        """Whether samples were separated though the verdict is "undecided"."""
-        return self.verdict != GLOBALLY and self.found.samples is not None
+        """Whether samples are at hand though the verdict is "undecided".
+
+        They were separated, or the first layer's gradient has rank one: its rows are the sample.
+        """
+        single = any(rank.layer == 0 and rank.rank == 1 for rank in self.found.ranks)
+        return self.verdict != GLOBALLY and (self.found.samples is not None or single)
 
     @property
     def scope_sentence(self) -> str:
@@ -181,6 +185,11 @@ def _head(report: GradientReport) -> list[str]:
 def _recovered(found: Disaggregation) -> str:
     if found.samples is None and not found.rank:
         return "nothing"
+    if found.samples is None and any(r.layer == 0 and r.rank == 1 for r in found.ranks):
+        return (
+            "no samples; the first layer's gradient has rank one, so each of its rows is the "
+            "sample up to a factor, or an average of samples"
+        )
     if found.samples is None:
         rank = f"the gradient of the last hidden layer has rank {found.rank}"
         return f"no samples; {rank}, so the batch has at least {found.rank}"

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from identify.records import Condition, Evidence, Recovery, Scope, TrainingSet, Verdict
-from identify.text import number
 
 _WHAT = {
     "kkt": "these weights",
@@ -145,7 +144,7 @@ def _exactness(report: Facts) -> str:
     if not known:
         return "no error bound is known for any of them"
     largest = max(known)
-    words = f"to within {number(100.0 * largest)} % of its length"
+    words = f"to within {100.0 * largest:.2g} % of its length"
     if len(known) == len(bounds):
         return f"every sample {words}" if len(known) > 1 else f"the sample {words}"
     return f"{len(known)} of {len(bounds)} samples, each {words}; the others without a bound"

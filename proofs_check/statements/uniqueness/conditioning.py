@@ -14,7 +14,7 @@ from identify.arrays import FloatArray
 from identify.decomposition.equations import HermiteEquations
 from identify.hermite.reduction import reduce_data
 from identify.recovery.bounds import ErrorBounds, bound_errors
-from identify.recovery.data_error import data_error
+from identify.recovery.data_error import DataError
 from identify.recovery.samples import to_samples
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
 from proofs_check.statements.kkt.balance import UNIT
@@ -135,8 +135,8 @@ def printed_share(disturbance: Disturbance) -> float:
     reduced = reduce_data(explained.data, base.NOISE)
     terms, signs = base.true_terms(explained, reduced)
     found = to_samples(explained.data, reduced, terms, signs, "free")
-    model = data_error(explained.data, reduced, terms, signs, found, "exact", base.NOISE)
-    bounds = bound_errors(reduced, terms, signs, found, base.NOISE, None, base.NOISE, model)
+    exact = DataError(0.0, 0.0, 0.0, np.zeros(len(terms)))
+    bounds = bound_errors(reduced, terms, signs, found, base.NOISE, None, base.NOISE, exact)
     if len(terms) == 1 or not np.all(np.isfinite(bounds.terms)):
         return 1.0
     inverse = np.linalg.pinv(HermiteEquations(reduced, signs).jacobian(terms), rcond=1e-10)

@@ -35,6 +35,21 @@ def sign(report):
     return report
 
 
+def second_share(u, scales, q, degree, rho):
+    """Median share of the data that a second sample next to a lone one could have, one by one."""
+    rng = np.random.default_rng(5)
+    others = rng.standard_normal((384, len(q)))
+    own = scales * (u @ q) ** (degree - 1)
+    shares = []
+    for other, t in zip(others, rng.random(384), strict=True):
+        x = (1.0 - t) * q + t * other / np.linalg.norm(other)
+        x = x / np.linalg.norm(x)
+        psi = scales * (u @ x) ** (degree - 1)
+        left = np.linalg.norm(x - (q @ x) * q) * np.linalg.norm(psi - psi @ own / (own @ own) * own)
+        shares.append(min(1.0, 10.0 * rho * np.linalg.norm(psi) / max(left, 1e-300)))
+    return float(np.median(shares))
+
+
 def exponents(order, r):
     rows = list(combinations_with_replacement(range(r), order))
     return np.array([[row.count(axis) for axis in range(r)] for row in rows])
@@ -181,6 +196,9 @@ class Problem:
         weighed = []
         if r > 1:
             hidden = self._hidden(p, w, z, signs, basis, rho, largest)
+            weighed = [row("hidden share", hidden <= 0.1 or given == r, 0.1, hidden)]
+        elif self.source == "gradient":
+            hidden = second_share(u, scales, basis[:, 0], degree, rho)
             weighed = [row("hidden share", hidden <= 0.1 or given == r, 0.1, hidden)]
         words = {
             "kkt": "the weights are a KKT point of the max-margin problem, up to scale",

@@ -130,6 +130,19 @@ def test_candidates_are_samples_without_uniqueness(tmp_path, batch):
     SCHEMA.validate(json.loads((tmp_path / "out/report.json").read_text()))
 
 
+def test_a_gradient_of_rank_one_is_a_candidate_whatever_the_rows(tmp_path):
+    """Each row of the first layer's gradient is the sample, also where the theorem has no say."""
+    planted = plant([16, 24, 5, 10], 1, 3)
+    arguments = (*stored(tmp_path, planted), "--loss", "cross-entropy")
+    outcome = kkt("verify", *arguments)
+    assert (outcome.code, "UNDECIDED" in outcome.out) == (0, True)
+    assert "each of its rows is the sample" in " ".join(outcome.out.split())
+    assert kkt("verify", *arguments, "--fail-on", "candidates").code == 3
+    row = planted.gradient.weights[0][np.abs(planted.gradient.weights[0]).max(axis=1).argmax()]
+    direction = planted.samples[0] / np.linalg.norm(planted.samples[0])
+    np.testing.assert_allclose(abs(row @ direction), np.linalg.norm(row))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -175,7 +188,7 @@ def test_a_deep_network_without_an_activation_says_what_to_name(tmp_path, batch)
     outcome = kkt("verify", *arguments)
     assert outcome.code == 2
     assert "--activation relu" in outcome.err
-    assert kkt("verify", *arguments, "--fail-on", "not-covered").code == 2
+    assert kkt("verify", *arguments, "--fail-on", "not-covered").code == 3
 
 
 def test_other_commands_refuse_in_one_line(tmp_path, batch):
@@ -233,3 +246,21 @@ def test_the_largest_batch_that_inspect_names_is_determined(tmp_path):
     report = identify.assess_gradient(planted.network, larger.gradient, "cross-entropy")
     assert report.verdict == "undecided"
     assert report.found.kernel.rows_needed > 60
+
+
+def test_an_interrupted_run_keeps_what_is_known(tmp_path, batch, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("identify.assess_batch.disaggregate", interrupt)
+    arguments = stored(tmp_path, batch)
+    outcome = kkt("verify", *arguments, "--out", tmp_path / "out", "--fail-on", "undecided")
+    assert outcome.code == 130
+    assert "interrupted after" in outcome.out
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    SCHEMA.validate(report)
+    assert report["interrupted"]
+    assert report["verdict"] == "undecided"
+    recovered = kkt("recover", *arguments, "--out", tmp_path / "other")
+    assert recovered.code == 130
+    assert not (tmp_path / "other/samples.npz").exists()

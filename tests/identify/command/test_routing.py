@@ -65,7 +65,8 @@ def test_inspect_says_what_to_run(tmp_path, case):
     model = npz(tmp_path / "m.npz", **NETWORKS[case][0])
     found = kkt("inspect", model, "--format", "json")
     (line,) = json.loads(found.out)["run"]
-    assert line.startswith(f"kktcert attack {model} ")
+    command = "verify" if NETWORKS[case][0].get("activation") == "relu" else "attack"
+    assert line.startswith(f"kktcert {command} {model} ")
     assert f"What to run\n  {line}" in kkt("inspect", model).out
 
 
@@ -94,8 +95,8 @@ def test_nothing_is_offered_that_would_be_refused(tmp_path, arrays):
 
 
 def test_other_sources_have_their_objective(tmp_path):
-    model = npz(tmp_path / "m.npz", **layers(4, 9, 1), activation="relu")
-    other = tmp_path / "o.npz"
+    model = npz(tmp_path / "m.npz", **layers(4, 9, 1), activation="tanh")
+    other = npz(tmp_path / "o.npz", **layers(4, 9, 1))
     source = ("--source", "gradient", "--gradient", other)
     line = offered(kkt("verify", model, *source).err)
     assert line[3:] == ["--objective", "gradient_matching", "--gradient", str(other),

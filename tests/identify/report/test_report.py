@@ -16,7 +16,7 @@ GLOBALLY = """\
 Identifiability report
 ======================
 in short      2 training samples can be reconstructed from these weights
-how exactly   every sample to within 4.0e-10 % of its length
+how exactly   every sample to within 4e-10 % of its length
 rests on      the weights being those of a network trained to the end without weight decay; there
               being no more than 2 training samples that left a trace; computation in floating
               point, without a proof
@@ -88,7 +88,7 @@ def test_the_first_lines_name_what_must_not_be_released(source, what):
     words = first_screen(problem={"source": source})
     assert words["in short"] == f"2 training samples can be reconstructed from {what}"
     assert words["what to do"].startswith(f"do not release {what}")
-    assert words["how exactly"] == "every sample to within 4.0e-10 % of its length"
+    assert words["how exactly"] == "every sample to within 4e-10 % of its length"
     assert "no more than 2 training samples" in words["rests on"]
 
 

@@ -144,11 +144,20 @@ def test_the_limit_is_an_option_and_exempt_with_the_number() -> None:
             assess_identifiability(data, hidden_share=wrong)
 
 
-def test_a_lone_sample_is_exempt() -> None:
+def test_a_lone_sample_is_weighed_unless_it_is_stated() -> None:
     rng = np.random.default_rng(6)
     network = TwoLayerNetwork(rng.normal(size=(9, 5)), rng.normal(size=9), degree=3)
     gradient = network.gradient(rng.normal(size=(1, 5)), [1.0])
     data = HermiteData.from_gradient(coarse(network, "float16"), coarse(gradient, "float16"))
     report = assess_identifiability(data)
     assert report.verdict is Verdict.GLOBALLY, report.reason
-    assert all(row.name != "hidden share" for row in report.conditions)
+    row = next(row for row in report.conditions if row.name == "hidden share")
+    assert row.holds is True
+    assert "mixtures with other directions" in row.source
+    low = 0.5 * float(row.found or 0.0)
+    strict = assess_identifiability(data, hidden_share=low)
+    assert strict.verdict is Verdict.UNDECIDED
+    assert "single sample" in strict.reason
+    assert strict.candidates
+    stated = assess_identifiability(data, hidden_share=low, samples=1)
+    assert stated.verdict is Verdict.GLOBALLY, stated.reason

@@ -33,6 +33,11 @@ def test_a_verdict_at_every_degree(degree: int, r: int, source: str) -> None:
     assert is_wrong(Case("high", data, truth, np.ones(r)), report) == ""
     assert report.to_json()
     if r == 1 and source == "gradient":
+        if degree == 1000:
+            # One neuron outweighs all others: what two samples make of its row is a row.
+            assert report.verdict is Verdict.UNDECIDED
+            assert "single sample" in report.reason
+            report = assess_identifiability(data, samples=1, time_limit=20.0)
         assert report.verdict is Verdict.GLOBALLY
         assert report.recovery is not None
         assert abs(report.recovery.samples @ samples[0])[0] > 1 - 1e-9
