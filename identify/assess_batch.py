@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -72,10 +73,24 @@ def assess_gradient(
         raise InvalidInputError("time_limit", "a positive number of seconds", time_limit)
     taken = take_deep_gradient(gradient, network)
     kind = None if loss is None else loss.replace("-", "_")
-    found = disaggregate(
-        network, taken, kind, reduction=reduction, samples=samples, time_limit=time_limit,
-        prove=prove, seed=seed, progress=progress,
-    )  # fmt: skip
+
+    def solve(count: int | None) -> Disaggregation:
+        return disaggregate(
+            network, taken, kind, reduction=reduction, samples=count, time_limit=time_limit,
+            prove=prove, seed=seed, progress=progress,
+        )  # fmt: skip
+
+    # A number that is given must not hide what the gradient itself says.
+    found = solve(None)
+    clear = any(rank.clear and rank.rank == found.rank for rank in found.ranks)
+    if samples is not None and samples != found.rank:
+        if clear:
+            told = f"{samples} samples are assumed (--samples), and the rank of the gradient"
+            found = replace(
+                found, verdict=UNDECIDED, reason=f"{told}, which is clear, is {found.rank}"
+            )
+        else:
+            found = solve(samples)
     return build_gradient_report(
         network, taken, found, loss=kind, reduction=reduction, samples=samples, seed=seed
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from identify.command.gate import BLOCKED, CANDIDATES, Gate
+from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
 from identify.command.options import (
     ArithmeticName,
     AssumeOptions,
@@ -136,7 +136,11 @@ def verify_deep(request: DeepRequest, gate: Gate, folder: OutputFolder) -> int:
     _show(report, request.run.format, folder)
     if interrupted:
         return INTERRUPTED
-    blocked = report.verdict in gate.words or (CANDIDATES in gate.words and report.candidates)
+    blocked = (
+        report.verdict in gate.words
+        or (CANDIDATES in gate.words and report.candidates)
+        or (NOT_COVERED in gate.words and not report.covered)
+    )
     return BLOCKED if blocked else 0
 
 

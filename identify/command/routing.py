@@ -89,6 +89,8 @@ def routed(path: Path, source: SourceOptions, layout: ModelOptions) -> Iterator[
             raise
         line = attack_line(path, source, layout)
         other = f"; for {WORDS} try: {line}" if line else ""
+        if source.source is SourceName.GRADIENT:
+            other = f"; give --activation relu for a ReLU network{other}"
         hint = f"give --degree A if it is the power A of its input{other}"
         raise type(error)(facts["name"], facts["expected"], facts["got"], hint) from error
 

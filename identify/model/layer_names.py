@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from identify.errors import FileError, InvalidInputError, UnsupportableModelError, listed, one_line
 
 SCOPE = (
-    "the verifier covers two-layer monomial networks and, for --source gradient, ReLU networks "
-    "named with --activation relu"
+    "the verifier covers two-layer monomial networks with one output and, for --source gradient, "
+    "ReLU networks named with --activation relu"
 )
 _MONOMIAL: tuple[float, ...] = ()
 

@@ -224,7 +224,7 @@ class TwoLayerNetwork:
         if self.outputs > 1:
             raise NotYetSupportedError(
                 f"networks with {self.outputs} outputs are not yet supported by the verifier",
-                f"{SCOPE} with one output",
+                SCOPE,
             )
 
     def arrays(self) -> dict[str, FloatArray]:

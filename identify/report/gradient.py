@@ -11,6 +11,7 @@ import numpy as np
 
 from identify.disaggregation.records import GLOBALLY, Disaggregation, KernelFacts, LayerRank
 from identify.text import bullets, labelled, number, section, table
+from identify.thresholds import KERNEL_NOISE
 
 SCHEMA_VERSION = 1
 KIND = "gradient"
@@ -56,8 +57,30 @@ class GradientReport:
 
         They were separated, or the first layer's gradient has rank one: its rows are the sample.
         """
-        single = any(rank.layer == 0 and rank.rank == 1 for rank in self.found.ranks)
-        return self.verdict != GLOBALLY and (self.found.samples is not None or single)
+        found = self.found
+        single = any(rank.layer == 0 and rank.rank == 1 for rank in found.ranks)
+        separated = found.samples is not None or found.features is not None
+        return self.verdict != GLOBALLY and (separated or single)
+
+    @property
+    def covered(self) -> bool:
+        """Whether the gradient can be one of this network.
+
+        False where rows suffice and no samples explain the gradient above its noise, where what
+        was separated fails a check, and where the layers' ranks contradict each other: another
+        activation, another network, or data of another kind.
+        """
+        found = self.found
+        if self.verdict == GLOBALLY:
+            return True
+        kernel = found.kernel
+        unexplained = (
+            kernel is not None
+            and kernel.rows >= kernel.rows_needed
+            and kernel.largest_kernel > KERNEL_NOISE
+        )
+        larger = any(rank.clear and rank.rank > found.rank for rank in found.ranks)
+        return not (unexplained or larger or any(c.holds is False for c in found.checks))
 
     @property
     def scope_sentence(self) -> str:
@@ -79,6 +102,7 @@ class GradientReport:
             "reason": found.reason,
             "scope": None if scope is None else {"kind": scope[0], "samples": scope[1]},
             "candidates": self.candidates,
+            "covered": self.covered,
             "interrupted": self.interrupted,
             "rank": found.rank,
             "sample_count": None if found.samples is None else len(found.samples),
@@ -175,11 +199,30 @@ def _head(report: GradientReport) -> list[str]:
         verdict = "GLOBALLY identifiable: the gradient determines its batch"
     else:
         verdict = "UNDECIDED: nothing is claimed"
-    lines = labelled("verdict", verdict) + labelled("scope", report.scope_sentence)
+    lines = _in_short(report)
+    lines += labelled("verdict", verdict) + labelled("scope", report.scope_sentence)
     lines += labelled("recovered", _recovered(found))
     lines += labelled("labels", _labels(found))
     lines += labelled("reason", found.reason)
     return lines
+
+
+def _in_short(report: GradientReport) -> list[str]:
+    """What somebody needs who reads no further."""
+    found = report.found
+    if report.verdict == GLOBALLY:
+        short = f"this gradient gives away the {found.rank} training samples of its batch"
+        todo = "do not send this gradient to anyone who must not see the samples"
+    elif report.candidates:
+        short = "samples can be read off this gradient; whether they are the only ones is open"
+        todo = "do not send this gradient to anyone who must not see the samples"
+    elif not report.covered:
+        short = "this gradient does not fit this network, so nothing is known about its batch"
+        todo = "check --activation and that both files belong together; do not take it as safe"
+    else:
+        short = "no samples were separated"
+        todo = "this is no proof of privacy: the rank and the span of the batch are seen"
+    return [*labelled("in short", short), *labelled("what to do", todo), ""]
 
 
 def _recovered(found: Disaggregation) -> str:
@@ -192,6 +235,8 @@ def _recovered(found: Disaggregation) -> str:
         )
     if found.samples is None:
         rank = f"the gradient of the last hidden layer has rank {found.rank}"
+        if not any(r.clear and r.rank == found.rank for r in found.ranks):
+            return f"no samples; {rank} by the largest gap, which is not clear"
         return f"no samples; {rank}, so the batch has at least {found.rank}"
     count, bounds = len(found.samples), found.error_bounds
     text = f"{count} sample{'' if count == 1 else 's'}"

@@ -18,6 +18,7 @@ from tests.model_files import npz
 SCHEMA = Draft202012Validator(
     json.loads(resources.files(identify).joinpath("deep_report.schema.json").read_text())
 )
+GATE = ("--fail-on", "globally,locally,candidates,not-covered")
 SIZES = [16, 24, 150, 4]
 
 
@@ -264,3 +265,41 @@ def test_an_interrupted_run_keeps_what_is_known(tmp_path, batch, monkeypatch):
     recovered = kkt("recover", *arguments, "--out", tmp_path / "other")
     assert recovered.code == 130
     assert not (tmp_path / "other/samples.npz").exists()
+
+
+@pytest.mark.parametrize("samples", [1, 2, 7])
+def test_a_wrong_number_does_not_open_the_gate(tmp_path, batch, samples):
+    arguments = stored(tmp_path, batch)
+    count = len(batch.samples)
+    assert samples != count
+    outcome = kkt("verify", *arguments, "--samples", samples, *GATE)
+    assert outcome.code == 3
+    shown = " ".join(outcome.out.split())
+    assert f"{samples} samples are assumed (--samples)" in shown
+    assert f"is clear, is {count}" in shown
+
+
+@pytest.mark.parametrize("kind", ["leaky_relu:0.1", "leaky_relu:0.5"])
+def test_a_wrong_activation_does_not_open_the_gate(tmp_path, batch, kind):
+    arguments = (*stored(tmp_path, batch)[:-2], "--activation", kind)
+    outcome = kkt("verify", *arguments, *GATE)
+    assert outcome.code == 3
+    assert "GLOBALLY" not in outcome.out
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_in_place_of_the_first_layer_does_not_open_the_gate(tmp_path, batch, seed):
+    arguments = list(stored(tmp_path, batch))
+    path = arguments[arguments.index("--gradient") + 1]
+    arrays = dict(np.load(path))
+    name = [key for key, value in arrays.items() if value.ndim == 2][0]
+    noise = np.random.default_rng(seed).normal(size=arrays[name].shape)
+    other = npz(tmp_path / "other.npz", **{**arrays, name: noise.astype(arrays[name].dtype)})
+    arguments[arguments.index("--gradient") + 1] = other
+    assert kkt("verify", *arguments, *GATE).code == 3
+
+
+def test_the_first_lines_say_what_to_do(tmp_path, batch):
+    lines = kkt("verify", *stored(tmp_path, batch)).out.splitlines()
+    assert lines[2].startswith("in short      this gradient gives away the")
+    assert lines[3].startswith("what to do    do not send this gradient")
