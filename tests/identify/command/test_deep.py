@@ -292,7 +292,7 @@ def test_noise_in_place_of_the_first_layer_does_not_open_the_gate(tmp_path, batc
     arguments = list(stored(tmp_path, batch))
     path = arguments[arguments.index("--gradient") + 1]
     arrays = dict(np.load(path))
-    name = [key for key, value in arrays.items() if value.ndim == 2][0]
+    name = next(key for key, value in arrays.items() if value.ndim == 2)
     noise = np.random.default_rng(seed).normal(size=arrays[name].shape)
     other = npz(tmp_path / "other.npz", **{**arrays, name: noise.astype(arrays[name].dtype)})
     arguments[arguments.index("--gradient") + 1] = other
