@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ import torch
 from attack.networks.activations import Activation
 from attack.networks.network import Network
 from attack.networks.spec import parse_spec
-from attack.training.images import load_images
 from attack.training.kkt_residual import fit_multipliers, gram_system, kink_share
 from attack.training.losses import (
     log_loss,
@@ -22,49 +20,7 @@ from attack.training.losses import (
     prepare_labels,
 )
 from identify.errors import InvalidInputError
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load_images("digits", task="binary", per_class=5)
-
-
-@pytest.fixture(scope="module")
-def classes():
-    return load_images("digits", task="multiclass", per_class=3, classes=(0, 1, 2))
-
-
-def tensor(values):
-    return torch.as_tensor(np.asarray(values), dtype=torch.float64)
-
-
-def random_set(n, d, outputs, seed=0):
-    rng = np.random.default_rng(seed)
-    labels = rng.choice([-1.0, 1.0], n) if outputs == 1 else rng.integers(0, outputs, n)
-    return SimpleNamespace(samples=rng.standard_normal((n, d)), labels=labels)
-
-
-def full_gradient(network, data, loss, decay):
-    """grad F by autograd from the definitions, as one vector."""
-    leaves = [p.clone().requires_grad_() for p in network.parameters()]
-    f = network.forward(tensor(data.samples), leaves)
-    y = torch.as_tensor(data.labels)
-    if loss == "logistic":
-        value = torch.log1p(torch.exp(-y * f[:, 0])).mean()
-    elif loss == "squared":
-        value = 0.5 * ((f - y.reshape(f.shape)) ** 2).mean()
-    else:
-        value = torch.nn.functional.cross_entropy(f, y)
-    value = value + 0.5 * decay * sum((p**2).sum() for p in leaves)
-    return torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, leaves)])
+from tests.attack.training.references import random_set, tensor
 
 
 class TestLosses:
