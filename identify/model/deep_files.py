@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
-
 from identify.arrays import FloatArray
 from identify.errors import FileError, InvalidInputError, UnsupportableModelError, listed
 from identify.model.activations import Activation, parse_activation
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.deep_layers import StoredLayer, find_deep_layers
+from identify.model.gradients import gradient_in_memory
 from identify.model.layer_names import in_order
-from identify.model.tensor_file import PathLike, TensorFile, tensor_array, tensor_dtype
+from identify.model.tensor_file import PathLike, TensorFile
 from identify.model.untrusted import read_tensors
 
 _SPELLINGS = {"leakyrelu": "leaky_relu", "swish": "silu", "sin": "sine"}
@@ -174,29 +170,7 @@ def take_deep_gradient(given: object, network: DeepNetwork) -> DeepGradient:
     """
     if isinstance(given, DeepGradient):
         return given
-    if hasattr(given, "named_parameters"):
-        named: dict[str, Any] = {name: p.grad for name, p in given.named_parameters()}
-        given = {name: gradient for name, gradient in named.items() if gradient is not None}
-        if not given:
-            raise InvalidInputError("gradient", "a module after backward()", "no gradient in it")
-    elif isinstance(given, Sequence) and not isinstance(given, str | bytes):
-        given = {f"arr_{k}": array for k, array in enumerate(given)}
-    if not isinstance(given, Mapping) or any(array is None for array in given.values()):
-        kind = "None among them" if isinstance(given, Mapping) else type(given).__name__
-        raise InvalidInputError("gradient", "a gradient, a module, arrays by name or a list", kind)
-    arrays = {
-        str(name): array if hasattr(array, "detach") else np.asarray(array)
-        for name, array in given.items()
-    }
-    file = TensorFile(
-        path="gradient",
-        shapes={name: tuple(array.shape) for name, array in arrays.items()},
-        dtypes={name: tensor_dtype(array) for name, array in arrays.items()},
-        settings={},
-        ordered=True,
-        read=lambda name: _host(arrays[name]),
-    )
-    return read_deep_gradient(file, network)
+    return read_deep_gradient(gradient_in_memory(given, "a gradient"), network)
 
 
 def read_deep_gradient(
@@ -288,7 +262,3 @@ def _check_like(
 def _matrix(file: TensorFile, name: str) -> FloatArray:
     array = file.floats(name)
     return array[None, :] if array.ndim == 1 else array
-
-
-def _host(array: Any) -> Any:
-    return tensor_array(array) if hasattr(array, "detach") else array

@@ -61,6 +61,14 @@ def take_gradient(given: object, network: TwoLayerNetwork) -> TwoLayerNetwork:
     """
     if isinstance(given, TwoLayerNetwork):
         return given
+    return read_gradient(gradient_in_memory(given, "a network"), network)
+
+
+def gradient_in_memory(given: object, own: str) -> TensorFile:
+    """Arrays in memory as what a file declares; `own` names the container that needs no reading.
+
+    Raises InvalidInputError for other types and parameters without a gradient.
+    """
     if hasattr(given, "named_parameters"):
         named: dict[str, Any] = {name: p.grad for name, p in given.named_parameters()}
         given = {name: gradient for name, gradient in named.items() if gradient is not None}
@@ -70,12 +78,12 @@ def take_gradient(given: object, network: TwoLayerNetwork) -> TwoLayerNetwork:
         given = {f"arr_{k}": array for k, array in enumerate(given)}
     if not isinstance(given, Mapping) or any(array is None for array in given.values()):
         kind = "None among them" if isinstance(given, Mapping) else type(given).__name__
-        raise InvalidInputError("gradient", "a network, a module, arrays by name or a list", kind)
+        raise InvalidInputError("gradient", f"{own}, a module, arrays by name or a list", kind)
     arrays = {
         str(name): array if hasattr(array, "detach") else np.asarray(array)
         for name, array in given.items()
     }
-    file = TensorFile(
+    return TensorFile(
         path="gradient",
         shapes={name: tuple(array.shape) for name, array in arrays.items()},
         dtypes={name: tensor_dtype(array) for name, array in arrays.items()},
@@ -83,7 +91,6 @@ def take_gradient(given: object, network: TwoLayerNetwork) -> TwoLayerNetwork:
         ordered=True,
         read=lambda name: _host(arrays[name]),
     )
-    return read_gradient(file, network)
 
 
 def read_gradient(
