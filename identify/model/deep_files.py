@@ -34,6 +34,7 @@ def load_deep_network(
     code; the cost is one pass over it.
 
     Example:
+        >>> import numpy as np
         >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "network.npz"
         >>> np.savez(path, **{"net.0.weight": np.ones((4, 3)), "net.2.weight": np.ones((2, 4))})
@@ -64,6 +65,7 @@ def named_activation(file: TensorFile, activation: str | None) -> Activation | N
     Raises InvalidInputError where the two contradict each other or the name is unknown.
 
     Example:
+        >>> import numpy as np
         >>> file = TensorFile("a", {}, {}, {"activation": "LeakyReLU:0.2"}, True, np.zeros)
         >>> named_activation(file, None)
         Activation(name='leaky_relu', parameters=(0.2,))
@@ -113,6 +115,7 @@ def deep_activation(
     Raises what ``read_tensors`` raises. The cost is that of reading the header of the file.
 
     Example:
+        >>> import numpy as np
         >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "network.npz"
         >>> np.savez(path, **{"0.weight": np.ones((4, 3)), "1.weight": np.ones((2, 4))})
@@ -147,6 +150,7 @@ def load_deep_gradient(
     Raises what ``load_deep_network`` raises, and FileError for shapes that are not the network's.
 
     Example:
+        >>> import numpy as np
         >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "gradient.npz"
         >>> network = DeepNetwork([[[2.0]], [[5.0]]], None, "relu")
