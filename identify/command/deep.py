@@ -162,11 +162,14 @@ def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int
             np.savez(path, **arrays)
         if found.layer == 0:
             _draw(folder, sheet.settled(found.samples), report, request.log)
+    elif found.single_rows is not None:
+        with folder.writing("samples.npz") as path:
+            np.savez(path, single_rows=found.single_rows)
     folder.write_text("report.json", report.to_json())
     _show(report, request.run.format, folder)
     if interrupted:
         return INTERRUPTED
-    if found.samples is None:
+    if found.samples is None and found.single_rows is None:
         say_error(f"no samples to write: {report.verdict}: {report.reason}")
         return 1
     return 0

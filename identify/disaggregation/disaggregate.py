@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from identify.arrays import FloatArray
+from identify.disaggregation.agreement import check_agreement, single_rows
 from identify.disaggregation.bounds import Bounds, bound_errors, slope_errors
 from identify.disaggregation.checks import (
     check_layers,
@@ -209,9 +210,12 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
     base = Disaggregation(
         UNDECIDED, "", problem.factor.rank, problem.ranks, separated.method, separated.kernel
     )
+    agreement = check_agreement(problem.network, problem.gradient, problem.factors)
     if separated.candidates is None:
-        verdict, reason = judge(_findings(problem, separated))
-        return replace(base, verdict=verdict, reason=reason)
+        findings = replace(_findings(problem, separated), checks=(agreement,))
+        verdict, reason = judge(findings)
+        rows = single_rows(problem.network, problem.gradient, problem.factors)
+        return replace(base, verdict=verdict, reason=reason, checks=(agreement,), single_rows=rows)
     candidates = _by_size(problem, separated.candidates)
     descent, bounds = _follow(problem, candidates)
     run = problem.network.forward(descent.inputs, descent.layer)
@@ -230,11 +234,14 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
         *check_layers(problem.network, problem.gradient, problem.factors, descent, bounds),
         check_ones(descent, bounds),
         loss_check,
+        agreement,
     )
+    base = replace(base, kernel=_mixed(separated.kernel, masks))
     printed = _prove(problem, descent, masks, options)
     data = data_statement(problem.operator, problem.factor, separated.plain, noise)
     findings = replace(
         _findings(problem, separated),
+        kernel=base.kernel,
         power=power(problem.layer, problem.factor, features, seed=options.seed),
         checks=checks,
         largest_bound=float(bounds.samples.max()),
@@ -249,6 +256,11 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
         error_bounds=bounds.samples, checks=checks, printed=printed, data=data,
         power=findings.power, visible=_visible(problem, descent, features), caveats=CAVEATS,
     )  # fmt: skip
+
+
+def _mixed(kernel: KernelFacts, masks: BoolArray) -> KernelFacts:
+    """The facts with the rows that the masks (m, n) show to be mixed."""
+    return replace(kernel, rows=int((masks.any(axis=1) & ~masks.all(axis=1)).sum()))
 
 
 def _by_size(problem: Problem, candidates: Candidates) -> Candidates:

@@ -36,6 +36,7 @@ class LayerRank:
 class KernelFacts:
     """The operator L: rows that some samples activate and others do not, rows needed, its kernel.
 
+    Before the masks are known ``rows`` counts those that any sample activates.
     ``largest_kernel`` and ``smallest_other`` are generalised singular values in units of the
     gradient's noise; ``gap`` is the second over the first, the first taken as at least 1.
     """
@@ -106,6 +107,8 @@ class Disaggregation:
     C) to the outputs. ``labels`` (n,) with ``label_confidence`` (n,), the margin of the decision
     over its error; ``counts`` (n,) how often the loss says that each sample counts.
     ``error_bounds`` (n,) relative to the samples. Arrays are None where nothing was separated.
+    ``single_rows`` (k, d) are then samples that rows of the first layer's gradient show by
+    themselves, None if there are none.
     """
 
     verdict: str
@@ -129,6 +132,7 @@ class Disaggregation:
     data: DataStatement | None = None
     power: int | None = None
     visible: float | None = None
+    single_rows: FloatArray | None = None
     caveats: tuple[str, ...] = field(default=())
     seconds: float = 0.0
 

@@ -55,10 +55,12 @@ class GradientReport:
     def candidates(self) -> bool:
         """Whether samples are at hand though the verdict is "undecided".
 
-        They were separated, or the first layer's gradient has rank one: its rows are the sample.
+        They were separated, or rows of the first layer's gradient are samples: all of them where
+        its rank is one, or those of neurons that one sample alone activates.
         """
         found = self.found
         single = any(rank.layer == 0 and rank.rank == 1 for rank in found.ranks)
+        single = single or found.single_rows is not None
         separated = found.samples is not None or found.features is not None
         return self.verdict != GLOBALLY and (separated or single)
 
@@ -67,8 +69,8 @@ class GradientReport:
         """Whether the gradient can be one of this network.
 
         False where rows suffice and no samples explain the gradient above its noise, where what
-        was separated fails a check, and where the layers' ranks contradict each other: another
-        activation, another network, or data of another kind.
+        was separated fails a check, and where the layers contradict each other, by their ranks or
+        by Euler's identity: another activation, another network, or data of another kind.
         """
         found = self.found
         if self.verdict == GLOBALLY:
@@ -126,6 +128,7 @@ class GradientReport:
             "method": found.method,
             "kernel": None if kernel is None else _kernel(kernel),
             "power": found.power,
+            "single_rows": None if found.single_rows is None else len(found.single_rows),
             "smallest_visible_slope": found.visible,
             "checks": [
                 {
@@ -232,6 +235,13 @@ def _recovered(found: Disaggregation) -> str:
         return (
             "no samples; the first layer's gradient has rank one, so each of its rows is the "
             "sample up to a factor, or an average of samples"
+        )
+    if found.samples is None and found.single_rows is not None:
+        count = len(found.single_rows)
+        rows = "a row" if count == 1 else f"{count} rows"
+        return (
+            f"{rows} of the first layer's gradient, each of a neuron that, by the rank of the "
+            "others, one sample alone activates: such a row is the sample up to a factor"
         )
     if found.samples is None:
         rank = f"the gradient of the last hidden layer has rank {found.rank}"
