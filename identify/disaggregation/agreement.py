@@ -177,8 +177,8 @@ def single_rows(
 def _pure(points: FloatArray, own: FloatArray) -> BoolArray:
     """Which rows have no part along the direction of another sample."""
     other = np.abs(own @ own.T) < 1.0 - _EQUAL
-    pure: BoolArray = ~(other & (np.abs(points @ own.T) > _EQUAL)).any(axis=1)
-    return pure
+    impure = np.any(other & (np.abs(points @ own.T) > _EQUAL), axis=1)
+    return np.asarray(~impure, dtype=np.bool_)
 
 
 def _own_direction(others: FloatArray, lifted: FloatArray, noise: float) -> FloatArray | None:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from identify.arrays import FloatArray
+from identify.disaggregation.clock import Clock, Progress
 from identify.model.deep import DeepGradient, DeepNetwork
 
 _TURNS = 6
 _DEPENDENT = 1e-11
+_LATE = "the time limit passed"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,8 @@ def descend(
     *,
     scaled: bool,
     accuracy: float,
+    deadline: float | None = None,
+    progress: Progress | None = None,
 ) -> Descent:
     """Follow samples from the last hidden layer's input down to the network's input.
 
@@ -56,6 +60,8 @@ def descend(
         slopes: s'(z) of the last hidden layer, (n, m).
         scaled: whether the scale of h and p is known; a bias on the way fixes it.
         accuracy: relative error of h; values below it count as 0.
+        deadline: `time.monotonic()` value, after which the samples stay where they are.
+        progress: called with a stage name and the share of it that is done.
 
     Cost: 3 n sum_l m_l k_l multiplications and a QR decomposition a layer.
     """
@@ -64,8 +70,10 @@ def descend(
     ones = [float("nan")] * network.depth
     kept = [slopes]
     h, p, stopped = features, cotangents, ""
+    clock = Clock(deadline, progress)
     while at > 0:
-        stopped = _obstacle(network, gradient, at - 1)
+        clock.show("descent", 1.0 - at / network.depth)
+        stopped = _LATE if clock.passed else _obstacle(network, gradient, at - 1)
         if stopped:
             break
         margin = accuracy * np.abs(h).max(axis=1, keepdims=True)
@@ -84,13 +92,15 @@ def descend(
         elif last is not None:
             ones[at] = float(np.abs(last - 1.0).max())
     reached = Descent(at, h, p, scaled, tuple(ones), tuple(deltas), tuple(kept), stopped)
-    return _settle(network, gradient, reached)
+    return _settle(network, gradient, reached, clock)
 
 
-def _settle(network: DeepNetwork, gradient: DeepGradient, found: Descent) -> Descent:
+def _settle(network: DeepNetwork, gradient: DeepGradient, found: Descent, clock: Clock) -> Descent:
     """Replace slopes by those of the forward pass while that leaves no more of the gradient."""
     residual = _left(gradient, found)
     for _ in range(_TURNS):
+        if clock.passed:
+            break
         run = network.forward(found.inputs, found.layer)
         slopes = tuple(
             network.activations[found.layer + index].slope(z)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +20,7 @@ from identify.disaggregation.checks import (
     read_labels,
     relative_noise,
 )
+from identify.disaggregation.clock import Progress
 from identify.disaggregation.cp import decompose_kernel
 from identify.disaggregation.depth import Descent, descend
 from identify.disaggregation.evidence import (
@@ -46,7 +46,6 @@ from identify.model.deep import DeepGradient, DeepNetwork
 from identify.thresholds import KERNEL_GAP, KERNEL_NOISE
 
 BoolArray = npt.NDArray[np.bool_]
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +144,7 @@ def _separate(problem: Problem, options: _Options) -> _Separated:
             candidates = settle(problem.layer, problem.factor, problem.top, selection.masks, p)
             return _Separated("masks", facts, plain, masks, selection, candidates)
     if kernel is not None and separable:
-        candidates = _from_kernel(problem, kernel, options.seed)
+        candidates = _from_kernel(problem, kernel, options)
     return _Separated("kernel", facts, plain, masks, selection, candidates, interrupted)
 
 
@@ -188,15 +187,18 @@ def _list(problem: Problem, options: _Options) -> tuple[MaskList, Selection | No
         return masks, None
     layer = problem.layer
     return masks, select_set(
-        masks, problem.factor, amplitudes, layer.weight, layer.bias, deadline=options.deadline
-    )
+        masks, problem.factor, amplitudes, layer.weight, layer.bias,
+        deadline=options.deadline, progress=options.progress,
+    )  # fmt: skip
 
 
-def _from_kernel(problem: Problem, kernel: Kernel, seed: int) -> Candidates | None:
+def _from_kernel(problem: Problem, kernel: Kernel, options: _Options) -> Candidates | None:
     r = problem.factor.rank
     z, p, _ = problem.operator.unpack(kernel.vectors[:, :r])
     try:
-        terms = decompose_kernel(z, p, seed=seed)
+        terms = decompose_kernel(
+            z, p, seed=options.seed, deadline=options.deadline, progress=options.progress
+        )
     except np.linalg.LinAlgError:
         return None
     masks, slopes = round_terms(problem.layer, problem.factor, terms)
@@ -217,7 +219,7 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
         rows = single_rows(problem.network, problem.gradient, problem.factors)
         return replace(base, verdict=verdict, reason=reason, checks=(agreement,), single_rows=rows)
     candidates = _by_size(problem, separated.candidates)
-    descent, bounds = _follow(problem, candidates)
+    descent, bounds = _follow(problem, candidates, options)
     run = problem.network.forward(descent.inputs, descent.layer)
     top = problem.network.depth - 2 - descent.layer
     features, masks = run.inputs[top], (descent.slopes[top] == 1.0).T
@@ -293,7 +295,7 @@ def _findings(problem: Problem, separated: _Separated) -> Findings:
     )  # fmt: skip
 
 
-def _follow(problem: Problem, candidates: Candidates) -> tuple[Descent, Bounds]:
+def _follow(problem: Problem, candidates: Candidates, options: _Options) -> tuple[Descent, Bounds]:
     errors = slope_errors(problem.layer, problem.factor, candidates.masks, candidates.slopes)
     cotangents = candidates.slopes @ problem.space.T
     descent = descend(
@@ -304,6 +306,8 @@ def _follow(problem: Problem, candidates: Candidates) -> tuple[Descent, Bounds]:
         problem.layer.slopes(candidates.masks).T,
         scaled=problem.layer.has_bias,
         accuracy=max(1e-9, 30.0 * relative_noise(problem.factor) + float(errors.max())),
+        deadline=options.deadline,
+        progress=options.progress,
     )
     run = problem.network.forward(descent.inputs, descent.layer)
     features = run.inputs[problem.network.depth - 2 - descent.layer]
@@ -326,6 +330,7 @@ def _prove(
         problem.layer.leak,
         zero_sum=zero_sum,
         deadline=options.deadline,
+        progress=options.progress,
     )
 
 

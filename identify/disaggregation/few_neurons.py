@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +18,11 @@ import numpy.typing as npt
 from scipy import linalg, optimize
 
 from identify.arrays import FloatArray
+from identify.disaggregation.clock import Clock, Progress
 from identify.disaggregation.factor import EPSILON, Factor
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
-Progress = Callable[[str, float], None]
 
 LARGEST_RANK = 46
 """The rank above which half of the values no longer fit into memory."""
@@ -32,6 +30,7 @@ SUBSETS = 300_000
 """The number of r-subsets of masks up to which all are tried."""
 NORM_LIMIT = 1e6
 """A mask counts as impossible if no sample of at most this norm has it."""
+_LATE = "the time limit passed"
 _BATCH = 2_000_000
 _LONGEST = 20_000
 _USABLE = 0.25
@@ -123,7 +122,7 @@ def list_masks(
     if chance > _LARGEST_CHANCE:
         reason = f"about {chance:.2g} masks by chance"
         return MaskList(empty, live, False, reason, chance, float(table.tolerance.max()), rows + r)
-    found, reason = _meet(table, deadline, progress)
+    found, reason = _meet(table, Clock(deadline, progress))
     masks = np.zeros((len(live), len(found)), dtype=bool)
     for column, (values, others) in enumerate(found):
         masks[table.pivots, column] = values
@@ -156,9 +155,7 @@ def _transfer(factor: Factor, amplitudes: FloatArray, live: IntArray) -> _Table:
     return _Table(live[pivots], live[rest[order]], transfer[order], tolerance[order])
 
 
-def _meet(
-    table: _Table, deadline: float | None, progress: Progress | None
-) -> tuple[list[tuple[BoolArray, BoolArray]], str]:
+def _meet(table: _Table, clock: Clock) -> tuple[list[tuple[BoolArray, BoolArray]], str]:
     r = len(table.pivots)
     half = r // 2
     lower, upper = _bits(half), _bits(r - half)
@@ -174,12 +171,11 @@ def _meet(
         totals = np.cumsum(counts)
         start = 0
         while start < len(left):
-            if deadline is not None and time.monotonic() > deadline:
-                return found, "the time limit passed"
+            if clock.passed:
+                return found, _LATE
             before = totals[start - 1] if start else 0
             stop = max(start + 1, int(np.searchsorted(totals, before + _BATCH, side="right")))
-            if progress is not None:
-                progress("masks", 0.5 * (target + stop / len(left)))
+            clock.show("masks", 0.5 * (target + stop / len(left)))
             some = counts[start:stop]
             i = np.repeat(np.arange(start, stop), some)
             within = np.arange(len(i)) - np.repeat(np.cumsum(some) - some, some)
@@ -225,6 +221,7 @@ def select_set(
     bias: FloatArray,
     *,
     deadline: float | None = None,
+    progress: Progress | None = None,
 ) -> Selection:
     """Find the sets of r masks that explain every sign of W h + beta.
 
@@ -238,6 +235,7 @@ def select_set(
         factor: G, with the bias as its last column.
         weight: W (m, k).
         bias: beta (m,).
+        deadline, progress: as in `list_masks`; what is not tried in time leaves nothing decided.
 
     Cost: one linear program a mask, one r x r solution a subset.
     """
@@ -245,10 +243,12 @@ def select_set(
     lengths = np.sqrt(np.sum(weight**2, axis=1) + bias**2)
     live = found.live
     slack = factor.error / max(factor.values[-1] - factor.error, 1e-300)
+    clock = Clock(deadline, progress)
     kept = []
     for column in range(found.masks.shape[1]):
-        if deadline is not None and time.monotonic() > deadline:
-            return Selection(None, 0, 0, 0, False, "the time limit passed")
+        if clock.passed:
+            return Selection(None, 0, 0, 0, False, _LATE)
+        clock.show("linear programs", column / found.masks.shape[1])
         mask = found.masks[:, column]
         if not _impossible(mask[live], lifted[live], lengths[live], factor.rows[-1], slack):
             kept.append(mask)
@@ -258,7 +258,9 @@ def select_set(
         reason = f"{count} masks are possible, {r} samples: {subsets} sets"
         return Selection(None, count, subsets, 0, False, reason)
     masks = np.column_stack(kept)
-    good = _consistent(masks, live, factor, amplitudes, lifted, lengths, slack)
+    good = _consistent(masks, live, factor, amplitudes, (lifted, lengths, slack), clock)
+    if good is None:
+        return Selection(None, count, subsets, 0, False, _LATE)
     if len(good) == 1:
         return Selection(masks[:, good[0]], count, subsets, 1, True, "")
     reason = f"{len(good)} of {subsets} sets of masks satisfy every sign"
@@ -299,17 +301,25 @@ def _consistent(
     live: BoolArray,
     factor: Factor,
     amplitudes: FloatArray,
-    lifted: FloatArray,
-    lengths: FloatArray,
-    slack: float,
-) -> list[tuple[int, ...]]:
-    """Subsets of r independent masks whose samples have them, up to signs within the error."""
+    space: tuple[FloatArray, FloatArray, float],
+    clock: Clock,
+) -> list[tuple[int, ...]] | None:
+    """Subsets of r independent masks whose samples have them, up to signs within the error.
+
+    None if the time was over before all were tried.
+    """
+    lifted, lengths, slack = space
     r, choices = factor.rank, masks[live]
     z = np.linalg.lstsq(factor.columns[live], amplitudes[live, None] * choices, rcond=None)[0]
     gram = choices.T.astype(np.float64) @ choices
     good: list[tuple[int, ...]] = []
     subsets = itertools.combinations(range(masks.shape[1]), r)
+    total, tried = math.comb(masks.shape[1], r), 0
     while batch := list(itertools.islice(subsets, _SUBSET_BATCH)):
+        if clock.passed:
+            return None
+        clock.show("sets of masks", tried / total)
+        tried += len(batch)
         index = np.array(batch)
         # 0/1 columns: their Gram matrix is exact, so dependent ones stand out.
         spread = np.linalg.eigvalsh(gram[index[:, :, None], index[:, None, :]])

@@ -12,7 +12,6 @@ so that the Euclidean norm is the Frobenius norm.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -21,9 +20,7 @@ from scipy import linalg
 from scipy.linalg import blas, lapack
 
 from identify.arrays import FloatArray
-from identify.errors import BudgetExceededError
-
-Progress = Callable[[str, float], None]
+from identify.disaggregation.clock import Clock, Progress
 
 _ROOT2 = float(np.sqrt(2.0))
 _LARGEST_WEIGHT = 1e3
@@ -182,7 +179,7 @@ def find_kernel(
 
     Source: errors in variables with a noise form, Taubin (1991); the rest is standard.
     """
-    clock = _Clock(deadline, progress)
+    clock = Clock(deadline, progress)
     r = operator.basis.shape[1]
     block = min(r + _EXTRA, operator.unknowns)
     scale, cholesky, shift = _factorise(operator, clock)
@@ -213,20 +210,8 @@ def find_kernel(
     return Kernel(values, vectors, plain, operator.unknowns, step)
 
 
-@dataclass(frozen=True)
-class _Clock:
-    deadline: float | None
-    progress: Progress | None
-
-    def tell(self, stage: str, share: float) -> None:
-        if self.progress is not None:
-            self.progress(stage, share)
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            raise BudgetExceededError(f"the time limit passed during the stage {stage}")
-
-
 def _factorise(
-    operator: Operator, clock: _Clock, shift: float = 4.0 * float(np.finfo(np.float64).eps)
+    operator: Operator, clock: Clock, shift: float = 4.0 * float(np.finfo(np.float64).eps)
 ) -> tuple[FloatArray, FloatArray, float]:
     """Column scale d, the lower Cholesky factor of d L^T L d + t, in place, and t = D shift."""
     size = operator.unknowns
