@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from identify.exposure.audit import audit
+    from identify.exposure.batch import audit_gradient
+    from identify.exposure.batch_report import BatchAudit
     from identify.exposure.compare import Comparison, Matching, compare_recovery, match_samples
     from identify.exposure.report import AuditReport
     from identify.hermite.data import HermiteData
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Activation",
     "AuditReport",
+    "BatchAudit",
     "BudgetExceededError",
     "CheckInputError",
     "CheckResult",
@@ -101,6 +104,7 @@ __all__ = [
     "assess_gradient",
     "assess_identifiability",
     "audit",
+    "audit_gradient",
     "bound_smallest_singular_value",
     "check_report",
     "compare_recovery",
@@ -153,6 +157,8 @@ _HOMES = {
         "UnsupportedModelError",
     ),
     "exposure.audit": ("audit",),
+    "exposure.batch": ("audit_gradient",),
+    "exposure.batch_report": ("BatchAudit",),
     "exposure.compare": (
         "Comparison",
         "Matching",

@@ -13,7 +13,7 @@ import typer
 
 from identify.arrays import FloatArray
 from identify.command.check import check
-from identify.command.deep import DeepRequest, recover_deep, verify_deep
+from identify.command.deep import DeepRequest, audit_deep, recover_deep, verify_deep
 from identify.command.derive import derive
 from identify.command.gate import BLOCKED, Gate, parse_exposed, parse_gate
 from identify.command.help import add_command
@@ -141,6 +141,7 @@ def inspect(
         layers=layout.layers,
         key=layout.key,
         seed=run.seed,
+        head=layout.head,
     )
     found = replace(found, run=what_to_run(found, file, layout))
     text = json.dumps(found.to_dict(), indent=2, allow_nan=False)
@@ -308,6 +309,10 @@ def audit(
 
     gated = parse_exposed(fail_on)
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
+        deep = DeepRequest(model, source, layout, assume, run, _log(log))
+        if deep.applies():
+            with routed(model, source, layout):
+                return audit_deep(deep, data, (mean, std), folder, gated=gated)
         given = open_data(model, source, layout)
         check_memory(memory.memory_limit, given, run.seed)
         truth = load_samples(data)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
+from identify.command.inputs import check_dimension
 from identify.command.options import (
     ArithmeticName,
     AssumeOptions,
@@ -26,6 +27,7 @@ from identify.command.run import show_written
 from identify.command.sheet import Sheet
 from identify.disaggregation.records import GLOBALLY
 from identify.errors import InvalidInputError, NotYetSupportedError
+from identify.model.dataset import load_samples
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.deep_files import deep_activation, load_deep_gradient, load_deep_network
 from identify.pictures import as_images, contact_sheet
@@ -65,6 +67,7 @@ class DeepRequest:
             activation=self.layout.activation,
             layers=self.layout.layers,
             key=self.layout.key,
+            head=self.layout.head,
         )
         if self.source.source is not SourceName.GRADIENT or self.source.gradient is None:
             kinds = ", ".join(dict.fromkeys(map(str, network.activations)))
@@ -75,7 +78,11 @@ class DeepRequest:
             )
         self._refuse_options()
         gradient = load_deep_gradient(
-            self.source.gradient, network, layers=self.layout.layers, key=self.layout.key
+            self.source.gradient,
+            network,
+            layers=self.layout.layers,
+            key=self.layout.key,
+            head=self.layout.head,
         )
         return network, gradient
 
@@ -83,7 +90,6 @@ class DeepRequest:
         assume = self.assume
         given = {
             "--degree": self.layout.degree is not None,
-            "--weight-decay-in-gradient": self.source.weight_decay_in_gradient is not None,
             "--scale": assume.scale is not ScaleName.AUTO,
             "--non-negative": assume.non_negative,
             "--noise": assume.noise is not None,
@@ -108,6 +114,11 @@ class DeepRequest:
                     network,
                     gradient,
                     loss,
+                    reduction=None
+                    if self.source.reduction is None
+                    else self.source.reduction.value,
+                    decay=self.source.gradient_decay(),
+                    head=self.layout.head,
                     samples=self.assume.samples,
                     time_limit=self.run.time_limit,
                     prove=self.evidence is not EvidenceName.NUMERICAL,
@@ -160,7 +171,7 @@ def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int
             arrays["labels"] = found.labels
         with folder.writing("samples.npz") as path:
             np.savez(path, **arrays)
-        if found.layer == 0:
+        if found.layer == 0 and not request.layout.head:
             _draw(folder, sheet.settled(found.samples), report, request.log)
     elif found.single_rows is not None:
         with folder.writing("samples.npz") as path:
@@ -173,6 +184,39 @@ def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int
         say_error(f"no samples to write: {report.verdict}: {report.reason}")
         return 1
     return 0
+
+
+def audit_deep(
+    request: DeepRequest,
+    data: Path,
+    pixels: tuple[str | None, str | None],
+    folder: OutputFolder,
+    *,
+    gated: bool,
+) -> int:
+    """Say which samples of a file the gradient exposes; the exit code.
+
+    ``pixels`` are --mean and --std.
+    """
+    from identify.exposure.affine import normalised
+    from identify.exposure.batch import audit_gradient
+
+    network, gradient = request.open()
+    truth = load_samples(data)
+    check_dimension(truth.samples, network.dimension, data)
+    report, interrupted = request.assess(network, gradient)
+    found = audit_gradient(report, network, gradient, normalised(truth, *pixels), truth.labels)
+    if folder:
+        folder.write_text("audit.json", found.to_json())
+        folder.write_text("report.json", report.to_json())
+    if request.run.format is Format.JSON:
+        print(found.to_json(), end="", flush=True)
+    else:
+        print(found, flush=True)
+        show_written(folder)
+    if interrupted:
+        return INTERRUPTED
+    return BLOCKED if gated and found.exposed else 0
 
 
 def _show(report: GradientReport, form: Format, folder: OutputFolder) -> None:

@@ -30,13 +30,13 @@ def largest_batch(width: int, outputs: int) -> int:
 
 
 def describe_deep(
-    path: PathLike, *, activation: str | None, layers: str | None, key: str | None
+    path: PathLike, *, activation: str | None, layers: str | None, key: str | None, head: bool
 ) -> dict[str, Any]:
     """The fields of an `Inspection` but for the arrays: kind, covered, reason, network, sizes.
 
     Raises what the reader of such networks raises.
     """
-    network = load_deep_network(path, activation=activation, layers=layers, key=key)
+    network = load_deep_network(path, activation=activation, layers=layers, key=key, head=head)
     kinds = [str(kind) for kind in network.activations]
     known: dict[str, Any] = {
         "kind": "network",

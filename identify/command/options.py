@@ -58,6 +58,13 @@ class ArithmeticName(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class ReductionName(StrEnum):
+    """How the losses of a batch are put together."""
+
+    MEAN = "mean"
+    SUM = "sum"
+
+
 class Format(StrEnum):
     """The form of what is printed."""
 
@@ -97,8 +104,8 @@ class ModelOptions:
     activation: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|C0,C1,...",
-            help="The activation for files without it: relu, leaky_relu:0.1, or coefficients.",
+            metavar="NAME,...|C0,C1,...",
+            help="The activation for files without it: relu, one for each layer, or coefficients.",
             rich_help_panel=_SOURCE,
         ),
     ] = None
@@ -110,6 +117,14 @@ class ModelOptions:
             rich_help_panel=_SOURCE,
         ),
     ] = None
+    head: Annotated[
+        bool,
+        typer.Option(
+            "--head",
+            help="Other layers come first: the samples are the features that leave them.",
+            rich_help_panel=_SOURCE,
+        ),
+    ] = False
     key: Annotated[
         str | None,
         typer.Option(
@@ -151,7 +166,10 @@ class SourceOptions:
             help="The loss, if known; for kkt it changes nothing.", rich_help_panel=_SOURCE
         ),
     ] = None
-
+    reduction: Annotated[
+        ReductionName | None,
+        typer.Option(help="Mean or sum of the losses, for a gradient.", rich_help_panel=_SOURCE),
+    ] = None
     weight_decay_in_gradient: Annotated[
         str | None,
         typer.Option(
@@ -184,6 +202,10 @@ class SourceOptions:
                 "gradient with --weight-decay-in-gradient",
                 self.source.value,
                 "drop --weight-decay-in-gradient",
+            )
+        if self.reduction is not None and self.source is not SourceName.GRADIENT:
+            raise InvalidInputError(
+                "--source", "gradient with --reduction", self.source.value, "drop --reduction"
             )
         pairs = (
             ("--gradient", self.gradient, SourceName.GRADIENT),

@@ -115,6 +115,7 @@ def what_to_run(found: Inspection, path: Path, layout: ModelOptions) -> tuple[st
         )
         if value is not None
     )
+    options += " --head" if layout.head else ""
     beside = {"gradient": " --gradient FILE", "fine-tuning": " --initial FILE"}
     return tuple(
         f"kktcert verify {name}{options} --source {fit.source}{beside.get(fit.source, '')}"

@@ -108,7 +108,9 @@ class GradientReport:
             "interrupted": self.interrupted,
             "rank": found.rank,
             "sample_count": None if found.samples is None else len(found.samples),
-            "samples_of": None if found.layer is None else _place(found.layer),
+            "samples_of": None
+            if found.layer is None
+            else _place(found.layer, head=bool(self.problem.get("head"))),
             "scaled": None if found.samples is None else found.scaled,
             "labels": found.labels,
             "label_confidence": found.label_confidence,
@@ -192,8 +194,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _place(layer: int) -> str:
-    return "input" if layer == 0 else f"input of layer {layer + 1}"
+def _place(layer: int, *, head: bool) -> str:
+    if layer == 0:
+        return "features before the first layer" if head else "input"
+    return f"input of layer {layer + 1}"
 
 
 def _head(report: GradientReport) -> list[str]:
@@ -204,7 +208,7 @@ def _head(report: GradientReport) -> list[str]:
         verdict = "UNDECIDED: nothing is claimed"
     lines = _in_short(report)
     lines += labelled("verdict", verdict) + labelled("scope", report.scope_sentence)
-    lines += labelled("recovered", _recovered(found))
+    lines += labelled("recovered", _recovered(found, head=bool(report.problem.get("head"))))
     lines += labelled("labels", _labels(found))
     lines += labelled("reason", found.reason)
     return lines
@@ -228,7 +232,7 @@ def _in_short(report: GradientReport) -> list[str]:
     return [*labelled("in short", short), *labelled("what to do", todo), ""]
 
 
-def _recovered(found: Disaggregation) -> str:
+def _recovered(found: Disaggregation, *, head: bool) -> str:
     if found.samples is None and not found.rank:
         return "nothing"
     if found.samples is None and any(r.layer == 0 and r.rank == 1 for r in found.ranks):
@@ -252,6 +256,8 @@ def _recovered(found: Disaggregation) -> str:
     text = f"{count} sample{'' if count == 1 else 's'}"
     if found.layer:
         text += f", as they enter layer {found.layer + 1} and not as images"
+    elif head:
+        text += ", as the features that enter the first of these layers and not as images"
     if not found.scaled:
         text += ", up to their length"
     if bounds is not None:
