@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from identify.arrays import FloatArray
 from identify.disaggregation.clock import Clock, Progress
 from identify.model.deep import DeepGradient, DeepNetwork
+
+BoolArray = npt.NDArray[np.bool_]
+OpenRows = dict[int, BoolArray]
 
 _TURNS = 6
 _DEPENDENT = 1e-11
@@ -45,6 +50,7 @@ def descend(
     *,
     scaled: bool,
     accuracy: float,
+    open_rows: Mapping[int, BoolArray] | None = None,
     deadline: float | None = None,
     progress: Progress | None = None,
 ) -> Descent:
@@ -60,6 +66,7 @@ def descend(
         slopes: s'(z) of the last hidden layer, (n, m).
         scaled: whether the scale of h and p is known; a bias on the way fixes it.
         accuracy: relative error of h; values below it count as 0.
+        open_rows: by layer, rows (m,) of its gradient that are not known.
         deadline: `time.monotonic()` value, after which the samples stay where they are.
         progress: called with a stage name and the share of it that is done.
 
@@ -71,6 +78,7 @@ def descend(
     kept = [slopes]
     h, p, stopped = features, cotangents, ""
     clock = Clock(deadline, progress)
+    rows = dict(open_rows or {})
     while at > 0:
         clock.show("descent", 1.0 - at / network.depth)
         stopped = _LATE if clock.passed else _obstacle(network, gradient, at - 1)
@@ -82,7 +90,7 @@ def descend(
         if not _independent(below):
             stopped = f"the samples' cotangents at layer {at} are linearly dependent"
             break
-        h, last = _solve(gradient, at - 1, below)
+        h, last = _solve(gradient, at - 1, below, rows)
         at -= 1
         deltas.insert(0, below)
         kept.insert(0, slope)
@@ -92,12 +100,14 @@ def descend(
         elif last is not None:
             ones[at] = float(np.abs(last - 1.0).max())
     reached = Descent(at, h, p, scaled, tuple(ones), tuple(deltas), tuple(kept), stopped)
-    return _settle(network, gradient, reached, clock)
+    return _settle(network, gradient, reached, rows, clock)
 
 
-def _settle(network: DeepNetwork, gradient: DeepGradient, found: Descent, clock: Clock) -> Descent:
+def _settle(
+    network: DeepNetwork, gradient: DeepGradient, found: Descent, rows: OpenRows, clock: Clock
+) -> Descent:
     """Replace slopes by those of the forward pass while that leaves no more of the gradient."""
-    residual = _left(gradient, found)
+    residual = _left(gradient, found, rows)
     for _ in range(_TURNS):
         if clock.passed:
             break
@@ -109,7 +119,7 @@ def _settle(network: DeepNetwork, gradient: DeepGradient, found: Descent, clock:
         deltas = network.backward(run, found.cotangents)[:-1]
         if not _independent(deltas[0]):
             break
-        h, last = _solve(gradient, found.layer, deltas[0])
+        h, last = _solve(gradient, found.layer, deltas[0], rows)
         if not found.scaled:
             sides = np.sign(np.sum(h * found.inputs, axis=1, keepdims=True))
             h = np.asarray(h * sides, dtype=np.float64)
@@ -117,7 +127,7 @@ def _settle(network: DeepNetwork, gradient: DeepGradient, found: Descent, clock:
         if last is not None and found.scaled:
             ones[found.layer] = float(np.abs(last - 1.0).max())
         trial = replace(found, inputs=h, ones=tuple(ones), deltas=deltas, slopes=slopes)
-        now = _left(gradient, trial)
+        now = _left(gradient, trial, rows)
         if now > residual * (1.0 + 1e-3) + 1e-14:
             break
         same = all(map(np.array_equal, found.slopes, trial.slopes))
@@ -127,12 +137,13 @@ def _settle(network: DeepNetwork, gradient: DeepGradient, found: Descent, clock:
     return found
 
 
-def _left(gradient: DeepGradient, found: Descent) -> float:
+def _left(gradient: DeepGradient, found: Descent, rows: OpenRows) -> float:
     """What the samples leave of the gradient of the layer reached, relative."""
     g = gradient.weights[found.layer]
     if g is None:
         return float("inf")
-    left = np.linalg.norm(found.deltas[0].T @ found.inputs - g)
+    used = _used(g, found.layer, rows)
+    left = np.linalg.norm((found.deltas[0].T @ found.inputs - g)[used])
     return float(left / max(float(np.linalg.norm(g)), 1e-300))
 
 
@@ -164,14 +175,19 @@ def _independent(delta: FloatArray) -> bool:
     return bool(values[-1] > _DEPENDENT * values[0])
 
 
+def _used(g: FloatArray, index: int, rows: OpenRows) -> BoolArray:
+    return ~rows[index] if index in rows else np.ones(len(g), dtype=np.bool_)
+
+
 def _solve(
-    gradient: DeepGradient, index: int, delta: FloatArray
+    gradient: DeepGradient, index: int, delta: FloatArray, rows: OpenRows
 ) -> tuple[FloatArray, FloatArray | None]:
     """h (n, k) and, with a bias, the coefficients (n,) that should be 1."""
     g = gradient.layer(index)
     if g is None:
         raise ValueError("a layer without its gradient")
-    lifted = np.asarray(np.linalg.lstsq(delta.T, g, rcond=None)[0], dtype=np.float64)
+    used = _used(g, index, rows)
+    lifted = np.asarray(np.linalg.lstsq(delta.T[used], g[used], rcond=None)[0], dtype=np.float64)
     if gradient.biases[index] is None:
         return lifted, None
     return lifted[:, :-1], lifted[:, -1]

@@ -20,7 +20,7 @@ from identify.disaggregation.checks import (
     read_labels,
     relative_noise,
 )
-from identify.disaggregation.clock import Progress
+from identify.disaggregation.clock import Clock, Progress
 from identify.disaggregation.cp import decompose_kernel
 from identify.disaggregation.depth import Descent, descend
 from identify.disaggregation.evidence import (
@@ -45,6 +45,7 @@ from identify.errors import BudgetExceededError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.thresholds import KERNEL_GAP, KERNEL_NOISE
 
+_GUESSED = 30
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -125,7 +126,8 @@ def disaggregate(
     started = time.monotonic()
     deadline = None if time_limit is None else started + time_limit
     options = _Options(loss, reduction, deadline, prove, seed, progress)
-    problem = pose(network, gradient, loss, reduction, samples=samples, seed=seed)
+    problem = pose(network, gradient, loss, reduction, samples=samples, seed=seed,
+                   clock=Clock(deadline, progress))  # fmt: skip
     separated = _separate(problem, options)
     result = _confirm(problem, separated, options)
     return replace(result, seconds=time.monotonic() - started)
@@ -175,7 +177,9 @@ def _examine(problem: Problem, options: _Options) -> tuple[KernelFacts, Kernel |
 
 def _listable(problem: Problem) -> bool:
     layer = problem.layer
-    return layer.amplitudes.shape[1] == 1 and layer.leak == 0.0 and layer.has_bias
+    # Where the rank is a guess the list decides nothing, and a large guess takes minutes.
+    worth = problem.factor.clear or problem.factor.rank <= _GUESSED
+    return layer.amplitudes.shape[1] == 1 and layer.leak == 0.0 and layer.has_bias and worth
 
 
 def _list(problem: Problem, options: _Options) -> tuple[MaskList, Selection | None]:
@@ -212,7 +216,9 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
     base = Disaggregation(
         UNDECIDED, "", problem.factor.rank, problem.ranks, separated.method, separated.kernel
     )
-    agreement = check_agreement(problem.network, problem.gradient, problem.factors)
+    base = replace(base, completed=tuple(i for i, part in problem.known.items() if part.filled))
+    exempt = frozenset(problem.known)
+    agreement = check_agreement(problem.network, problem.gradient, problem.factors, exempt=exempt)
     if separated.candidates is None:
         findings = replace(_findings(problem, separated), checks=(agreement,))
         verdict, reason = judge(findings)
@@ -233,7 +239,9 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
     checks = (
         check_signs(signs, problem.factor.rank),
         check_slopes(problem.network, descent, bounds),
-        *check_layers(problem.network, problem.gradient, problem.factors, descent, bounds),
+        *check_layers(
+            problem.network, problem.gradient, problem.factors, descent, bounds, problem.known
+        ),
         check_ones(descent, bounds),
         loss_check,
         agreement,
@@ -292,6 +300,7 @@ def _findings(problem: Problem, separated: _Separated) -> Findings:
     return Findings(
         problem.ranks, problem.network.depth - 2, separated.kernel, separated.masks,
         separated.selection, None, (), None, "", None, separated.interrupted,
+        tuple(sorted(problem.known)),
     )  # fmt: skip
 
 
@@ -306,6 +315,7 @@ def _follow(problem: Problem, candidates: Candidates, options: _Options) -> tupl
         problem.layer.slopes(candidates.masks).T,
         scaled=problem.layer.has_bias,
         accuracy=max(1e-9, 30.0 * relative_noise(problem.factor) + float(errors.max())),
+        open_rows={index: part.dropped for index, part in problem.known.items()},
         deadline=options.deadline,
         progress=options.progress,
     )

@@ -108,7 +108,8 @@ class Disaggregation:
     over its error; ``counts`` (n,) how often the loss says that each sample counts.
     ``error_bounds`` (n,) relative to the samples. Arrays are None where nothing was separated.
     ``single_rows`` (k, d) are then samples that rows of the first layer's gradient show by
-    themselves, None if there are none.
+    themselves, None if there are none. ``completed`` are layers of which only the largest entries
+    were sent and whose others were filled in.
     """
 
     verdict: str
@@ -133,6 +134,7 @@ class Disaggregation:
     power: int | None = None
     visible: float | None = None
     single_rows: FloatArray | None = None
+    completed: tuple[int, ...] = ()
     caveats: tuple[str, ...] = field(default=())
     seconds: float = 0.0
 

@@ -32,6 +32,7 @@ class Findings:
     stopped: str
     printed: PrintedProof | None
     interrupted: str = ""
+    cut: tuple[int, ...] = ()
 
 
 def judge(findings: Findings) -> tuple[str, str]:
@@ -40,7 +41,8 @@ def judge(findings: Findings) -> tuple[str, str]:
     "globally" only if the rank is clear, no layer has a larger one, the kernel or the complete
     list of masks leaves one set, the samples reach the network's input, and every check holds.
     """
-    rules = (_interruption, _agreement, _rank, _layers, _uniqueness, _reach, _confirmations, _proof)
+    rules = (_interruption, _agreement, _rank, _layers, _uniqueness, _reach, _confirmations,
+             _proof, _cut)  # fmt: skip
     for rule in rules:
         reason = rule(findings)
         if reason:
@@ -48,6 +50,17 @@ def judge(findings: Findings) -> tuple[str, str]:
     top = _top(findings)
     how = "the kernel of L" if _by_kernel(findings) else "the complete list of masks"
     return GLOBALLY, f"{how} leaves one set of at most {top.rank} samples, and it is confirmed"
+
+
+def _cut(findings: Findings) -> str:
+    """A completed matrix fits the entries that were sent; that no other one does is not shown."""
+    if not findings.cut:
+        return ""
+    layers = ", ".join(str(index + 1) for index in findings.cut)
+    return (
+        f"only the largest entries of layer {layers} were sent; the others were filled in by their "
+        "rank, and it is not shown that this is the only way"
+    )
 
 
 def _top(findings: Findings) -> LayerRank:

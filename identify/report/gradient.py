@@ -131,6 +131,7 @@ class GradientReport:
             "kernel": None if kernel is None else _kernel(kernel),
             "power": found.power,
             "single_rows": None if found.single_rows is None else len(found.single_rows),
+            "completed": [index + 1 for index in found.completed],
             "smallest_visible_slope": found.visible,
             "checks": [
                 {
