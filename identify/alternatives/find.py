@@ -25,7 +25,7 @@ from identify.thresholds import DIFFERENT, FITS
 
 if TYPE_CHECKING:
     from identify.recovery.assumptions import Assumptions
-    from identify.recovery.measure import Findings
+    from identify.recovery.stages import Stage
 
 
 __all__ = [
@@ -58,7 +58,7 @@ def find_alternative(
     seed: int = 0,
     time_limit: float | None = None,
     progress: Progress | None = None,
-    findings: Findings | None = None,
+    findings: Stage | None = None,
 ) -> tuple[TrainingSet, ...]:
     """Training sets that explain the same weights: two different ones, or none.
 
@@ -95,6 +95,7 @@ def find_alternative(
     """
     from identify.recovery.assumptions import Assumptions
     from identify.recovery.measure import measure
+    from identify.recovery.stages import Interpolated, Recovered
 
     if distance is not None or keep:
         raise NotYetSupportedError(
@@ -109,7 +110,7 @@ def find_alternative(
         findings = measure(data, given, seed=seed, deadline=deadline, progress=progress)
     if start is not None:
         return _from_start(data, start, findings.noise_level, given, seed)
-    if findings.reduced is None or findings.linear is None:
+    if not isinstance(findings, Interpolated):
         return ()
     found = search_sets(
         data,
@@ -119,7 +120,7 @@ def find_alternative(
         samples=samples,
         scale=given.scale,
         non_negative=non_negative,
-        decomposes=findings.decomposes,
+        decomposes=isinstance(findings, Recovered),
         seed=seed,
         deadline=deadline,
         progress=progress,
