@@ -187,10 +187,6 @@ class Objective(ABC):
         """
         return doubled_products(self.data_loss, candidates)
 
-    def splitting_products(self, candidates: Candidates, v: Tensor) -> Tensor:
-        """Return S_i v_i for all candidates at once, v and result (m, D)."""
-        return self.splitting_operator(candidates)(v)
-
     def multiplier_system(self, candidates: Candidates) -> MultiplierSystem | None:
         """Return the quadratic form of the data loss in lam, or None where it is not quadratic."""
         return None

@@ -12,7 +12,7 @@ from torch import Tensor
 from attack.objectives.base import Objective
 from attack.objectives.candidates import Candidates
 from attack.solving.problem import Problem
-from attack.splitting.eigenpairs import smallest_eigenpairs
+from attack.splitting.eigenpairs import EigenSearch, smallest_eigenpairs
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def check_second_order(
         return plain + objective.split_penalty_products(at, v) if objective.penalties else plain
 
     pairs = smallest_eigenpairs(
-        product, at.count, objective.dimension, seed=seed, iterations=products,
-        dtype=at.x.dtype, device=at.x.device,
+        product, at.count, objective.dimension,
+        search=EigenSearch(iterations=products, seed=seed), like=at.x,
     )  # fmt: skip
     smallest = float(pairs.values.min())
     return SecondOrder(
