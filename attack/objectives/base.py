@@ -187,6 +187,13 @@ class Objective(ABC):
         """
         return doubled_products(self.data_loss, candidates)
 
+    def split_operator(self, candidates: Candidates) -> Products:
+        """Freeze the candidates and return v -> S_i v_i + P_i v_i, the curvature of halving."""
+        data = self.splitting_operator(candidates)
+        if not self.penalties:
+            return data
+        return lambda v: data(v) + self.split_penalty_products(candidates, v)
+
     def multiplier_system(self, candidates: Candidates) -> MultiplierSystem | None:
         """Return the quadratic form of the data loss in lam, or None where it is not quadratic."""
         return None

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from attack.objectives.base import Objective
 from attack.objectives.candidates import Candidates
@@ -75,14 +74,8 @@ def check_second_order(
     grad_lam = point.grad_lam
     if problem.bounded:
         grad_lam = torch.where(at.lam <= 0, grad_lam.clamp_max(0), grad_lam)
-    operator = objective.splitting_operator(at)
-
-    def product(v: Tensor) -> Tensor:
-        plain = operator(v)
-        return plain + objective.split_penalty_products(at, v) if objective.penalties else plain
-
     pairs = smallest_eigenpairs(
-        product, at.count, objective.dimension,
+        objective.split_operator(at), at.count, objective.dimension,
         search=EigenSearch(iterations=products, seed=seed), like=at.x,
     )  # fmt: skip
     smallest = float(pairs.values.min())

@@ -16,7 +16,6 @@ from attack.splitting.eigenpairs import (
     Eigenpairs,
     EigenSearch,
     Method,
-    Product,
     extreme_eigenpairs,
     smallest_eigenpairs,
 )
@@ -229,10 +228,10 @@ class _Round:
         kept = tidied.candidates
         same = kept is self.given
         evaluation = self.start if same else objective.value_and_gradients(kept)
-        low, high, bend = self._extremes(kept)
+        low, high = self._extremes(kept)
         now, data_now = float(evaluation.loss), float(evaluation.data_loss)
         most = max(1, kept.count // 2) if rules.limit is None else rules.limit
-        plan = auto_plan(objective, kept, low, high, bend, data_now, most)
+        plan = auto_plan(objective, kept, low, high, data_now, most)
         fitted = FittedSteps.nothing(plan, now, (), rising=False, evaluations=0)
         if len(plan.chosen) and data_now > noise:
             fitted = fit_steps(objective, kept, plan, now, data_now, least, noise)
@@ -241,22 +240,15 @@ class _Round:
         low = low if high is None else replace(low, products=high.products)
         return self._carried_out(_Found(tidied, evaluation, low, fitted, evaluations, idle))
 
-    def _extremes(self, kept: Candidates) -> tuple[Eigenpairs, Eigenpairs | None, Product]:
-        """The ends of the spectra of S_i + P_i, the upper one where signs are free, and P."""
+    def _extremes(self, kept: Candidates) -> tuple[Eigenpairs, Eigenpairs | None]:
+        """The ends of the spectra of S_i + P_i, the upper one where signs are free."""
         objective, rules = self.objective, self.rules
-        operator = objective.splitting_operator(kept)
-
-        def bend(v: Tensor) -> Tensor:
-            return objective.split_penalty_products(kept, v)
-
-        def product(v: Tensor) -> Tensor:
-            return operator(v) + bend(v) if objective.penalties else operator(v)
-
+        product = objective.split_operator(kept)
         size = kept.count, objective.dimension
         search = EigenSearch(rules.method, rules.products, seed=self.seed)
         if objective.signed:
-            return *extreme_eigenpairs(product, *size, search=search, like=kept.x), bend
-        return smallest_eigenpairs(product, *size, search=search, like=kept.x), None, bend
+            return extreme_eigenpairs(product, *size, search=search, like=kept.x)
+        return smallest_eigenpairs(product, *size, search=search, like=kept.x), None
 
     def _carried_out(self, found: _Found) -> tuple[Candidates, Tensor, SplitRound]:
         """Split, translate indices to those of the given candidates, and report."""
