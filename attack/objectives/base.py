@@ -194,9 +194,13 @@ class Objective(ABC):
             return data
         return lambda v: data(v) + self.split_penalty_products(candidates, v)
 
-    def multiplier_system(self, candidates: Candidates) -> MultiplierSystem | None:
-        """Return the quadratic form of the data loss in lam, or None where it is not quadratic."""
-        return None
+    def multiplier_system(self, candidates: Candidates) -> MultiplierSystem:
+        """Return the quadratic form of the data loss in lam.
+
+        Raises InvalidInputError where it is not quadratic.
+        """
+        hint = "leave the multipliers free"
+        raise InvalidInputError("multipliers", "a loss that is quadratic in them", self.name, hint)
 
     def with_step(self, step: int) -> Objective:
         """Return the objective at a step of its schedule: itself unless it has one."""

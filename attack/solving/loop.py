@@ -6,14 +6,14 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from attack.objectives.base import Objective
 from attack.objectives.candidates import Candidates
-from attack.solving.problem import Move, Point, Problem
+from attack.solving.problem import Move, Point, Problem, Solver
 from attack.solving.second_order import SecondOrder, check_second_order
 from attack.solving.settings import SolveSettings
 from attack.solving.state import COLUMNS, LoopState, Round, Row, summarised
@@ -108,28 +108,49 @@ def solve(
     objective.check(state.candidates)
     if state.step == 0:
         settings.check(objective, state.candidates.count)
-    return _Loop(objective, state, settings, hooks or Hooks(), time_limit).run()
+    now = time.monotonic()
+    loop = _Loop(
+        objective=objective,
+        settings=settings,
+        solver=settings.build(),
+        hooks=hooks or Hooks(),
+        began=now - state.seconds,
+        deadline=math.inf if time_limit is None else now + time_limit,
+        state=state,
+        good=state,
+        history=list(state.history),
+    )
+    return loop.run()
 
 
 @dataclass(eq=False)
 class _Loop:
-    objective: Objective
-    state: LoopState
-    settings: SolveSettings
-    hooks: Hooks
-    time_limit: float | None
-    started: float = field(default_factory=time.monotonic)
+    """A loop under way: ``state`` is where it stands, all else that changes is its record.
 
-    def __post_init__(self) -> None:
-        self.solver = self.settings.build()
-        self.interval = self.settings.interval or self.solver.interval
-        self.earlier = self.state.seconds
-        self.history = list(self.state.history)
-        self.saved: float | None = None
-        self.good = self.state
-        eliminated = self.settings.multipliers == "eliminated"
-        self.sparse = eliminated and (self.settings.eliminate_every or 1) > 1
-        self.treatment = "free" if self.sparse else self.settings.multipliers
+    ``good`` is the last state with a finite loss, ``history`` its rows, ``saved`` the time of the
+    last save.
+    """
+
+    objective: Objective
+    settings: SolveSettings
+    solver: Solver
+    hooks: Hooks
+    began: float
+    deadline: float
+    state: LoopState
+    good: LoopState
+    history: list[Row]
+    saved: float = -math.inf
+
+    @property
+    def interval(self) -> int:
+        return self.settings.interval or self.solver.interval
+
+    @property
+    def sparse(self) -> bool:
+        """Whether multipliers are eliminated in some steps and free in the others."""
+        settings = self.settings
+        return settings.multipliers == "eliminated" and (settings.eliminate_every or 1) > 1
 
     def run(self) -> Solution:
         try:
@@ -164,7 +185,7 @@ class _Loop:
                 return state.ended
             if state.step >= settings.steps:
                 return "steps"
-            if self.time_limit is not None and time.monotonic() - self.started > self.time_limit:
+            if time.monotonic() > self.deadline:
                 return "time limit"
             due, state = self._due(state)
             if due:
@@ -189,7 +210,8 @@ class _Loop:
     def _problem(self, step: int) -> Problem:
         held = step - step % self.solver.hold
         stepped = self.objective.with_step(held)
-        return Problem(stepped, self.treatment, self.settings.ridge)
+        treatment = "free" if self.sparse else self.settings.multipliers
+        return Problem(stepped, treatment, self.settings.ridge)
 
     def _prepared(self, state: LoopState, problem: Problem) -> LoopState:
         """Forget what a new temperature or new multipliers have made wrong."""
@@ -227,7 +249,7 @@ class _Loop:
         )  # fmt: skip
 
     def _seconds(self) -> float:
-        return self.earlier + time.monotonic() - self.started
+        return time.monotonic() - self.began
 
     def _say(self, text: str) -> None:
         _LOG.info("%s", text)
@@ -309,7 +331,7 @@ class _Loop:
             raise InvalidInputError(
                 "start", "candidates with a finite loss", seen, "lower start_scale"
             )
-        if self.saved is None:
+        if self.saved == -math.inf:
             self._save(self.good)
         settings, at = self.settings, self.state.candidates
         advice = "lower start_scale"
@@ -325,7 +347,7 @@ class _Loop:
 
     def _maybe_save(self, state: LoopState) -> None:
         every, now = self.hooks.save_every, time.monotonic()
-        late = self.saved is None or now - self.saved >= self.hooks.save_seconds
+        late = now - self.saved >= self.hooks.save_seconds
         if late or (every and state.step % every == 0):
             self._save(state)
 

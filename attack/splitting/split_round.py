@@ -155,10 +155,8 @@ def rounding_level(objective: Objective, candidates: Candidates, loss: float) ->
     eps = torch.finfo(candidates.x.dtype).eps
     if objective.quadratic:
         one = candidates.select(torch.zeros(1, dtype=torch.long, device=candidates.x.device))
-        system = objective.multiplier_system(one)
-        if system is not None:
-            size = float(system.constant)
-            return 8 * eps * (loss + math.sqrt(size * max(loss, 0.0)) + 8 * eps * size)
+        size = float(objective.multiplier_system(one).constant)
+        return 8 * eps * (loss + math.sqrt(size * max(loss, 0.0)) + 8 * eps * size)
     turned = candidates.select(
         torch.arange(candidates.count - 1, -1, -1, device=candidates.x.device)
     )

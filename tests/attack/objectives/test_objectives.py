@@ -161,7 +161,8 @@ def test_multiplier_system_is_the_loss(kind: str, bias: str) -> None:
 
 def test_bilevel_has_no_multiplier_system() -> None:
     objective = EVERY["bilevel logistic"]()
-    assert objective.multiplier_system(candidates(objective)) is None
+    with pytest.raises(InvalidInputError, match="a loss that is quadratic in them, got bilevel"):
+        objective.multiplier_system(candidates(objective))
     assert not objective.quadratic
 
 
