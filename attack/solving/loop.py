@@ -275,27 +275,16 @@ class _Loop:
     def _round(self, state: LoopState) -> tuple[LoopState, str]:
         """Run one round; the text is empty, or says why the loop cannot go on."""
         settings, problem, stuck = self.settings, self._problem(state.step), state.stuck
+        seed, state = _seeded(state)
         given = state.candidates
-        generator = torch.Generator()
-        generator.set_state(state.generator)
-        seed = int(torch.randint(2**31 - 1, (), generator=generator))
-        state = replace(
-            state, generator=generator.get_state(), last_round=state.step, since=state.step,
-            mark=math.inf, best=math.inf, stuck="",
-        )  # fmt: skip
-        # A split into opposite signs adds two candidates.
-        each = 2 if self.objective.signed and settings.splitting == "auto" else 1
-        most = given.count // 2
-        if settings.limit is not None:
-            room = settings.limit - given.count
-            if room < 1:
-                return replace(state, wait=self.interval), stuck
-            most = min(most, room // each)
+        most = self._most_splits(given.count)
+        if most < 1:
+            return replace(state, wait=self.interval), stuck
         if settings.multipliers == "eliminated":
             given = problem.eliminated(given)
         new, origin, record = split_candidates(
             problem.objective, given, mode="paper" if settings.splitting == "paper" else "auto",
-            seed=seed, limit=max(1, most), products=settings.products, rollback=settings.rollback,
+            seed=seed, limit=most, products=settings.products, rollback=settings.rollback,
         )  # fmt: skip
         taken = settings.limit is None or new.count <= settings.limit
         if not taken:
@@ -312,16 +301,30 @@ class _Loop:
             evaluations=state.evaluations + record.evaluations,
             rounds=(*state.rounds, summary),
         )
-        if self.hooks.log is not None:
-            self.hooks.log({"event": "round", "step": state.step, "message": summary.message})
-        if self.hooks.round is not None:
-            self.hooks.round(summary, new)
-        self._say(summary.message)
-        ended = stuck and not lower and new.count == given.count
-        if not ended:
+        self._tell(summary, new)
+        if not stuck or lower or new.count != given.count:
             return state, ""
         measured = taken and settings.splitting == "auto"
         return state, "second-order stationary" if measured else stuck
+
+    def _most_splits(self, count: int) -> int:
+        """The most candidates that may be split; 0 where the limit leaves no room."""
+        half, limit = max(1, count // 2), self.settings.limit
+        if limit is None:
+            return half
+        if limit <= count:
+            return 0
+        # A split into opposite signs adds two candidates.
+        each = 2 if self.objective.signed and self.settings.splitting == "auto" else 1
+        return max(1, min(half, (limit - count) // each))
+
+    def _tell(self, summary: Round, new: Candidates) -> None:
+        if self.hooks.log is not None:
+            event = {"event": "round", "step": summary.step, "message": summary.message}
+            self.hooks.log(event)
+        if self.hooks.round is not None:
+            self.hooks.round(summary, new)
+        self._say(summary.message)
 
     def _check_finite(self, loss: float) -> None:
         if math.isfinite(loss):
@@ -356,3 +359,15 @@ class _Loop:
             rows = tuple(row for row in self.history if row[0] < state.step)
             self.hooks.save(replace(state, history=rows))
             self.saved = time.monotonic()
+
+
+def _seeded(state: LoopState) -> tuple[int, LoopState]:
+    """The seed of a round, and the state after it was drawn, its stall test begun anew."""
+    generator = torch.Generator()
+    generator.set_state(state.generator)
+    seed = int(torch.randint(2**31 - 1, (), generator=generator))
+    renewed = replace(
+        state, generator=generator.get_state(), last_round=state.step, since=state.step,
+        mark=math.inf, best=math.inf, stuck="",
+    )  # fmt: skip
+    return seed, renewed
