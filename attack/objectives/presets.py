@@ -10,6 +10,7 @@ from torch import Tensor
 from attack.networks.activations import parse_activation
 from attack.networks.network import Network
 from attack.objectives import (
+    LooPenalties,
     ResidualObjective,
     StartRange,
     TemperatureSchedule,
@@ -86,7 +87,7 @@ class Preset:
                 features=self.features or "final",
                 activation=activation,
                 schedule=TemperatureSchedule() if activation is None else None,
-                box=pixel_box(mean),
+                penalties=LooPenalties(box=pixel_box(mean)),
                 image_shape=image_shape,
             )
         elif self.objective == "haim":

@@ -14,6 +14,8 @@ from attack.networks.activations import Activation
 from attack.networks.spec import parse_spec
 from attack.objectives import (
     Candidates,
+    LooPenalties,
+    Unrolled,
     bilevel_objective,
     buzaglo_objective,
     gradient_matching_objective,
@@ -128,11 +130,13 @@ def network_objectives(seed, dtype=torch.float64):
         "haim": haim_objective(one, normaliser=6, activation=Activation("soft_relu", 10.0)),
         "haim cubic": haim_objective(cubic, normaliser=6, floor=None),
         "buzaglo": buzaglo_objective(many, normaliser=6),
-        "loo": loo_objective(start, one, normaliser=6, activation=soft, sparsity=0.01),
+        "loo": loo_objective(start, one, normaliser=6, activation=soft,
+                             penalties=LooPenalties(sparsity=0.01)),
         "loo both": loo_objective(many, other, normaliser=6, features="both"),
         "gradient": gradient_matching_objective(many, ones, normaliser=6, loss="cross-entropy"),
         "bilevel": bilevel_objective(one.with_activation(soft), start.with_activation(soft),
-                                     normaliser=6, loss="logistic", steps=2, rate=0.5),
+                                     normaliser=6, loss="logistic",
+                                     training=Unrolled(steps=2, rate=0.5)),
     }  # fmt: skip
 
 
