@@ -26,7 +26,7 @@ from attack.objectives.penalties import BoxPenalty, FloorPenalty
 from attack.splitting.accept import PAPER_STEPS
 from attack.splitting.eigenpairs import EigenSearch, smallest_eigenpairs
 from attack.splitting.plan import SplitPlan, offspring, paper_choice
-from attack.splitting.split_round import carry_over, split_candidates
+from attack.splitting.split_round import split_candidates
 from identify.errors import InvalidInputError
 from tests.attack.problems import splitting_products
 from tests.attack.split_problems import (
@@ -312,9 +312,6 @@ def test_offspring_origin_labels_and_state():
     assert new.x[6].tolist() == [2.0, 3.25]
     sums = torch.zeros(4).index_add(0, origin, new.lam[:, 0])
     assert torch.equal(sums, candidates.lam[:, 0])
-    state = carry_over({"m": 10.0 * torch.arange(4), "t": torch.tensor(7)}, origin)
-    assert state["m"].tolist() == [0.0, 10.0, 20.0, 30.0, 30.0, 10.0, 10.0]
-    assert state["t"].item() == 7
 
 
 @pytest.mark.parametrize("seed", SEEDS)
