@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from attack.solving.settings import SolveSettings
     from attack.solving.starts import StartImages, load_start, start_candidates
     from attack.solving.state import Round
-    from attack.splitting.split_round import SplitRound, split_candidates
+    from attack.splitting.record import SplitRound
+    from attack.splitting.split_round import split_candidates
     from attack.training.images import ImageData, load_images
     from attack.training.train import TrainedNetwork, train_network
 
@@ -112,10 +113,8 @@ _HOMES = {
         "start_candidates",
     ),
     "solving.state": ("Round",),
-    "splitting.split_round": (
-        "SplitRound",
-        "split_candidates",
-    ),
+    "splitting.record": ("SplitRound",),
+    "splitting.split_round": ("split_candidates",),
     "training.images": (
         "ImageData",
         "load_images",
