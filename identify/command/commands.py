@@ -396,7 +396,7 @@ def alternatives(
                 told.note(sheet.remark)
             if sheet.shape is not None:
                 with folder.writing("contact.png") as path:
-                    sheet.draw(path, report, sets)
+                    sheet.draw(path, report, sets, given=truth is not None)
         folder.write_text("report.json", report.to_json())
         show_sets(report, sets, run.format)
         if run.format is Format.TEXT:

@@ -28,7 +28,7 @@ from identify.disaggregation.records import GLOBALLY
 from identify.errors import InvalidInputError, NotYetSupportedError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.deep_files import deep_activation, load_deep_gradient, load_deep_network
-from identify.pictures import as_images, contact_sheet
+from identify.pictures import contact_sheet
 from identify.report.gradient import GradientReport
 from identify.text import number
 from identify.thresholds import HIDDEN_SHARE
@@ -191,18 +191,20 @@ def _draw(folder: OutputFolder, sheet: Sheet, report: GradientReport, log: Log) 
     for index in range(len(found.samples)):
         label = "" if found.labels is None else f"label {int(found.labels[index])}\n"
         bound = np.nan if found.error_bounds is None else float(found.error_bounds[index])
-        captions.append(f"{label}error bound {number(bound)}")
+        error = f"error < {number(bound)}" if np.isfinite(bound) else "no error bound"
+        captions.append(f"{label}{error}")
     if report.verdict == GLOBALLY:
         title = f"GLOBALLY identifiable, {report.scope_sentence}: the batch behind one gradient"
     else:
         title = f"UNDECIDED, no uniqueness: the samples below were separated ({report.reason})"
-    notes = ["every image from its smallest to its largest value"]
-    if sheet.limits is not None:
-        notes = [f"black {sheet.limits[0]:g}, white {sheet.limits[1]:g}"]
+    images = sheet.images(found.samples)
+    limits, words = sheet.grey([images], free_length=not found.scaled)
+    notes = [words]
     if sheet.mean is not None:
         notes.append("mean image added")
     if not found.scaled:
-        notes.append("the sign and scale of an image are not determined")
-    rows = [("recovered", as_images(found.samples, sheet.shape, sheet.mean), captions)]
+        notes.append("the sign and the length of an image are not determined")
+    notes.append("error: bound relative to the length of the sample")
     with folder.writing("contact.png") as path:
-        contact_sheet(path, rows, title, limits=sheet.limits, footnote="; ".join(notes))
+        rows = [("recovered from the gradient", images, captions)]
+        contact_sheet(path, rows, title, limits=limits, footnote="; ".join(notes))
