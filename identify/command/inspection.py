@@ -159,7 +159,8 @@ def inspect_file(
             **common,
             kind="arrays",
             covered=False,
-            reason="the two layers of a network are not to be told; give --layers HIDDEN,OUTPUT",
+            reason="the names do not say which arrays are the two layers of a network; give "
+            "--layers HIDDEN,OUTPUT",
         )
     if degree is None and activation is None and not file.settings:
         return _without_degree(file, common, layers)
