@@ -9,8 +9,6 @@ from identify.model.deep import DeepNetwork
 from identify.model.deep_files import load_deep_network
 from identify.model.tensor_file import PathLike
 
-RUN = "kktcert verify MODEL --source gradient --gradient FILE --activation"
-
 
 def largest_batch(width: int, outputs: int) -> int:
     """The largest batch that the last hidden layer's rows can determine, cross-entropy assumed.
@@ -53,24 +51,23 @@ def describe_deep(
         return {**known, "covered": False, "reason": reason}
     width = network.widths[-1]
     most = largest_batch(width, network.outputs)
-    run = f"{RUN} {kinds[-1]}"
     return {
         **known,
         "covered": True,
-        "reason": f"a ReLU network, for --source gradient: {run}",
+        "reason": "a ReLU network, for --source gradient",
         "gradient": f"--gradient FILE; batches of up to {most} if all {width} neurons of the last "
         "hidden layer are mixed: on for some samples, off for others",
         "sizes": {"mixed_neurons_at_most": width, "largest_batch": most},
     }
 
 
-def suggest(path: PathLike, *, layers: str | None, key: str | None) -> str:
-    """What to run where the file holds a chain of layers without an activation, else nothing."""
+def chain_of(path: PathLike, *, layers: str | None, key: str | None) -> tuple[str, ...]:
+    """The layers of a file without an activation that a ReLU network could have, else none."""
     try:
         network = load_deep_network(path, activation="relu", layers=layers, key=key)
     except KktCertError:
-        return ""
-    return "" if _not_covered(network) else f"; for a ReLU network: {RUN} relu"
+        return ()
+    return () if _not_covered(network) else network.names
 
 
 def _not_covered(network: DeepNetwork) -> str:

@@ -100,12 +100,29 @@ def what_to_run(found: Inspection, path: Path, layout: ModelOptions) -> tuple[st
     name = shlex.quote(str(path))
     if found.kind == "data":
         return (f"kktcert audit MODEL {name}", f"kktcert plant {name} --degree 3 --out MODEL.npz")
+    if found.kind == "gradient":
+        line = f"kktcert verify MODEL --source gradient --gradient {name}"
+        told = found.settings.get("degree") is not None
+        return (line,) if told else (f"{line} --activation relu", f"{line} --degree A")
     if found.kind != "network":
         return ()
     if not found.covered:
         line = attack_line(path, SourceOptions(), layout)
-        return (line,) if line else ()
-    options = "".join(
+        relu = f"kktcert verify {name}{_given(layout)} --source gradient --gradient FILE"
+        lines = (f"{relu} --activation relu",) if found.chain else ()
+        return (*lines, line) if line else lines
+    options = _given(layout)
+    beside = {"gradient": " --gradient FILE", "fine-tuning": " --initial FILE"}
+    return tuple(
+        f"kktcert verify {name}{options} --source {fit.source}{beside.get(fit.source, '')}"
+        for fit in found.sources
+        if fit.fits is not False
+    )
+
+
+def _given(layout: ModelOptions) -> str:
+    """The options on the file that were given, as they are typed."""
+    return "".join(
         f" {option} {shlex.quote(str(value))}"
         for option, value in (
             ("--degree", layout.degree),
@@ -114,12 +131,6 @@ def what_to_run(found: Inspection, path: Path, layout: ModelOptions) -> tuple[st
             ("--key", layout.key),
         )
         if value is not None
-    )
-    beside = {"gradient": " --gradient FILE", "fine-tuning": " --initial FILE"}
-    return tuple(
-        f"kktcert verify {name}{options} --source {fit.source}{beside.get(fit.source, '')}"
-        for fit in found.sources
-        if fit.fits is not False
     )
 
 
