@@ -112,7 +112,7 @@ class Inspection:
 
 
 def inspect_file(
-    path: PathLike,
+    path: PathLike | TensorFile,
     *,
     degree: int | None = None,
     activation: str | None = None,
@@ -153,9 +153,9 @@ def inspect_file(
             kind="data",
             covered=False,
             reason="samples and no weights; see the commands audit and plant",
-            data=_describe_data(path),
+            data=_describe_data(file.path),
         )
-    if _looks_like_gradient(path, key):
+    if _looks_like_gradient(file.path, key):
         _check_numbers(file)
         return Inspection(
             **common,
@@ -163,9 +163,9 @@ def inspect_file(
             covered=False,
             reason="a gradient, by its name, which is judged together with its network",
         )
-    if degree is None and deep_activation(path, activation, key=key) is not None:
+    if degree is None and deep_activation(file, activation, key=key) is not None:
         _check_numbers(file)
-        found = describe_deep(path, activation=activation, layers=layers, key=key)
+        found = describe_deep(file, activation=activation, layers=layers, key=key)
         note = found.pop("gradient", None)
         fits = [SourceFit(name, False, "not for this activation") for name in _WEIGHTS]
         sources = () if note is None else (*fits, SourceFit("gradient", None, note))
@@ -183,7 +183,7 @@ def inspect_file(
         return _without_degree(file, common, layers)
     described: dict[str, Any] | None = None
     try:
-        network = load_network(path, degree=degree, activation=activation, layers=layers, key=key)
+        network = load_network(file, degree=degree, activation=activation, layers=layers, key=key)
         described = _describe_network(network)
         network.require_supported()
     except UnsupportedModelError as error:
@@ -252,7 +252,7 @@ def _without_degree(file: TensorFile, common: Mapping[str, Any], layers: str | N
         "power A of its input, or --activation NAME"
     )
     _check_numbers(file)
-    chain = chain_of(file.path, layers=layers, key=file.key)
+    chain = chain_of(file, layers)
     try:
         find_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)
     except (UnsupportedModelError, InvalidInputError) as error:

@@ -60,7 +60,9 @@ _MAGIC = {
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
-def read_tensors(path: PathLike, key: str | None = None, *, need_key: bool = True) -> TensorFile:
+def read_tensors(
+    path: PathLike | TensorFile, key: str | None = None, *, need_key: bool = True
+) -> TensorFile:
     """Open a file of arrays without trusting it.
 
     Read are ``.safetensors``; ``.npz`` without pickles; torch files ``.pt``, ``.pth``, ``.bin`` and
@@ -68,7 +70,7 @@ def read_tensors(path: PathLike, key: str | None = None, *, need_key: bool = Tru
     ``.safetensors.index.json`` of shards; and a folder with one of them. The declared shapes are
     compared with the size of the file first; compressed files may grow by 2 GiB in all. ``key``
     names the state_dict in a checkpoint that holds several, as A or A.B; without ``need_key`` a
-    file that lacks it is read as if there were none.
+    file that lacks it is read as if there were none. A file that is open already is taken as it is.
 
     Raises FileError with one line for everything that cannot be read. The cost is one pass over
     a torch file; the other formats read headers now and arrays when asked.
@@ -79,6 +81,8 @@ def read_tensors(path: PathLike, key: str | None = None, *, need_key: bool = Tru
         ...
         identify.errors.FileError: weights.pickle: has the unknown suffix ".pickle"; expected .safetensors, .npz, .pt, .pth, .bin, .ckpt or a folder
     """  # noqa: E501
+    if isinstance(path, TensorFile):
+        return path
     location = Path(path)
     status = None
     try:
