@@ -59,6 +59,7 @@ from identify.errors import (
 )
 from identify.hermite.data import HermiteData
 from identify.model.dataset import as_signs, load_samples
+from identify.model.untrusted import read_tensors
 from identify.records import Verdict
 
 RESULTS = ("report.json", "samples.npz", "alternatives.npz", "contact.png", "audit.json")
@@ -134,17 +135,21 @@ def inspect(
     """Say what a file holds, which sources fit it, and what the verifier would need."""
     from identify.command.inspection import inspect_file
 
+    # Opened once: the headers of thousands of arrays take their time.
+    opened = read_tensors(file, layout.key)
     found = inspect_file(
-        file,
+        opened,
         degree=layout.degree,
         activation=layout.activation,
         layers=layout.layers,
         key=layout.key,
         seed=run.seed,
     )
-    found = replace(found, run=what_to_run(found, file, layout))
-    text = json.dumps(found.to_dict(), indent=2, allow_nan=False)
-    print(text if run.format is Format.JSON else found, flush=True)
+    found = replace(found, run=what_to_run(found, file, layout, opened))
+    if run.format is Format.JSON:
+        print(json.dumps(found.to_dict(), indent=2, allow_nan=False), flush=True)
+    else:
+        print(found, flush=True)
     return 0
 
 
@@ -396,7 +401,7 @@ def alternatives(
                 told.note(sheet.remark)
             if sheet.shape is not None:
                 with folder.writing("contact.png") as path:
-                    sheet.draw(path, report, sets)
+                    sheet.draw(path, report, sets, given=truth is not None)
         folder.write_text("report.json", report.to_json())
         show_sets(report, sets, run.format)
         if run.format is Format.TEXT:

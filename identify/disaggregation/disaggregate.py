@@ -211,7 +211,7 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
     slopes = descent.cotangents @ np.linalg.pinv(problem.space.T)
     noise = entry_noise(problem.layer, problem.factor, masks, slopes)
     signs = compare_signs(problem.layer, candidates, features, noise, bounds.features)
-    labels = read_labels(descent, bounds, options.loss)
+    labels = read_labels(problem.network, descent, bounds, options.loss)
     loss_check, counts = check_loss(
         problem.network, descent, bounds, labels, options.loss, options.reduction
     )
