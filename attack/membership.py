@@ -21,11 +21,11 @@ from identify.exposure.membership import (
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
+class GivenInputs:
     """Samples in question and, where known, their labels; whatever the module and the loss take.
 
     Example:
-        >>> Inputs(torch.zeros(2, 3)).labels is None
+        >>> GivenInputs(torch.zeros(2, 3)).labels is None
         True
     """
 
@@ -36,9 +36,9 @@ class Inputs:
 def module_members(
     module: nn.Module,
     gradient: Mapping[str, Tensor],
-    candidates: Inputs,
+    candidates: GivenInputs,
     *,
-    held_out: Inputs | None = None,
+    held_out: GivenInputs | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     noise: float | None = None,
     seed: int = 0,
@@ -72,7 +72,8 @@ def module_members(
         >>> net = nn.Sequential(nn.Linear(9, 20), nn.GELU(), nn.Linear(20, 3)).double()
         >>> x = torch.randn(6, 9, dtype=torch.float64)
         >>> nn.functional.cross_entropy(net(x[:4]), torch.tensor([0, 1, 2, 0])).backward()
-        >>> found = module_members(net, {n: p.grad for n, p in net.named_parameters()}, Inputs(x))
+        >>> gradient = {n: p.grad for n, p in net.named_parameters()}
+        >>> found = module_members(net, gradient, GivenInputs(x))
         >>> found.members, [a.value for a in found.answers[4:]]
         (4, ['no trace', 'no trace'])
     """
@@ -115,7 +116,7 @@ class _Seen:
 def _record(
     module: nn.Module,
     names: list[str],
-    group: Inputs,
+    group: GivenInputs,
     loss: Callable[[Tensor, Tensor], Tensor] | None,
 ) -> dict[str, _Seen]:
     """One pass with hooks on the layers; the module's own gradients stay as they are."""

@@ -14,7 +14,7 @@ from identify.command.options import Format, LogOptions, LossName, ModelOptions,
 from identify.command.output import check_file_target, replacing
 from identify.errors import InvalidInputError, KktCertError
 from identify.exposure.affine import normalised
-from identify.exposure.batch_members import Candidates, gradient_members
+from identify.exposure.batch_members import GivenSamples, gradient_members
 from identify.exposure.checkpoint_span import find_span, save_span
 from identify.model.dataset import load_samples
 from identify.model.deep import DeepNetwork
@@ -40,11 +40,11 @@ class PixelOptions:
         typer.Option(metavar="S", help="What they were divided by: (x - M) / S is used."),
     ] = None
 
-    def read(self, path: Path, dimension: int) -> Candidates:
+    def read(self, path: Path, dimension: int) -> GivenSamples:
         """Samples as the network takes them, with their labels."""
         data = load_samples(path)
         check_dimension(data.samples, dimension, path)
-        return Candidates(normalised(data, self.mean, self.std), data.labels)
+        return GivenSamples(normalised(data, self.mean, self.std), data.labels)
 
 
 def span(

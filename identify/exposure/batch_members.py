@@ -21,11 +21,11 @@ from identify.model.losses import loss_slope
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
+class GivenSamples:
     """Samples (n, d) that may have taken part, and their labels (n,) if known.
 
     Example:
-        >>> Candidates(np.zeros((2, 3))).samples.shape
+        >>> GivenSamples(np.zeros((2, 3))).samples.shape
         (2, 3)
     """
 
@@ -36,9 +36,9 @@ class Candidates:
 def gradient_members(
     network: DeepNetwork,
     gradient: DeepGradient,
-    candidates: Candidates,
+    candidates: GivenSamples,
     *,
-    held_out: Candidates | None = None,
+    held_out: GivenSamples | None = None,
     loss: str | None = None,
     first_layer: bool = False,
     noise: float | None = None,
@@ -69,7 +69,7 @@ def gradient_members(
         >>> network = DeepNetwork(weights, None, "tanh")
         >>> x = rng.normal(size=(6, 9))
         >>> gradient = network.gradient(x[:4], rng.normal(size=(4, 3)))
-        >>> [a.value for a in gradient_members(network, gradient, Candidates(x)).answers]
+        >>> [a.value for a in gradient_members(network, gradient, GivenSamples(x)).answers]
         ['member', 'member', 'member', 'member', 'no trace', 'no trace']
     """
     if len(gradient.weights) != network.depth:
@@ -91,7 +91,7 @@ def gradient_members(
 
 
 def _traces(
-    network: DeepNetwork, gradient: DeepGradient, group: Candidates, loss: str | None
+    network: DeepNetwork, gradient: DeepGradient, group: GivenSamples, loss: str | None
 ) -> list[Traces]:
     """What every layer would hold of the samples: [h; 1] where the bias is there, and delta."""
     run = network.forward(group.samples)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from attack.membership import Inputs, module_members
+from attack.membership import GivenInputs, module_members
 from identify.errors import InvalidInputError, UnsupportableModelError
 from identify.exposure.membership import Membership
 from tests.benchmarks.membership import Tokens, convolutional
@@ -34,7 +34,7 @@ def test_members_of_other_architectures(kind, dtype):
     y = torch.randint(0, 10, (2 * count,))
     gradient = gradient_of(module, x[:count], y[:count])
     for loss in (None, summed):
-        found = module_members(module, gradient, Inputs(x, y), loss=loss)
+        found = module_members(module, gradient, GivenInputs(x, y), loss=loss)
         assert found.answers == (Membership.MEMBER,) * count + (Membership.NO_TRACE,) * count
     assert not any(part._forward_hooks for part in module.modules())
 
@@ -44,13 +44,13 @@ def test_the_modules_own_gradients_stay():
     x, y = torch.randn(6, 9, dtype=torch.float64), torch.randint(0, 3, (6,))
     gradient = gradient_of(module, x[:3], y[:3])
     before = {name: value.clone() for name, value in gradient.items()}
-    module_members(module, gradient, Inputs(x, y), loss=summed)
+    module_members(module, gradient, GivenInputs(x, y), loss=summed)
     assert all(torch.equal(p.grad, before[n]) for n, p in module.named_parameters())
 
 
 def test_what_has_no_linear_layer_is_refused():
     with pytest.raises(UnsupportableModelError, match="Linear"):
-        module_members(nn.ReLU(), {}, Inputs(torch.ones(2, 3)))
+        module_members(nn.ReLU(), {}, GivenInputs(torch.ones(2, 3)))
 
 
 def test_a_layer_that_is_used_twice_is_refused():
@@ -65,5 +65,5 @@ def test_a_layer_that_is_used_twice_is_refused():
     module = Twice()
     gradient = {n: torch.ones_like(p) for n, p in module.named_parameters()}
     with pytest.raises(InvalidInputError, match="twice"):
-        module_members(module, gradient, Inputs(torch.ones(2, 4)))
+        module_members(module, gradient, GivenInputs(torch.ones(2, 4)))
     assert not module.layer._forward_hooks

@@ -17,7 +17,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from attack.membership import Inputs, module_members
+from attack.membership import GivenInputs, module_members
 from identify.exposure.membership import Membership
 from tests.benchmarks.checkpoint_span import images
 
@@ -92,7 +92,7 @@ def judge(
         module.zero_grad()
         nn.functional.cross_entropy(module(x[:batch]), y).backward()  # type: ignore[no-untyped-call]
         gradient = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
-        report = module_members(module, gradient, Inputs(x))
+        report = module_members(module, gradient, GivenInputs(x))
         scores = report.fit.residuals
         inside += list(scores[:batch])
         outside += list(scores[batch:])

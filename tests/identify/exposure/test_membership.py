@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from identify.errors import InvalidInputError
-from identify.exposure.batch_members import Candidates, gradient_members
+from identify.exposure.batch_members import GivenSamples, gradient_members
 from identify.exposure.membership import LayerMemory, Membership, Traces, find_members
 from identify.model.deep import DeepGradient
 from identify.model.losses import loss_slope
@@ -21,7 +21,7 @@ def batch(sizes, count, seed, activation="relu"):
     x = rng.random((count + 6, sizes[0]))
     y = rng.integers(0, sizes[-1], count + 6).astype(float)
     slopes = loss_slope("cross_entropy", network.value(x[:count]), y[:count]) / count
-    return network, network.gradient(x[:count], slopes), Candidates(x, y)
+    return network, network.gradient(x[:count], slopes), GivenSamples(x, y)
 
 
 def rounded(gradient, dtype):
@@ -44,7 +44,7 @@ def test_members_and_others_are_told_apart(sizes, count, activation, dtype):
 
 def test_a_wrong_label_leaves_no_trace_in_the_backward_pass():
     network, gradient, everyone = batch((40, 30, 10), 4, 0)
-    wrong = Candidates(everyone.samples, (everyone.labels + 1) % 10)
+    wrong = GivenSamples(everyone.samples, (everyone.labels + 1) % 10)
     assert gradient_members(network, gradient, wrong).members == 4
     assert gradient_members(network, gradient, wrong, loss="cross_entropy").members == 0
 
@@ -52,9 +52,9 @@ def test_a_wrong_label_leaves_no_trace_in_the_backward_pass():
 def test_a_mixture_of_members_lies_in_the_space_and_its_backward_pass_does_not():
     network, gradient, everyone = batch((40, 30, 10), 4, 1)
     mean = everyone.samples[:4].mean(axis=0, keepdims=True)
-    first = gradient_members(network, gradient, Candidates(mean), first_layer=True)
+    first = gradient_members(network, gradient, GivenSamples(mean), first_layer=True)
     assert first.answers == (MEMBER,)
-    assert gradient_members(network, gradient, Candidates(mean)).answers == (NONE,)
+    assert gradient_members(network, gradient, GivenSamples(mean)).answers == (NONE,)
 
 
 @pytest.mark.parametrize("count", [30, 41, 60])
@@ -96,7 +96,7 @@ def test_noise_widens_what_counts_as_a_member():
 
 def test_held_out_samples_give_p_values_and_can_forbid_the_answer():
     network, gradient, everyone = batch((40, 30, 10), 4, 6)
-    others = Candidates(np.random.default_rng(1).random((19, 40)))
+    others = GivenSamples(np.random.default_rng(1).random((19, 40)))
     found = gradient_members(network, gradient, everyone, held_out=others)
     assert found.members == 4
     assert np.all(found.p_values[:4] == 1 / 20)
@@ -128,7 +128,7 @@ def test_a_gradient_of_zeros_tells_nothing():
 def test_wrong_shapes_are_refused():
     network, gradient, _ = batch((40, 30, 10), 4, 8)
     with pytest.raises(InvalidInputError, match="40"):
-        gradient_members(network, gradient, Candidates(np.zeros((2, 39))))
+        gradient_members(network, gradient, GivenSamples(np.zeros((2, 39))))
     with pytest.raises(InvalidInputError, match="layers"):
         find_members([])
     with pytest.raises(InvalidInputError):
