@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attack.evaluation.evaluate import evaluate
     from attack.evaluation.scores import Evaluation, EvaluationSettings
+    from attack.membership import GivenInputs, module_members
     from attack.networks.activations import Activation
     from attack.networks.files import load_network, save_network
     from attack.networks.network import Network
@@ -37,6 +38,7 @@ __all__ = [
     "Candidates",
     "Evaluation",
     "EvaluationSettings",
+    "GivenInputs",
     "ImageData",
     "Network",
     "NetworkSpec",
@@ -57,6 +59,7 @@ __all__ = [
     "load_network",
     "load_run",
     "load_start",
+    "module_members",
     "parse_spec",
     "preset",
     "reconstruct",
@@ -72,6 +75,10 @@ _HOMES = {
     "evaluation.scores": (
         "Evaluation",
         "EvaluationSettings",
+    ),
+    "membership": (
+        "GivenInputs",
+        "module_members",
     ),
     "networks.activations": ("Activation",),
     "networks.files": (
