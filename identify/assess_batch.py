@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import platform
 from collections.abc import Callable
@@ -17,7 +18,10 @@ from identify.disaggregation.records import UNDECIDED, Disaggregation
 from identify.errors import InvalidInputError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.deep_files import take_deep_gradient
+from identify.progress import logged
 from identify.report.gradient import GradientReport
+
+_LOG = logging.getLogger(__name__)
 
 
 def assess_gradient(
@@ -73,6 +77,8 @@ def assess_gradient(
         raise InvalidInputError("time_limit", "a positive number of seconds", time_limit)
     taken = take_deep_gradient(gradient, network)
     kind = None if loss is None else loss.replace("-", "_")
+    _LOG.debug("one gradient of %s, loss %s", network, kind)
+    progress = logged(progress, _LOG)
 
     def solve(count: int | None) -> Disaggregation:
         return disaggregate(
@@ -91,6 +97,7 @@ def assess_gradient(
             )
         else:
             found = solve(samples)
+    _LOG.info("%s in %.1f s: %s", found.verdict, found.seconds, found.reason)
     return build_gradient_report(
         network, taken, found, loss=kind, reduction=reduction, samples=samples, seed=seed
     )

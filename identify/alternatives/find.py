@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,12 @@ from identify.hermite.data import HermiteData
 from identify.hermite.stationarity import stationarity
 from identify.model.dataset import Dataset
 from identify.model.two_layer import TwoLayerNetwork
+from identify.progress import logged
 from identify.records import TrainingSet
 from identify.recovery.assumptions import resolve_scale
 from identify.thresholds import DIFFERENT, FITS
+
+_LOG = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from identify.recovery.assumptions import Assumptions
@@ -105,6 +109,7 @@ def find_alternative(
         raise InvalidInputError("samples", "at least 1", samples, "leave it out if unknown")
     given = Assumptions(samples, resolve_scale(data, scale), non_negative, noise)
     deadline = None if time_limit is None else time.monotonic() + time_limit
+    progress = logged(progress, _LOG)
     if findings is None:
         findings = measure(data, given, seed=seed, deadline=deadline, progress=progress)
     if start is not None:

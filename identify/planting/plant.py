@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,10 @@ from identify.numerical_rank import decide_rank
 from identify.planting.eigenvectors import EigenSystem, distinct
 from identify.planting.margins import balance
 from identify.planting.problem import TRIES, PlantingProblem
+from identify.progress import logged
 from identify.tensors import hermite_matrix
+
+_LOG = logging.getLogger(__name__)
 
 TOLERANCE = 1e-12
 """Largest relative residual of any equation of a planted network."""
@@ -174,6 +178,7 @@ def plant_network(
             required=problem.required,
         )
     start = time.monotonic()
+    tell = logged(progress, _LOG)
     late = False
     best: PlantedNetwork | None = None
     for kind in ("margin", "regression") if stationary == "auto" else (stationary,):
@@ -186,8 +191,7 @@ def plant_network(
             late = deadline is not None and time.monotonic() > deadline
             if late or tries > min(limit, found_at + _FURTHER):
                 break
-            if progress is not None:
-                progress(f"planting ({kind})", tries / limit)
+            tell(f"planting ({kind})", tries / limit)
             network = _attempt(
                 problem,
                 kind,
