@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
-Progress = Callable[[str, float], None]
+from identify.budget import Progress
 
 
 def logged(progress: Progress | None, log: logging.Logger) -> Progress:

@@ -147,18 +147,17 @@ def pairs(runs: Sequence[RunResult], page: _Page) -> Drawn | Skipped:
 
 def curves(runs: Sequence[RunResult], page: _Page) -> Drawn | Skipped:
     """Loo's reconstruction curves: distances of the greedy matching, sorted, beside the null."""
-    usable = [run for run in runs if run.evaluation is not None]
+    usable = [(run, run.evaluation) for run in runs if run.evaluation is not None]
     if not usable:
         return Skipped("reconstruction curves", "no run is evaluated")
-    series = []
-    numbers = {}
-    for run, name in zip(usable, legend_names(usable), strict=True):
-        assert run.evaluation is not None
-        found = run.evaluation["curve"]
-        numbers[run.name] = found
-        series.append(Series(name, np.arange(1, len(found) + 1), found, line=True))
+    numbers = {run.name: evaluation["curve"] for run, evaluation in usable}
+    names = legend_names([run for run, _ in usable])
+    series = [
+        Series(name, np.arange(1, len(found) + 1), found, line=True)
+        for name, found in zip(names, numbers.values(), strict=True)
+    ]
     for name, words in (("held_out", _NULL), ("mean_image", "mean image")):
-        parts = [(run.evaluation or {})["null"].get(name) for run in usable]
+        parts = [evaluation["null"].get(name) for _, evaluation in usable]
         first = next((part for part in parts if part is not None), None)
         if first is not None:
             values = np.sort([v for v in first["scores"]["greedy_l2"]["l2"] if v is not None])
@@ -169,7 +168,7 @@ def curves(runs: Sequence[RunResult], page: _Page) -> Drawn | Skipped:
         [Panel("reconstruction curve", "pair", "L2 distance to the truth", series)],
         "grey and dashed: the same matching for candidates that know nothing of the samples",
     )  # fmt: skip
-    return Drawn(page.name, title, _paths(usable), numbers)
+    return Drawn(page.name, title, _paths(run for run, _ in usable), numbers)
 
 
 def losses(runs: Sequence[RunResult], page: _Page) -> Drawn | Skipped:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from identify.disaggregation.records import GLOBALLY, Disaggregation, KernelFacts, LayerRank
+from identify.report.deep_certificate import certificate_of
+from identify.report.report import digest
 from identify.text import bullets, labelled, number, section, table
 from identify.thresholds import KERNEL_NOISE
 
@@ -144,11 +146,14 @@ class GradientReport:
             "caveats": list(found.caveats),
             "problem": dict(self.problem),
             "inputs": [dict(entry) for entry in self.inputs],
+            "certificate": certificate_of(found),
             "seed": self.seed,
             "versions": dict(self.versions),
             "seconds": found.seconds,
         }
-        return {name: _plain(value) for name, value in report.items()}
+        plain = {name: _plain(value) for name, value in report.items()}
+        plain["certificate"]["digest"] = digest(plain)
+        return plain
 
     def to_json(self) -> str:
         """report.json as text; NaN and infinity never occur in it."""
