@@ -24,7 +24,10 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from identify.exposure.audit import audit
+    from identify.exposure.batch_members import GivenSamples, gradient_members
+    from identify.exposure.checkpoint_span import CheckpointSpan, find_span, load_span, save_span
     from identify.exposure.compare import Comparison, Matching, compare_recovery, match_samples
+    from identify.exposure.membership import Membership, MembershipReport
     from identify.exposure.report import AuditReport
     from identify.hermite.data import HermiteData
     from identify.model.activations import Activation
@@ -65,6 +68,7 @@ __all__ = [
     "BudgetExceededError",
     "CheckInputError",
     "CheckResult",
+    "CheckpointSpan",
     "Claim",
     "Comparison",
     "Condition",
@@ -76,6 +80,7 @@ __all__ = [
     "Evidence",
     "ExactTrainingSet",
     "FileError",
+    "GivenSamples",
     "GradientReport",
     "HermiteData",
     "IdentifiabilityReport",
@@ -83,6 +88,8 @@ __all__ = [
     "KKTSystem",
     "KktCertError",
     "Matching",
+    "Membership",
+    "MembershipReport",
     "NotDeterminedError",
     "NotYetSupportedError",
     "PlantedNetwork",
@@ -107,19 +114,23 @@ __all__ = [
     "enclose_terms",
     "exact_gradient",
     "find_alternative",
+    "find_span",
     "from_torch",
+    "gradient_members",
     "kkt_system",
     "load_deep_gradient",
     "load_deep_network",
     "load_gradient",
     "load_network",
     "load_samples",
+    "load_span",
     "match_samples",
     "plant_network",
     "prove_rank",
     "recover_samples",
     "save_alternatives",
     "save_network",
+    "save_span",
     "solve_gradient",
     "solve_stationary",
     "three_cubes",
@@ -153,11 +164,25 @@ _HOMES = {
         "UnsupportedModelError",
     ),
     "exposure.audit": ("audit",),
+    "exposure.batch_members": (
+        "GivenSamples",
+        "gradient_members",
+    ),
+    "exposure.checkpoint_span": (
+        "CheckpointSpan",
+        "find_span",
+        "load_span",
+        "save_span",
+    ),
     "exposure.compare": (
         "Comparison",
         "Matching",
         "compare_recovery",
         "match_samples",
+    ),
+    "exposure.membership": (
+        "Membership",
+        "MembershipReport",
     ),
     "exposure.report": ("AuditReport",),
     "hermite.data": ("HermiteData",),

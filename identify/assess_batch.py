@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import platform
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import scipy
 
+from identify.budget import Budget, Progress
 from identify.disaggregation.disaggregate import disaggregate
 from identify.disaggregation.records import UNDECIDED, Disaggregation
 from identify.errors import InvalidInputError
@@ -30,7 +29,7 @@ def assess_gradient(
     time_limit: float | None = None,
     prove: bool = True,
     seed: int = 0,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> GradientReport:
     """Recover the batch behind one gradient of a ReLU network and say if it is the only one.
 
@@ -69,15 +68,14 @@ def assess_gradient(
         raise InvalidInputError("samples", "at least 1", samples)
     if seed < 0:
         raise InvalidInputError("seed", "at least 0", seed)
-    if time_limit is not None and not 0.0 < time_limit < math.inf:
-        raise InvalidInputError("time_limit", "a positive number of seconds", time_limit)
+    budget = Budget.of(time_limit, progress)
     taken = take_deep_gradient(gradient, network)
     kind = None if loss is None else loss.replace("-", "_")
 
     def solve(count: int | None) -> Disaggregation:
         return disaggregate(
-            network, taken, kind, reduction=reduction, samples=count, time_limit=time_limit,
-            prove=prove, seed=seed, progress=progress,
+            network, taken, kind, reduction=reduction, samples=count, prove=prove, seed=seed,
+            budget=budget,
         )  # fmt: skip
 
     # A number that is given must not hide what the gradient itself says.

@@ -14,9 +14,10 @@ from attack.memory import attack_bytes
 from attack.networks.files import load_network
 from attack.networks.network import Network
 from attack.objectives.presets import preset
-from attack.reconstruction import DEFAULT_COUNT, reconstruct
+from attack.reconstruction import reconstruct
 from attack.runs.folder import remove_run
 from attack.runs.run import Run
+from attack.runs.task import DEFAULT_COUNT
 from identify.arrays import FloatArray
 from identify.command.inputs import open_mean
 from identify.command.limits import refuse_above

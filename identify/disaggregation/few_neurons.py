@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +18,11 @@ import numpy.typing as npt
 from scipy import linalg, optimize
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.disaggregation.factor import EPSILON, Factor
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
-Progress = Callable[[str, float], None]
 
 LARGEST_RANK = 46
 """The rank above which half of the values no longer fit into memory."""
@@ -90,8 +88,7 @@ def list_masks(
     factor: Factor,
     amplitudes: FloatArray,
     *,
-    deadline: float | None = None,
-    progress: Progress | None = None,
+    budget: Budget = UNLIMITED,
 ) -> MaskList:
     """Return every 0/1 vector of diag(1/a) col G.
 
@@ -103,8 +100,7 @@ def list_masks(
     Args:
         factor: G = U diag(s) V^T with its noise; rank at most `LARGEST_RANK`.
         amplitudes: a (m,).
-        deadline: `time.monotonic()` value; a list that it cuts is not complete.
-        progress: called with a stage name and the share of it that is done.
+        budget: a list that it cuts is not complete.
 
     Cost: 2^(r/2) numbers, and 2^r times the tolerance of one row candidates.
     """
@@ -126,7 +122,7 @@ def list_masks(
     if chance > _LARGEST_CHANCE:
         reason = f"about {chance:.2g} masks by chance"
         return MaskList(empty, live, False, reason, chance, float(table.tolerance.max()), rows + r)
-    found, reason = _meet(table, deadline, progress)
+    found, reason = _meet(table, budget)
     masks = np.zeros((len(live), len(found)), dtype=bool)
     for column, (values, others) in enumerate(found):
         masks[table.pivots, column] = values
@@ -159,9 +155,7 @@ def _transfer(factor: Factor, amplitudes: FloatArray, live: IntArray) -> _Table:
     return _Table(live[pivots], live[rest[order]], transfer[order], tolerance[order])
 
 
-def _meet(
-    table: _Table, deadline: float | None, progress: Progress | None
-) -> tuple[list[tuple[BoolArray, BoolArray]], str]:
+def _meet(table: _Table, budget: Budget) -> tuple[list[tuple[BoolArray, BoolArray]], str]:
     r = len(table.pivots)
     half = r // 2
     lower, upper = _bits(half), _bits(r - half)
@@ -177,12 +171,11 @@ def _meet(
         totals = np.cumsum(counts)
         start = 0
         while start < len(left):
-            if deadline is not None and time.monotonic() > deadline:
+            if budget.expired:
                 return found, "the time limit passed"
             before = totals[start - 1] if start else 0
             stop = max(start + 1, int(np.searchsorted(totals, before + _BATCH, side="right")))
-            if progress is not None:
-                progress("masks", 0.5 * (target + stop / len(left)))
+            budget.tell("masks", 0.5 * (target + stop / len(left)))
             some = counts[start:stop]
             i = np.repeat(np.arange(start, stop), some)
             within = np.arange(len(i)) - np.repeat(np.cumsum(some) - some, some)
@@ -227,7 +220,7 @@ def select_set(
     weight: FloatArray,
     bias: FloatArray,
     *,
-    deadline: float | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Selection:
     """Find the sets of r masks that explain every sign of W h + beta.
 
@@ -251,7 +244,7 @@ def select_set(
     kept: list[BoolArray] = []
     excluded: list[tuple[BoolArray, FloatArray]] = []
     for column in range(found.masks.shape[1]):
-        if deadline is not None and time.monotonic() > deadline:
+        if budget.expired:
             return Selection(None, 0, 0, 0, False, "the time limit passed")
         mask = found.masks[:, column]
         shown = _impossible(mask[live], lifted[live], lengths[live], factor.rows[-1], slack)

@@ -207,7 +207,7 @@ def _head(report: GradientReport) -> list[str]:
     lines = _in_short(report)
     lines += labelled("verdict", verdict) + labelled("scope", report.scope_sentence)
     lines += labelled("recovered", _recovered(found))
-    lines += labelled("labels", _labels(found))
+    lines += labelled("labels", _labels(found, report.problem.get("loss")))
     lines += labelled("reason", found.reason)
     return lines
 
@@ -256,11 +256,14 @@ def _recovered(found: Disaggregation) -> str:
     return text
 
 
-def _labels(found: Disaggregation) -> str:
+def _labels(found: Disaggregation, loss: object) -> str:
     if found.samples is None:
         return ""
     if found.labels is None or found.label_confidence is None:
-        return "not read: give --loss cross-entropy or logistic if it is the loss"
+        notes = [c.note for c in found.checks if c.name == "known loss"]
+        if loss is None or not notes:
+            return "not read: give --loss cross-entropy, logistic or squared if it is the loss"
+        return f"not read: {notes[0]}"
     clear = int((found.label_confidence >= CLEAR_LABEL).sum())
     least = number(float(found.label_confidence.min()))
     return (

@@ -46,6 +46,11 @@ def network(
     return parse_spec(f"{sizes},{activation},bias={bias}").initialise(seed, dtype=dtype)
 
 
+def splitting_products(objective: Objective, candidates: Candidates, v: Tensor) -> Tensor:
+    """S_i v_i for all candidates at once, v and result (m, D)."""
+    return objective.splitting_operator(candidates)(v)
+
+
 def _loo(features: str, outputs: int, **form: Any) -> ResidualObjective:
     first, last = (network(outputs=outputs, seed=seed, **form) for seed in (3, 4))
     objective = loo_objective(first, last, normaliser=4, features=features, sparsity=0.01)

@@ -22,10 +22,11 @@ from attack.objectives import (
 )
 from attack.objectives.penalties import BoxPenalty, FloorPenalty
 from attack.splitting.accept import PAPER_STEPS
-from attack.splitting.eigenpairs import smallest_eigenpairs
+from attack.splitting.eigenpairs import EigenSearch, smallest_eigenpairs
 from attack.splitting.plan import SplitPlan, offspring, paper_choice
 from attack.splitting.split_round import carry_over, split_candidates
 from identify.errors import InvalidInputError
+from tests.attack.problems import splitting_products
 from tests.attack.split_problems import (
     CliffObjective,
     FeatureObjective,
@@ -57,7 +58,7 @@ def test_products_are_those_of_the_written_out_matrices(seed):
     matrices = splitting_matrices(objective, candidates)
     v = torch.randn(3, 3, generator=torch.Generator().manual_seed(seed)).double()
     expected = torch.einsum("iab,ib->ia", matrices, v)
-    assert torch.allclose(objective.splitting_products(candidates, v), expected, atol=1e-12)
+    assert torch.allclose(splitting_products(objective, candidates, v), expected, atol=1e-12)
 
 
 def remainders(objective, candidates, plan, coefficient, steps):
@@ -406,7 +407,7 @@ def test_paper_round(seed):
     objective = replace(network_objectives(seed)["haim"], penalties=())
     candidates = objective.start(6, seed, 0.7)
     columns = [
-        objective.splitting_products(candidates, torch.eye(6).double()[j].expand(6, 6))
+        splitting_products(objective, candidates, torch.eye(6).double()[j].expand(6, 6))
         for j in range(6)
     ]
     lowest = torch.linalg.eigvalsh(torch.stack(columns, 2))[:, 0]
@@ -425,9 +426,8 @@ def test_paper_round(seed):
         # No other common step of a grid does better.
         values = record.eigenvalues[record.chosen]
         pairs = smallest_eigenpairs(
-            objective.splitting_operator(candidates), 6, 6, method="lanczos", seed=0,
-            iterations=20,
-        )  # fmt: skip
+            objective.splitting_operator(candidates), 6, 6, search=EigenSearch("lanczos", 20)
+        )
         plan = everyone(pairs).subset(torch.isin(torch.arange(6), record.chosen))
         for other in torch.linspace(*PAPER_STEPS, 9).tolist():
             split, _ = offspring(candidates, plan, torch.full_like(values, other))

@@ -264,9 +264,10 @@ def test_inspect_says_what_to_run(tmp_path, batch):
     for options in ((), ("--activation", "relu")):
         outcome = kkt("inspect", model, *options)
         assert outcome.code == 0
-        assert "--source gradient --gradient FILE --activation relu" in " ".join(
-            outcome.out.split()
-        )
+        shown = " ".join(outcome.out.split())
+        assert "--activation relu" in shown
+        assert f"kktcert verify {model} " in shown
+        assert "--source gradient --gradient FILE" in shown
     found = json.loads(kkt("inspect", model, "--activation", "relu", "--format", "json").out)
     assert found["covered"]
     assert found["network"]["sizes"] == SIZES
