@@ -7,13 +7,15 @@ import time
 from dataclasses import replace
 
 from identify.alternatives.pairs import search_sets
+from identify.budget import Budget, Progress
 from identify.errors import InvalidInputError, NotDeterminedError
 from identify.hermite.data import HermiteData
+from identify.progress import logged
 from identify.proofs.prove import LEVELS, Proofs, prove
 from identify.records import Recovery, Scope, TrainingSet, Verdict
 from identify.recovery.assumptions import Assumptions, resolve_scale
 from identify.recovery.data_error import ARITHMETIC
-from identify.recovery.measure import METHODS, Progress, measure
+from identify.recovery.measure import METHODS, measure
 from identify.recovery.stages import Interpolated, Recovered
 from identify.report.build import build_report
 from identify.report.report import IdentifiabilityReport
@@ -96,10 +98,9 @@ def assess_identifiability(
         raise InvalidInputError("evidence", f"one of {', '.join(LEVELS)}", repr(evidence))
     if method not in METHODS:
         raise InvalidInputError("method", f"one of {', '.join(METHODS)}", repr(method))
-    deadline = None if time_limit is None else started + time_limit
     _LOG.debug("source %s, degree %d, %d neurons", data.source, data.degree, data.network.width)
-    progress = _logged(progress)
-    stage = measure(data, given, seed=seed, deadline=deadline, progress=progress, method=method)
+    budget = Budget.of(time_limit, logged(progress, _LOG))
+    stage = measure(data, given, seed=seed, budget=budget, method=method)
     grounds = Grounds(data, given, stage, asked=evidence)
     outcome = judge(grounds)
     late = isinstance(stage, Interpolated) and stage.timed_out
@@ -107,13 +108,12 @@ def assess_identifiability(
     searched = outcome.verdict is Verdict.UNDECIDED and outcome.searchable
     provable = outcome.verdict is Verdict.GLOBALLY and evidence != "numerical" and not late
     if searched and isinstance(stage, Interpolated):
-        sets = _search(data, given, stage, seed, deadline, progress) or ()
+        sets = _search(data, given, stage, seed, budget) or ()
     elif provable and isinstance(stage, Recovered):
-        proofs = _prove(data, given, stage, evidence, seed, deadline, progress)
+        proofs = _prove(data, given, stage, evidence, seed, budget)
         grounds = replace(grounds, proofs=proofs)
         outcome = judge(grounds)
-    past = deadline is not None and time.monotonic() > deadline
-    if late or (past and outcome.verdict is Verdict.UNDECIDED and not sets):
+    if late or (budget.expired and outcome.verdict is Verdict.UNDECIDED and not sets):
         ended = f"time limit of {time_limit:g} s reached"
         grounds = replace(grounds, ended=ended if late else f"{ended}; {outcome.reason}")
         outcome, sets = judge(grounds), ()
@@ -127,21 +127,6 @@ def assess_identifiability(
     seconds = time.monotonic() - started
     _LOG.info("%s in %.1f s: %s", outcome.verdict.value, seconds, outcome.reason)
     return build_report(grounds, outcome, seed=seed, seconds=seconds, sets=sets, searched=searched)
-
-
-def _logged(progress: Progress | None) -> Progress:
-    """The callback, and a line of the log for every stage."""
-    last = ""
-
-    def tell(stage: str, share: float) -> None:
-        nonlocal last
-        if stage != last:
-            _LOG.info("%s", stage)
-        last = stage
-        if progress is not None:
-            progress(stage, share)
-
-    return tell
 
 
 def recover_samples(
@@ -213,8 +198,7 @@ def _search(
     given: Assumptions,
     stage: Interpolated,
     seed: int,
-    deadline: float | None,
-    progress: Progress | None,
+    budget: Budget,
 ) -> tuple[TrainingSet, TrainingSet] | None:
     return search_sets(
         data,
@@ -226,8 +210,7 @@ def _search(
         non_negative=given.non_negative,
         decomposes=isinstance(stage, Recovered),
         seed=seed,
-        deadline=deadline,
-        progress=progress,
+        budget=budget,
     )
 
 
@@ -237,8 +220,7 @@ def _prove(
     stage: Recovered,
     evidence: str,
     seed: int,
-    deadline: float | None,
-    progress: Progress | None,
+    budget: Budget,
 ) -> Proofs:
     proofs = prove(
         data,
@@ -249,8 +231,7 @@ def _prove(
         given=given,
         level=evidence,
         seed=seed,
-        deadline=deadline,
-        progress=progress,
+        budget=budget,
     )
     r = stage.reduced.dimension
     if stage.tied and given.samples != r and not (r == 1 and not data.homogeneous):

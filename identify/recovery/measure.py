@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.decomposition.decompose import decompose_tensor, order_by_size
 from identify.decomposition.refine import Decomposition
 from identify.hermite.data import HermiteData
@@ -29,7 +28,6 @@ from identify.recovery.stages import Decomposed, Interpolated, Recovered, Reduce
 from identify.recovery.ties import check_ties, tie_rows
 from identify.thresholds import BALANCE_LIMIT, NOISE_FLOOR, NOISE_LIMIT, ROUNDS
 
-Progress = Callable[[str, float], None]
 _CHEAP_PRODUCT = 20_000_000
 METHODS = ("auto", "pencil", "tensorly")
 
@@ -39,8 +37,7 @@ def measure(
     given: Assumptions,
     *,
     seed: int = 0,
-    deadline: float | None = None,
-    progress: Progress | None = None,
+    budget: Budget = UNLIMITED,
     method: str = "pencil",
 ) -> Stage:
     """Find V, rank H, T, the decomposition and its bounds at a self-consistent noise level.
@@ -54,20 +51,20 @@ def measure(
     unbalanced = data.homogeneous and (data.consistency or 0.0) > BALANCE_LIMIT
     if unbalanced or rho > NOISE_LIMIT or not in_range(data):
         return Stage(rho)
-    stage = _measure_once(data, rho, None, seed, deadline, progress, method)
+    stage = _measure_once(data, rho, None, seed, budget, method)
     for _ in range(1, ROUNDS):
         if _settled(stage):
             break
         rho = _left(stage)
         if rho > NOISE_LIMIT:
             return Stage(rho)
-        stage = _measure_once(data, rho, stage, seed, deadline, progress, method)
+        stage = _measure_once(data, rho, stage, seed, budget, method)
     if not _settled(stage):
         stage = replace(stage, unsettled=_left(stage))
     if not isinstance(stage, Decomposed) or not stage.fits:
         return stage
-    found = _recover(data, given, stage, deadline)
-    return found if method != "auto" else _compared(found, seed, deadline)
+    found = _recover(data, given, stage, budget)
+    return found if method != "auto" else _compared(found, seed, budget)
 
 
 def _settled(stage: Reduced) -> bool:
@@ -89,8 +86,7 @@ def _measure_once(
     rho: float,
     previous: Reduced | None,
     seed: int,
-    deadline: float | None,
-    progress: Progress | None,
+    budget: Budget,
     method: str,
 ) -> Reduced:
     reduced = reduce_data(data, rho, seed=seed)
@@ -103,13 +99,13 @@ def _measure_once(
     kept = _reuse(previous, stage)
     if kept is not None:
         return kept
-    linear = interpolate(reduced, rho, seed=seed, deadline=deadline, progress=progress)
+    linear = interpolate(reduced, rho, seed=seed, budget=budget)
     if linear.gram is not None:
-        return measure_large(stage, linear, seed, deadline, progress, _first(method))
+        return measure_large(stage, linear, seed, budget, _first(method))
     found = None
     if linear.determined is not False:
-        found = _decompose(stage, linear, seed, deadline, _first(method))
-    return _solved(stage, linear, linear.residual, found, deadline)
+        found = _decompose(stage, linear, seed, budget, _first(method))
+    return _solved(stage, linear, linear.residual, found, budget)
 
 
 def _reuse(previous: Reduced | None, stage: Reduced) -> Interpolated | None:
@@ -137,8 +133,7 @@ def measure_large(
     stage: Reduced,
     linear: Interpolation,
     seed: int,
-    deadline: float | None,
-    progress: Progress | None,
+    budget: Budget,
     method: str = "pencil",
 ) -> Interpolated:
     """Kernel path: solve as far as the pencil needs, refine, then measure what is left."""
@@ -153,19 +148,17 @@ def measure_large(
             linear,
             tolerance=max(tolerance, 1e-3 * rho, 1e-15),
             enough=10.0 * linear.row_noise,
-            deadline=deadline,
-            progress=progress,
+            budget=budget,
         )
-        found = _decompose(stage, linear, seed, deadline, method)
-        late = deadline is not None and time.monotonic() > deadline
-        if late or (found is not None and found.residual <= 10.0 * rho):
+        found = _decompose(stage, linear, seed, budget, method)
+        if budget.expired or (found is not None and found.residual <= 10.0 * rho):
             break
     residual = linear.residual if linear.redundant > 0 else None
-    return _solved(stage, linear, residual, found, deadline)
+    return _solved(stage, linear, residual, found, budget)
 
 
 def _decompose(
-    stage: Reduced, linear: Interpolation, seed: int, deadline: float | None, method: str
+    stage: Reduced, linear: Interpolation, seed: int, budget: Budget, method: str
 ) -> Decomposition | None:
     """The best terms of the minimum-norm tensor, None where there is no tensor or no terms."""
     if linear.tensor is None:
@@ -175,7 +168,7 @@ def _decompose(
         linear.tensor,
         accept=10.0 * stage.noise_level,
         seed=seed,
-        deadline=deadline,
+        budget=budget,
         method=method,
     )
 
@@ -185,9 +178,9 @@ def _solved(
     linear: Interpolation,
     residual: float | None,
     found: Decomposition | None,
-    deadline: float | None,
+    budget: Budget,
 ) -> Interpolated:
-    late = deadline is not None and time.monotonic() > deadline
+    late = budget.expired
     if found is None:
         return Interpolated(
             stage.noise_level, stage.reduced, stage.neurons, linear, residual, timed_out=late
@@ -200,9 +193,7 @@ def _solved(
     )
 
 
-def _recover(
-    data: HermiteData, given: Assumptions, stage: Decomposed, deadline: float | None
-) -> Recovered:
+def _recover(data: HermiteData, given: Assumptions, stage: Decomposed, budget: Budget) -> Recovered:
     """Samples, error bounds, ties and hidden share of an accepted decomposition."""
     reduced, found = stage.reduced, stage.decomposition
     terms, signs, _ = order_by_size(found.terms, found.signs, data.degree)
@@ -242,7 +233,7 @@ def _recover(
         return recovered
     tie = check_ties(data, samples, bounds, given.scale, stage.noise_level)
     recovered = replace(recovered, tie=tie)
-    return replace(recovered, hidden=_hidden(data, given, recovered, (terms, signs), deadline))
+    return replace(recovered, hidden=_hidden(data, given, recovered, (terms, signs), budget))
 
 
 def _with_pair(
@@ -260,7 +251,7 @@ def _hidden(
     given: Assumptions,
     stage: Recovered,
     found: tuple[FloatArray, FloatArray],
-    deadline: float | None,
+    budget: Budget,
 ) -> HiddenShare | None:
     """What a further sample could hide; next to a lone one it is sought outside V."""
     reduced, samples = stage.reduced, stage.samples
@@ -279,7 +270,7 @@ def _hidden(
         condition_number=stage.linear.condition_number,
         ties=rows,
         limit=given.hidden_share,
-        deadline=deadline,
+        budget=budget,
     )
 
 
@@ -287,11 +278,10 @@ def _first(method: str) -> str:
     return "pencil" if method == "auto" else method
 
 
-def _compared(stage: Recovered, seed: int, deadline: float | None) -> Recovered:
+def _compared(stage: Recovered, seed: int, budget: Budget) -> Recovered:
     """The findings with what a second method says, where it is cheap."""
     reduced, found, tensor = stage.reduced, stage.decomposition, stage.linear.tensor
-    late = deadline is not None and time.monotonic() > deadline
-    if tensor is None or late or not 2 <= reduced.dimension <= CHEAP_DIMENSION:
+    if tensor is None or budget.expired or not 2 <= reduced.dimension <= CHEAP_DIMENSION:
         return stage
     terms, _, _ = order_by_size(found.terms, found.signs, reduced.degree)
     second = second_method(
@@ -301,6 +291,6 @@ def _compared(stage: Recovered, seed: int, deadline: float | None) -> Recovered:
         stage.bounds.terms,
         accept=10.0 * stage.noise_level,
         seed=seed,
-        deadline=deadline,
+        budget=budget,
     )
     return replace(stage, second=second)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED
 from identify.decomposition.decompose import decompose_tensor
 from identify.hermite.data import HermiteData
 from identify.hermite.reduction import reduce_data
@@ -22,7 +23,7 @@ def estimate_samples(data: HermiteData, *, seed: int = 0) -> FloatArray:
     reduced = reduce_data(data, rho, seed=seed)
     linear = minimum_norm(reduced, rho)
     if linear.gram is not None:
-        found = measure_large(Reduced(rho, reduced, reduced.neurons), linear, seed, None, None)
+        found = measure_large(Reduced(rho, reduced, reduced.neurons), linear, seed, UNLIMITED)
         assert isinstance(found, Decomposed)
         decomposition = found.decomposition
     else:
