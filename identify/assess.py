@@ -10,6 +10,7 @@ from identify.alternatives.pairs import search_sets
 from identify.budget import Budget, Progress
 from identify.errors import InvalidInputError, NotDeterminedError
 from identify.hermite.data import HermiteData
+from identify.progress import logged
 from identify.proofs.prove import LEVELS, Proofs, prove
 from identify.records import Recovery, Scope, TrainingSet, Verdict
 from identify.recovery.assumptions import Assumptions, resolve_scale
@@ -96,7 +97,7 @@ def assess_identifiability(
     if method not in METHODS:
         raise InvalidInputError("method", f"one of {', '.join(METHODS)}", repr(method))
     _LOG.debug("source %s, degree %d, %d neurons", data.source, data.degree, data.network.width)
-    budget = Budget.of(time_limit, _logged(progress))
+    budget = Budget.of(time_limit, logged(progress, _LOG))
     findings = measure(data, given, seed=seed, budget=budget, method=method)
     outcome = judge(data, given, findings)
     sets: tuple[TrainingSet, ...] = ()
@@ -123,21 +124,6 @@ def assess_identifiability(
     seconds = time.monotonic() - started
     _LOG.info("%s in %.1f s: %s", outcome.verdict.value, seconds, outcome.reason)
     return build_report(data, given, findings, outcome, sets, proofs, seed, seconds, searched)
-
-
-def _logged(progress: Progress | None) -> Progress:
-    """The callback, and a line of the log for every stage."""
-    last = ""
-
-    def tell(stage: str, share: float) -> None:
-        nonlocal last
-        if stage != last:
-            _LOG.info("%s", stage)
-        last = stage
-        if progress is not None:
-            progress(stage, share)
-
-    return tell
 
 
 def recover_samples(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +19,12 @@ from identify.hermite.data import HermiteData
 from identify.hermite.stationarity import stationarity
 from identify.model.dataset import Dataset
 from identify.model.two_layer import TwoLayerNetwork
+from identify.progress import logged
 from identify.records import TrainingSet
 from identify.recovery.assumptions import resolve_scale
 from identify.thresholds import DIFFERENT, FITS
+
+_LOG = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from identify.recovery.assumptions import Assumptions
@@ -103,7 +107,7 @@ def find_alternative(
     if samples is not None and samples < 1:
         raise InvalidInputError("samples", "at least 1", samples, "leave it out if unknown")
     given = Assumptions(samples, resolve_scale(data, scale), non_negative, noise)
-    budget = Budget.of(time_limit, progress)
+    budget = Budget.of(time_limit, logged(progress, _LOG))
     if findings is None:
         findings = measure(data, given, seed=seed, budget=budget)
     if start is not None:
