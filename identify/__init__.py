@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from identify.assess_batch import assess_gradient
     from identify.checker.check import check_report
     from identify.checker.outcome import CheckInputError, CheckResult, Claim
+    from identify.checkpoints.span import CheckpointSpan, find_span, load_span, save_span
     from identify.disaggregation.records import Disaggregation
     from identify.errors import (
         BudgetExceededError,
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from identify.exposure.audit import audit
-    from identify.exposure.batch_members import GivenSamples, gradient_members
-    from identify.exposure.checkpoint_span import CheckpointSpan, find_span, load_span, save_span
+    from identify.exposure.batch_members import GivenSamples, gradient_members, span_members
     from identify.exposure.compare import Comparison, Matching, compare_recovery, match_samples
     from identify.exposure.membership import Membership, MembershipReport
     from identify.exposure.report import AuditReport
@@ -133,6 +133,7 @@ __all__ = [
     "save_span",
     "solve_gradient",
     "solve_stationary",
+    "span_members",
     "three_cubes",
 ]
 
@@ -152,6 +153,12 @@ _HOMES = {
         "CheckResult",
         "Claim",
     ),
+    "checkpoints.span": (
+        "CheckpointSpan",
+        "find_span",
+        "load_span",
+        "save_span",
+    ),
     "disaggregation.records": ("Disaggregation",),
     "errors": (
         "BudgetExceededError",
@@ -167,12 +174,7 @@ _HOMES = {
     "exposure.batch_members": (
         "GivenSamples",
         "gradient_members",
-    ),
-    "exposure.checkpoint_span": (
-        "CheckpointSpan",
-        "find_span",
-        "load_span",
-        "save_span",
+        "span_members",
     ),
     "exposure.compare": (
         "Comparison",

@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
+from identify.checkpoints.span import find_span, save_span
 from identify.command.inputs import check_dimension, open_network
 from identify.command.options import Format, LogOptions, LossName, ModelOptions, RunOptions
 from identify.command.output import check_file_target, replacing
 from identify.errors import InvalidInputError, KktCertError
 from identify.exposure.affine import normalised
-from identify.exposure.batch_members import GivenSamples, gradient_members
-from identify.exposure.checkpoint_span import find_span, save_span
+from identify.exposure.batch_members import GivenSamples, gradient_members, span_members
 from identify.model.dataset import load_samples
 from identify.model.deep import DeepNetwork
 from identify.model.deep_files import deep_activation, load_deep_gradient, load_deep_network
@@ -81,7 +81,7 @@ def span(
     if member is not None:
         asked = pixels.read(member, before.dimension)
         others = None if held_out is None else pixels.read(held_out, before.dimension).samples
-        inside = found.members(asked.samples, others, seed=run.seed)
+        inside = span_members(found, asked.samples, others, seed=run.seed)
     if out is not None and found.samples is not None:
         with replacing(out) as path:
             save_span(path, found)

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from identify.arrays import FloatArray
-from identify.exposure.checkpoint_span import find_span
+from identify.checkpoints.span import find_span
 from identify.model.deep import DeepNetwork
-from tests.identify.exposure.checkpoints import Recipe, start, train
+from tests.identify.checkpoints.training import Recipe, start, train
 
 KINDS = ("plain", "momentum", "decay", "mini-batches")
 

@@ -11,7 +11,6 @@ from scipy import linalg
 from identify.arrays import FloatArray
 from identify.disaggregation.factor import EPSILON, Factor, factor
 from identify.errors import FileError, InvalidInputError
-from identify.exposure.membership import LayerMemory, MembershipReport, Traces, find_members
 from identify.model.deep import DeepNetwork
 from identify.model.tensor_file import PathLike
 from identify.model.untrusted import read_tensors
@@ -56,27 +55,15 @@ class CheckpointSpan:
             return np.inf
         return float(self.singular_values[-1] / self.singular_values[0] / self.gap)
 
-    def members(
-        self, samples: FloatArray, held_out: FloatArray | None = None, seed: int = 0
-    ) -> MembershipReport:
-        """Say which samples (n, d) lie in the span; see `find_members` for the meaning.
+    def lifted(self, samples: FloatArray) -> FloatArray:
+        """[x; 1] (n, k) of samples (n, d), or x without a bias.
 
         Raises InvalidInputError for samples of another dimension.
         """
-        memory = LayerMemory(
-            "first layer",
-            self.change,
-            Traces(self._lifted("samples", samples)),
-            None if held_out is None else Traces(self._lifted("held_out", held_out)),
-        )
-        return find_members([memory], seed=seed)
-
-    def _lifted(self, name: str, samples: FloatArray) -> FloatArray:
         wanted = self.change.shape[1] - self.has_bias
         if samples.ndim != 2 or samples.shape[1] != wanted:
-            raise InvalidInputError(name, f"shape (n, {wanted})", samples.shape)
-        ones = np.ones((len(samples), int(self.has_bias)))
-        return np.hstack([samples, ones])[:, None, :]
+            raise InvalidInputError("samples", f"shape (n, {wanted})", samples.shape)
+        return np.hstack([samples, np.ones((len(samples), int(self.has_bias)))])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without the basis."""
