@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from identify.arrays import FloatArray
 from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
 from identify.command.options import (
     ArithmeticName,
@@ -173,7 +174,7 @@ def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int
         with folder.writing("samples.npz") as path:
             np.savez(path, **arrays)
         if found.layer == 0:
-            _draw(folder, sheet.settled(found.samples), report, request.log)
+            _draw(folder, sheet.settled(found.samples), found.samples, report, request.log)
     folder.write_text("report.json", report.to_json())
     _show(report, request.run.format, folder)
     if interrupted:
@@ -192,15 +193,16 @@ def _show(report: GradientReport, form: Format, folder: OutputFolder) -> None:
     show_written(folder)
 
 
-def _draw(folder: OutputFolder, sheet: Sheet, report: GradientReport, log: Log) -> None:
+def _draw(
+    folder: OutputFolder, sheet: Sheet, samples: FloatArray, report: GradientReport, log: Log
+) -> None:
     if sheet.remark:
         log.note(sheet.remark)
     if sheet.shape is None:
         return
     found = report.found
-    assert found.samples is not None
     captions = []
-    for index in range(len(found.samples)):
+    for index in range(len(samples)):
         label = "" if found.labels is None else f"label {int(found.labels[index])}\n"
         bound = np.nan if found.error_bounds is None else float(found.error_bounds[index])
         error = f"error < {number(bound)}" if np.isfinite(bound) else "no error bound"
@@ -209,7 +211,7 @@ def _draw(folder: OutputFolder, sheet: Sheet, report: GradientReport, log: Log) 
         title = f"GLOBALLY identifiable, {report.scope_sentence}: the batch behind one gradient"
     else:
         title = f"UNDECIDED, no uniqueness: the samples below were separated ({report.reason})"
-    images = sheet.images(found.samples)
+    images = sheet.images(samples)
     limits, words = sheet.grey([images], free_length=not found.scaled)
     notes = [words]
     if sheet.mean is not None:

@@ -72,7 +72,8 @@ def _open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Herm
     if source.gradient is not None:
         gradient = load_gradient(source.gradient, network, layers=layout.layers, key=layout.key)
         return HermiteData.from_gradient(network, gradient, loss, decay=source.gradient_decay())
-    assert source.initial is not None
+    if source.initial is None:
+        raise InvalidInputError("--initial", "the network before fine-tuning", "none")
     initial = load_network(
         source.initial,
         degree=network.degree,
