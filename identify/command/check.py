@@ -12,6 +12,7 @@ import typer
 from identify.command.options import Format, LogOptions, ModelOptions, RunOptions, SourceOptions
 from identify.command.output import Log, say_error
 from identify.report.gradient import KIND
+from identify.report.stationary import KIND as STATIONARY
 
 UNUSABLE = 2
 _LARGEST = 100_000_000
@@ -76,4 +77,6 @@ def _no_checker(report: Path) -> str:
         return ""
     if isinstance(content, dict) and content.get("kind") == KIND:
         return f"{report}: reports on gradients of ReLU networks have no independent check yet"
+    if isinstance(content, dict) and content.get("kind") == STATIONARY:
+        return f"{report}: reports on weights of ReLU networks have no independent check yet"
     return ""

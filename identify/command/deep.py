@@ -73,28 +73,11 @@ class DeepRequest:
                 f"for --source {self.source.source.value}",
                 _SCOPE,
             )
-        self._refuse_options()
+        refuse_deep_options(self)
         gradient = load_deep_gradient(
             self.source.gradient, network, layers=self.layout.layers, key=self.layout.key
         )
         return network, gradient
-
-    def _refuse_options(self) -> None:
-        assume = self.assume
-        given = {
-            "--degree": self.layout.degree is not None,
-            "--weight-decay-in-gradient": self.source.weight_decay_in_gradient is not None,
-            "--scale": assume.scale is not ScaleName.AUTO,
-            "--non-negative": assume.non_negative,
-            "--noise": assume.noise is not None,
-            "--hidden-share": assume.hidden_share != HIDDEN_SHARE,
-            "--arithmetic": assume.arithmetic is not ArithmeticName.AUTO,
-            "--evidence": self.evidence in (EvidenceName.EXACT, EvidenceName.INTERVAL),
-        }
-        for option, there in given.items():
-            if there:
-                hint = "auto or numerical" if option == "--evidence" else "leave it out"
-                raise InvalidInputError(option, "no such value for these networks", "one", hint)
 
     def assess(self, network: DeepNetwork, gradient: DeepGradient) -> tuple[GradientReport, bool]:
         """The report, and whether Ctrl-C cut it short."""
@@ -128,12 +111,32 @@ class DeepRequest:
         return report, False
 
 
+def refuse_deep_options(request: DeepRequest) -> None:
+    """Refuse options that mean nothing for these networks."""
+    assume = request.assume
+    given = {
+        "--degree": request.layout.degree is not None,
+        "--weight-decay-in-gradient": request.source.weight_decay_in_gradient is not None,
+        "--scale": assume.scale is not ScaleName.AUTO,
+        "--non-negative": assume.non_negative,
+        "--noise": assume.noise is not None,
+        "--hidden-share": assume.hidden_share != HIDDEN_SHARE,
+        "--arithmetic": assume.arithmetic is not ArithmeticName.AUTO,
+        "--decay": request.source.decay is not None,
+        "--evidence": request.evidence in (EvidenceName.EXACT, EvidenceName.INTERVAL),
+    }
+    for option, there in given.items():
+        if there:
+            hint = "auto or numerical" if option == "--evidence" else "leave it out"
+            raise InvalidInputError(option, "no such value for these networks", "one", hint)
+
+
 def verify_deep(request: DeepRequest, gate: Gate, folder: OutputFolder) -> int:
     """Decide whether the gradient determines its batch; the exit code."""
     report, interrupted = request.assess(*request.open())
     if folder:
         folder.write_text("report.json", report.to_json())
-    _show(report, request.run.format, folder)
+    show_deep(report, request.run.format, folder)
     if interrupted:
         return INTERRUPTED
     blocked = (
@@ -163,7 +166,7 @@ def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int
         if found.layer == 0:
             _draw(folder, sheet.settled(found.samples), report, request.log)
     folder.write_text("report.json", report.to_json())
-    _show(report, request.run.format, folder)
+    show_deep(report, request.run.format, folder)
     if interrupted:
         return INTERRUPTED
     if found.samples is None:
@@ -172,7 +175,7 @@ def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int
     return 0
 
 
-def _show(report: GradientReport, form: Format, folder: OutputFolder) -> None:
+def show_deep(report: GradientReport, form: Format, folder: OutputFolder) -> None:
     if form is Format.JSON:
         print(report.to_json(), end="", flush=True)
         return
