@@ -13,7 +13,7 @@ import typer
 
 from identify.arrays import FloatArray
 from identify.command.check import check
-from identify.command.deep import DeepRequest, recover_deep, verify_deep
+from identify.command.deep import DeepRequest
 from identify.command.derive import derive
 from identify.command.gate import BLOCKED, Gate, parse_exposed, parse_gate
 from identify.command.help import add_command
@@ -52,6 +52,7 @@ from identify.command.run import (
     write_alternatives,
 )
 from identify.command.sheet import Sheet
+from identify.command.stationary import recover_relu, verify_relu
 from identify.errors import (
     InvalidInputError,
     NotCoveredError,
@@ -187,7 +188,7 @@ def verify(
             deep = DeepRequest(model, source, layout, assume, run, _log(log), evidence)
             if deep.applies():
                 with routed(model, source, layout):
-                    return verify_deep(deep, gate, folder)
+                    return verify_relu(deep, gate, folder)
             data = open_data(model, source, layout)
         except (UnsupportedModelError, NotCoveredError) as error:
             if not gate.blocks_uncovered:
@@ -249,7 +250,7 @@ def recover(
         deep = DeepRequest(model, source, layout, assume, run, _log(log))
         if deep.applies():
             with routed(model, source, layout):
-                return recover_deep(deep, images, folder)
+                return recover_relu(deep, images, folder)
         data = open_data(model, source, layout)
         check_memory(memory.memory_limit, data, run.seed)
         sheet = Sheet.from_options(images, data.network.dimension)
