@@ -9,8 +9,6 @@ from .case import Case
 
 BOUND_LIMIT = 0.1
 LOOSEST = 0.03
-CONFIDENT = 3.0
-_LOOSE = 0.2
 _EPSILON = 2.0**-52
 _ROUNDING = 1e-9
 _CLOSE = 1.25
@@ -143,9 +141,25 @@ def layer_residuals(case: Case) -> dict[int, tuple[float, float]]:
             h = np.column_stack([h, np.ones(len(h))])
         left = np.linalg.norm(g - run.deltas[index - answer.layer].T @ h)
         residual = float(left) / max(float(np.linalg.norm(g)), 1e-300)
-        noise = case.spectra[index].relative_noise if index in case.spectra else 1e-12
+        noise = _noise_of(case, index)
         found[index] = residual, 10.0 * noise + 3.0 * largest
     return found
+
+
+def _noise_of(case: Case, index: int) -> float:
+    """The relative noise of a gradient; without a clear rank at most that of the clear ones.
+
+    Errors are relative or absolute: the larger counts.
+    """
+    if index not in case.spectra:
+        return 1e-12
+    own = case.spectra[index]
+    clear = [spectrum for spectrum in case.spectra.values() if spectrum.clear]
+    if own.clear or not clear:
+        return own.relative_noise
+    size = float(np.sqrt(own.shape[0] * own.shape[1]) / np.linalg.norm(own.values))
+    least = max(max(s.noise * size, s.relative_noise) for s in clear)
+    return min(own.relative_noise, least)
 
 
 def check_layers(case: Case) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..outcome import require
 from .confirm import BOUND_LIMIT
-from .report import DeepReport
+from .report import FEATURES, INPUT, DeepReport
 from .uniqueness import KERNEL_GAP, KERNEL_NOISE
 
 
@@ -50,7 +50,6 @@ def _by_kernel(raw: Mapping[str, Any]) -> bool:
         and kernel["gap"] is not None
         and kernel["gap"] >= KERNEL_GAP
         and kernel["largest_kernel"] <= KERNEL_NOISE
-        and kernel["rows"] >= kernel["rows_needed"]
     )
 
 
@@ -61,7 +60,7 @@ def _uniqueness(raw: Mapping[str, Any]) -> str:
 
 
 def _samples(raw: Mapping[str, Any]) -> str:
-    if raw["samples_of"] != "input":
+    if raw["samples_of"] not in (INPUT, FEATURES):
         return "the samples do not reach the input"
     bounds = raw["error_bounds"]
     if not bounds or any(bound is None or bound > BOUND_LIMIT for bound in bounds):
