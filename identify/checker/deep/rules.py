@@ -100,6 +100,10 @@ def check_assumptions(report: DeepReport) -> str:
     require(len(own) == len(expected), f"{len(own)} assumptions on the batch, not {len(expected)}")
     for line, start in zip(own, expected, strict=True):
         require(line.startswith(start), f"the assumption '{start}' is not stated")
+    for holds, words in ((report.decay is not None, "times the weights"),
+                         (report.head, "features that enter")):  # fmt: skip
+        stated = any(words in line for line in said)
+        require(holds == stated, f"the assumption on '{words}' is not that of the problem")
     others = len(said) - len(own)
     require(others >= 3, "the network, the gradient and its errors are assumed, and not stated")
     return f"{len(said)} stated"

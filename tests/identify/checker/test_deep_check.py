@@ -123,6 +123,8 @@ def test_weight_decay_is_subtracted_and_a_head_left_out(tmp_path):
     report = reported.changed()
     report["problem"] |= {"weight_decay": 0.25, "head": True}
     report["samples_of"] = "features before the first layer"
+    more = ["plus 0.25 times the weights and biases", "the samples are the features that enter"]
+    report["assumptions"] += more
     as_read(report, "gradient", sent.sha256())
     path = save(tmp_path / "sent.npz", sent)
     with np.load(reported.model_file) as file:
@@ -133,7 +135,10 @@ def test_weight_decay_is_subtracted_and_a_head_left_out(tmp_path):
     assert result.outcome == CONFIRMED, str(result)
     report["problem"]["weight_decay"] = 0.2499
     assert reported.check(signed(report), **files).outcome == REFUTED
-    report["problem"] |= {"weight_decay": 0.25, "head": False}
+    report["problem"]["weight_decay"] = 0.25
+    report["assumptions"].pop()
+    assert reported.check(signed(report), **files)["assumptions"].outcome == REFUTED
+    report["problem"]["head"] = False
     with pytest.raises(CheckInputError):
         reported.check(signed(report), **files)
 
