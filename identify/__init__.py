@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from identify.assess_batch import assess_gradient
     from identify.checker.check import check_report
     from identify.checker.outcome import CheckInputError, CheckResult, Claim
+    from identify.checkpoints.recipe import Recipe
+    from identify.checkpoints.replay import Replay, replay_samples, retrain
     from identify.checkpoints.span import CheckpointSpan, find_span, load_span, save_span
     from identify.disaggregation.records import Disaggregation
     from identify.errors import (
@@ -95,7 +97,9 @@ __all__ = [
     "PlantedNetwork",
     "PlantingError",
     "RankProof",
+    "Recipe",
     "Recovery",
+    "Replay",
     "Residual",
     "Scope",
     "SingularValueBound",
@@ -128,6 +132,8 @@ __all__ = [
     "plant_network",
     "prove_rank",
     "recover_samples",
+    "replay_samples",
+    "retrain",
     "save_alternatives",
     "save_network",
     "save_span",
@@ -152,6 +158,12 @@ _HOMES = {
         "CheckInputError",
         "CheckResult",
         "Claim",
+    ),
+    "checkpoints.recipe": ("Recipe",),
+    "checkpoints.replay": (
+        "Replay",
+        "replay_samples",
+        "retrain",
     ),
     "checkpoints.span": (
         "CheckpointSpan",
