@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from identify.assess_weights import assess_stationary
     from identify.checker.check import check_report
     from identify.checker.outcome import CheckInputError, CheckResult, Claim
+    from identify.checkpoints.recipe import Recipe
+    from identify.checkpoints.replay import Replay, replay_samples, retrain
     from identify.checkpoints.span import CheckpointSpan, find_span, load_span, save_span
     from identify.disaggregation.records import Disaggregation
     from identify.errors import (
@@ -99,7 +101,9 @@ __all__ = [
     "PlantedRelu",
     "PlantingError",
     "RankProof",
+    "Recipe",
     "Recovery",
+    "Replay",
     "Residual",
     "Scope",
     "SingularValueBound",
@@ -136,6 +140,8 @@ __all__ = [
     "plant_relu_network",
     "prove_rank",
     "recover_samples",
+    "replay_samples",
+    "retrain",
     "save_alternatives",
     "save_network",
     "save_span",
@@ -161,6 +167,12 @@ _HOMES = {
         "CheckInputError",
         "CheckResult",
         "Claim",
+    ),
+    "checkpoints.recipe": ("Recipe",),
+    "checkpoints.replay": (
+        "Replay",
+        "replay_samples",
+        "retrain",
     ),
     "checkpoints.span": (
         "CheckpointSpan",

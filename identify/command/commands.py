@@ -13,13 +13,14 @@ import typer
 
 from identify.arrays import FloatArray
 from identify.command.check import check
+from identify.command.checkpoints import replay, span
 from identify.command.deep import DeepRequest
 from identify.command.derive import derive
 from identify.command.gate import BLOCKED, Gate, parse_exposed, parse_gate
 from identify.command.help import add_command
 from identify.command.inputs import check_dimension, open_data, search_arguments
 from identify.command.limits import PROCESS, check_memory, refuse_above
-from identify.command.membership import member, span
+from identify.command.membership import member
 from identify.command.options import (
     AssumeOptions,
     EvidenceName,
@@ -101,6 +102,12 @@ def mount(app: typer.Typer) -> None:
         "3 a claim is refuted, 4 the verdict is not confirmed, with --require",
     )
     add_command(app, span, "span initial.safetensors final.safetensors --out span.safetensors")
+    add_command(
+        app,
+        replay,
+        "replay initial.pt final.pt --activation gelu --recipe steps=40,rate=0.05 "
+        "--labels 3,1,4 --out replay",
+    )
     add_command(app, member, "member model.pt images.npz --gradient gradient.npz")
     add_command(app, plant, "plant data.npz --degree 3 --out model.safetensors")
     add_command(app, derive, "derive --degree 3 --width 2 --dimension 2 --samples 2")
