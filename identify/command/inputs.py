@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from identify.command.options import (
+    POWERS,
     AssumeOptions,
     ModelOptions,
     RunOptions,
@@ -87,6 +88,7 @@ def _open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Herm
 
 def search_arguments(data: HermiteData, assume: AssumeOptions, run: RunOptions) -> dict[str, Any]:
     """What functions that start from a network take about source, assumptions, seed and time."""
+    assume.require_both(POWERS)
     return {
         "source": data.source,
         "gradient": data.target if data.source == "gradient" else None,
