@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -92,7 +91,7 @@ def split_candidates(
 
     Returns:
         New candidates, `origin` (m',) int64 (new index -> old index, of the heavier one for a
-        merged pair), and the SplitRound; `carry_over` brings optimiser state along.
+        merged pair), and the SplitRound.
 
     Raises:
         InvalidInputError: unknown mode, settings out of range, numbers that are not finite.
@@ -124,26 +123,6 @@ def split_candidates(
         raise InvalidInputError("loss", "a finite number", float(start.loss), hint)
     split_round = _Round(objective, given, start, rules, seed)
     return split_round.paper() if rules.mode == "paper" else split_round.auto()
-
-
-def carry_over(state: Mapping[str, Tensor], origin: Tensor) -> dict[str, Tensor]:
-    """Give every new candidate the optimiser state of the one it comes from.
-
-    Args:
-        state: tensors whose first axis runs over the old candidates (momentum, Adam's moments);
-            tensors of no axis (step counts) are kept.
-        origin: new index -> old index, as from `split_candidates`.
-
-    Returns:
-        New tensors with the first axis over the new candidates.
-
-    Example:
-        >>> carry_over({"momentum": torch.tensor([[1.0], [2.0]])}, torch.tensor([0, 1, 1]))
-        {'momentum': tensor([[1.],
-                [2.],
-                [2.]])}
-    """
-    return {name: part[origin] if part.ndim else part.clone() for name, part in state.items()}
 
 
 def rounding_level(objective: Objective, candidates: Candidates, loss: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,13 +19,16 @@ from identify.hermite.data import HermiteData
 from identify.hermite.stationarity import stationarity
 from identify.model.dataset import Dataset
 from identify.model.two_layer import TwoLayerNetwork
+from identify.progress import logged
 from identify.records import TrainingSet
 from identify.recovery.assumptions import resolve_scale
 from identify.thresholds import DIFFERENT, FITS
 
+_LOG = logging.getLogger(__name__)
+
 if TYPE_CHECKING:
     from identify.recovery.assumptions import Assumptions
-    from identify.recovery.measure import Findings
+    from identify.recovery.stages import Stage
 
 
 __all__ = [
@@ -57,7 +61,7 @@ def find_alternative(
     seed: int = 0,
     time_limit: float | None = None,
     progress: Progress | None = None,
-    findings: Findings | None = None,
+    findings: Stage | None = None,
 ) -> tuple[TrainingSet, ...]:
     """Training sets that explain the same weights: two different ones, or none.
 
@@ -94,6 +98,7 @@ def find_alternative(
     """
     from identify.recovery.assumptions import Assumptions
     from identify.recovery.measure import measure
+    from identify.recovery.stages import Interpolated, Recovered
 
     if distance is not None or keep:
         raise NotYetSupportedError(
@@ -103,12 +108,12 @@ def find_alternative(
     if samples is not None and samples < 1:
         raise InvalidInputError("samples", "at least 1", samples, "leave it out if unknown")
     given = Assumptions(samples, resolve_scale(data, scale), non_negative, noise)
-    budget = Budget.of(time_limit, progress)
+    budget = Budget.of(time_limit, logged(progress, _LOG))
     if findings is None:
         findings = measure(data, given, seed=seed, budget=budget)
     if start is not None:
         return _from_start(data, start, findings.noise_level, given, seed)
-    if findings.reduced is None or findings.linear is None:
+    if not isinstance(findings, Interpolated):
         return ()
     found = search_sets(
         data,
@@ -118,7 +123,7 @@ def find_alternative(
         samples=samples,
         scale=given.scale,
         non_negative=non_negative,
-        decomposes=findings.decomposes,
+        decomposes=isinstance(findings, Recovered),
         seed=seed,
         budget=budget,
     )

@@ -13,13 +13,14 @@ import typer
 
 from identify.arrays import FloatArray
 from identify.command.check import check
-from identify.command.deep import DeepRequest, recover_deep, verify_deep
+from identify.command.checkpoints import replay, span
+from identify.command.deep import DeepRequest
 from identify.command.derive import derive
 from identify.command.gate import BLOCKED, Gate, parse_exposed, parse_gate
 from identify.command.help import add_command
 from identify.command.inputs import check_dimension, open_data, search_arguments
 from identify.command.limits import PROCESS, check_memory, refuse_above
-from identify.command.membership import member, span
+from identify.command.membership import member
 from identify.command.options import (
     AssumeOptions,
     EvidenceName,
@@ -52,6 +53,7 @@ from identify.command.run import (
     write_alternatives,
 )
 from identify.command.sheet import Sheet
+from identify.command.stationary import recover_relu, verify_relu
 from identify.errors import (
     InvalidInputError,
     NotCoveredError,
@@ -100,6 +102,12 @@ def mount(app: typer.Typer) -> None:
         "3 a claim is refuted, 4 the verdict is not confirmed, with --require",
     )
     add_command(app, span, "span initial.safetensors final.safetensors --out span.safetensors")
+    add_command(
+        app,
+        replay,
+        "replay initial.pt final.pt --activation gelu --recipe steps=40,rate=0.05 "
+        "--labels 3,1,4 --out replay",
+    )
     add_command(app, member, "member model.pt images.npz --gradient gradient.npz")
     add_command(app, plant, "plant data.npz --degree 3 --out model.safetensors")
     add_command(app, derive, "derive --degree 3 --width 2 --dimension 2 --samples 2")
@@ -187,7 +195,7 @@ def verify(
             deep = DeepRequest(model, source, layout, assume, run, _log(log), evidence)
             if deep.applies():
                 with routed(model, source, layout):
-                    return verify_deep(deep, gate, folder)
+                    return verify_relu(deep, gate, folder)
             data = open_data(model, source, layout)
         except (UnsupportedModelError, NotCoveredError) as error:
             if not gate.blocks_uncovered:
@@ -249,7 +257,7 @@ def recover(
         deep = DeepRequest(model, source, layout, assume, run, _log(log))
         if deep.applies():
             with routed(model, source, layout):
-                return recover_deep(deep, images, folder)
+                return recover_relu(deep, images, folder)
         data = open_data(model, source, layout)
         check_memory(memory.memory_limit, data, run.seed)
         sheet = Sheet.from_options(images, data.network.dimension)

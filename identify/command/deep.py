@@ -78,33 +78,11 @@ class DeepRequest:
                 f"for --source {self.source.source.value}",
                 _SCOPE,
             )
-        self._refuse_options(network)
+        refuse_deep_options(self, network)
         gradient = load_deep_gradient(
             self.source.gradient, network, layers=self.layout.layers, key=self.layout.key
         )
         return network, gradient
-
-    def _refuse_options(self, network: DeepNetwork) -> None:
-        assume = self.assume
-        kind = str(network.activations[-1]) if network.activations else "one layer"
-        given = {
-            "--degree": self.layout.degree,
-            "--weight-decay-in-gradient": self.source.weight_decay_in_gradient,
-            "--scale": None if assume.scale is ScaleName.AUTO else assume.scale.value,
-            "--non-negative": "the option" if assume.non_negative else None,
-            "--noise": assume.noise,
-            "--hidden-share": None if assume.hidden_share == HIDDEN_SHARE else assume.hidden_share,
-            "--arithmetic": None
-            if assume.arithmetic is ArithmeticName.AUTO
-            else assume.arithmetic.value,
-        }
-        for option, value in given.items():
-            if value is not None:
-                expected = f"nothing for a network with {kind}"
-                raise InvalidInputError(option, expected, value, "it is for powers; leave it out")
-        if self.evidence in (EvidenceName.EXACT, EvidenceName.INTERVAL):
-            expected = f"auto or numerical for a network with {kind}"
-            raise InvalidInputError("--evidence", expected, self.evidence.value)
 
     def assess(self, network: DeepNetwork, gradient: DeepGradient) -> tuple[GradientReport, bool]:
         """The report, and whether Ctrl-C cut it short."""
@@ -138,12 +116,36 @@ class DeepRequest:
         return report, False
 
 
+def refuse_deep_options(request: DeepRequest, network: DeepNetwork) -> None:
+    """Refuse options that mean nothing for these networks."""
+    assume = request.assume
+    kind = str(network.activations[-1]) if network.activations else "one layer"
+    share, arithmetic = assume.hidden_share, assume.arithmetic
+    given = {
+        "--degree": request.layout.degree,
+        "--weight-decay-in-gradient": request.source.weight_decay_in_gradient,
+        "--scale": None if assume.scale is ScaleName.AUTO else assume.scale.value,
+        "--non-negative": "the option" if assume.non_negative else None,
+        "--noise": assume.noise,
+        "--hidden-share": None if share == HIDDEN_SHARE else share,
+        "--arithmetic": None if arithmetic is ArithmeticName.AUTO else arithmetic.value,
+        "--decay": request.source.decay,
+    }
+    for option, value in given.items():
+        if value is not None:
+            expected = f"nothing for a network with {kind}"
+            raise InvalidInputError(option, expected, value, "it is for powers; leave it out")
+    if request.evidence in (EvidenceName.EXACT, EvidenceName.INTERVAL):
+        expected = f"auto or numerical for a network with {kind}"
+        raise InvalidInputError("--evidence", expected, request.evidence.value)
+
+
 def verify_deep(request: DeepRequest, gate: Gate, folder: OutputFolder) -> int:
     """Decide whether the gradient determines its batch; the exit code."""
     report, interrupted = request.assess(*request.open())
     if folder:
         folder.write_text("report.json", report.to_json())
-    _show(report, request.run.format, folder)
+    show_deep(report, request.run.format, folder)
     if interrupted:
         return INTERRUPTED
     blocked = (
@@ -175,7 +177,7 @@ def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int
         if found.layer == 0:
             _draw(folder, sheet.settled(found.samples), report, request.log)
     folder.write_text("report.json", report.to_json())
-    _show(report, request.run.format, folder)
+    show_deep(report, request.run.format, folder)
     if interrupted:
         return INTERRUPTED
     if found.samples is None:
@@ -184,7 +186,7 @@ def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int
     return 0
 
 
-def _show(report: GradientReport, form: Format, folder: OutputFolder) -> None:
+def show_deep(report: GradientReport, form: Format, folder: OutputFolder) -> None:
     if form is Format.JSON:
         print(report.to_json(), end="", flush=True)
         return

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from identify.command.options import (
+    POWERS,
     AssumeOptions,
     ModelOptions,
     RunOptions,
@@ -55,7 +56,14 @@ def open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Hermi
 
 def _open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> HermiteData:
     network = open_network(model, layout)
-    if source.source is not SourceName.GRADIENT or network.outputs != 2:
+    logits = network.outputs == 2 and network.activation is None
+    if logits and source.source is not SourceName.GRADIENT:
+        raise NotYetSupportedError(
+            f"two outputs are read as one, their difference, for --source gradient and not yet for "
+            f"--source {source.source.value}",
+            "give a network that was trained with one output",
+        )
+    if not logits:
         network.require_supported()
     loss = None if source.loss is None else source.loss.value
     if source.source is SourceName.KKT:
@@ -79,6 +87,7 @@ def _open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Herm
 
 def search_arguments(data: HermiteData, assume: AssumeOptions, run: RunOptions) -> dict[str, Any]:
     """What functions that start from a network take about source, assumptions, seed and time."""
+    assume.require_both(POWERS)
     return {
         "source": data.source,
         "gradient": data.target if data.source == "gradient" else None,

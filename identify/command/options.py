@@ -74,6 +74,17 @@ class EvidenceName(StrEnum):
     NUMERICAL = "numerical"
 
 
+POWERS = "for networks with a power as activation"
+"""Where --trained means nothing."""
+
+
+class TrainedName(StrEnum):
+    """The layers that were trained."""
+
+    BOTH = "both"
+    HIDDEN = "hidden"
+
+
 class MethodName(StrEnum):
     """How the moment tensor is decomposed."""
 
@@ -259,6 +270,16 @@ class AssumeOptions:
             rich_help_panel=_ASSUME,
         ),
     ] = ArithmeticName.AUTO
+
+    trained: Annotated[
+        TrainedName,
+        typer.Option(help="Layers of ReLU weights that were trained.", rich_help_panel=_ASSUME),
+    ] = TrainedName.BOTH
+
+    def require_both(self, where: str) -> None:
+        """Refuse --trained hidden where it means nothing."""
+        if self.trained is not TrainedName.BOTH:
+            raise InvalidInputError("--trained", f"both {where}", "hidden", "leave it out")
 
     def check(self) -> None:
         """Refuse values out of range."""

@@ -1,4 +1,4 @@
-"""Which given samples a gradient was computed on."""
+"""Which given samples a gradient was computed on, or lie between two checkpoints."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from identify.arrays import FloatArray
+from identify.checkpoints.span import CheckpointSpan
 from identify.errors import InvalidInputError
 from identify.exposure.membership import (
     LayerMemory,
@@ -103,3 +104,29 @@ def _traces(
         lifted = h[:, None, :] if bias is None else with_ones(h[:, None, :])
         traces.append(Traces(lifted, None if delta is None else delta[:, None, :]))
     return traces
+
+
+def span_members(
+    span: CheckpointSpan,
+    samples: FloatArray,
+    held_out: FloatArray | None = None,
+    seed: int = 0,
+) -> MembershipReport:
+    """Say which samples (n, d) lie in the span of two checkpoints; see `find_members`.
+
+    Raises InvalidInputError for samples of another dimension. Cost: one truncated singular value
+    decomposition.
+
+    Example:
+        >>> from identify.checkpoints.span import find_span
+        >>> rng = np.random.default_rng(0)
+        >>> net = DeepNetwork([rng.normal(size=(20, 9)), rng.normal(size=(1, 20))], None, "relu")
+        >>> x = rng.normal(size=(6, 9))
+        >>> step = net.gradient(x[:4], rng.normal(size=(4, 1))).weights
+        >>> moved = [w - 0.1 * g for w, g in zip(net.weights, step)]
+        >>> span_members(find_span(net, DeepNetwork(moved, None, "relu")), x).members
+        4
+    """
+    held = None if held_out is None else Traces(span.lifted(held_out)[:, None, :])
+    asked = Traces(span.lifted(samples)[:, None, :])
+    return find_members([LayerMemory("first layer", span.change, asked, held)], seed=seed)

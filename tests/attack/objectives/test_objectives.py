@@ -12,7 +12,7 @@ from attack.networks.spec import parse_spec
 from attack.objectives import (
     Candidates,
     Objective,
-    bilevel_objective,
+    Unrolled,
     buzaglo_objective,
     doubled_products,
     gradient_matching_objective,
@@ -343,7 +343,7 @@ def test_bad_input_is_one_clear_line() -> None:
             "labels: expected classes 0 to 2, got 3",
         ),
         (
-            lambda: bilevel_objective(binary, normaliser=4, loss="logistic", steps=0),
+            lambda: Unrolled(steps=0),
             "steps: expected 1 to 10000",
         ),
         (lambda: preset("none"), "preset: expected one of"),

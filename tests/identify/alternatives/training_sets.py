@@ -12,6 +12,7 @@ from identify.model.two_layer import TwoLayerNetwork
 from identify.planting.eigenvectors import real_eigenvectors
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.measure import measure
+from identify.recovery.stages import Recovered
 
 
 def unit_rows(rows):
@@ -107,7 +108,7 @@ def searched(data, **options):
         found.noise_level,
         samples=samples,
         scale=scale,
-        decomposes=options.pop("decomposes", found.decomposes),
+        decomposes=options.pop("decomposes", isinstance(found, Recovered)),
         **options,
     )
 

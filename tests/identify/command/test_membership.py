@@ -9,8 +9,8 @@ import pytest
 
 from identify.model.losses import loss_slope
 from tests.command_line import kkt
+from tests.identify.checkpoints.training import Recipe, start, train
 from tests.identify.command.test_deep import named
-from tests.identify.exposure.checkpoints import Recipe, start, train
 from tests.model_files import npz
 
 SIZES = (40, 30, 10)

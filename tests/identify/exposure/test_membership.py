@@ -10,7 +10,7 @@ from identify.exposure.batch_members import GivenSamples, gradient_members
 from identify.exposure.membership import LayerMemory, Membership, Traces, find_members
 from identify.model.deep import DeepGradient
 from identify.model.losses import loss_slope
-from tests.identify.exposure.checkpoints import start
+from tests.identify.checkpoints.training import start
 
 MEMBER, NONE, OPEN = Membership.MEMBER, Membership.NO_TRACE, Membership.UNDECIDED
 

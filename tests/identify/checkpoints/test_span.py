@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from identify.checkpoints.span import find_span, load_span, save_span
 from identify.errors import FileError, InvalidInputError
-from identify.exposure.checkpoint_span import find_span, load_span, save_span
+from identify.exposure.batch_members import span_members
 from identify.exposure.membership import Membership
-from tests.identify.exposure.checkpoints import Recipe, start, train
+from tests.identify.checkpoints.training import Recipe, start, train
 
 RULES = {
     "plain": Recipe("plain", 15),
@@ -71,7 +72,7 @@ def test_checkpoints_in_float32_keep_their_number():
 def test_samples_of_the_span_are_members_and_others_are_not():
     before, after, x = trained(RULES["momentum"], 2)
     others = np.random.default_rng(3).random((25, 60))
-    found = find_span(before, after).members(np.vstack([x, others[:5]]), others[5:])
+    found = span_members(find_span(before, after), np.vstack([x, others[:5]]), others[5:])
     assert found.members == len(x)
     assert set(found.answers[len(x) :]) == {Membership.NO_TRACE}
     assert np.all(found.p_values[: len(x)] == 1 / 21)
@@ -100,7 +101,7 @@ def test_what_is_no_pair_is_refused(tmp_path):
     with pytest.raises(InvalidInputError, match="kept"):
         find_span(before, after, kept=1.5)
     with pytest.raises(InvalidInputError, match="60"):
-        find_span(before, after).members(x[:, 1:])
+        find_span(before, after).lifted(x[:, 1:])
     adam = find_span(*trained(Recipe("adam", 10, 1e-3), 5)[:2])
     with pytest.raises(InvalidInputError, match="gap"):
         save_span(tmp_path / "span.safetensors", adam)
