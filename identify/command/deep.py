@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
+from identify.command.memory import refuse_gradient
 from identify.command.options import (
     ArithmeticName,
     AssumeOptions,
     EvidenceName,
     Format,
+    MemoryOptions,
     ModelOptions,
     RunOptions,
     ScaleName,
@@ -46,6 +48,7 @@ class DeepRequest:
     layout: ModelOptions
     assume: AssumeOptions
     run: RunOptions
+    memory: MemoryOptions
     log: Log
     evidence: EvidenceName = EvidenceName.AUTO
 
@@ -82,6 +85,7 @@ class DeepRequest:
         gradient = load_deep_gradient(
             self.source.gradient, network, layers=self.layout.layers, key=self.layout.key
         )
+        refuse_gradient(self.memory.memory_limit, network, gradient)
         return network, gradient
 
     def _refuse_options(self, network: DeepNetwork) -> None:
