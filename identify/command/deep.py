@@ -11,11 +11,13 @@ import numpy as np
 
 from identify.arrays import FloatArray
 from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
+from identify.command.memory import refuse_gradient
 from identify.command.options import (
     ArithmeticName,
     AssumeOptions,
     EvidenceName,
     Format,
+    MemoryOptions,
     ModelOptions,
     RunOptions,
     ScaleName,
@@ -47,6 +49,7 @@ class DeepRequest:
     layout: ModelOptions
     assume: AssumeOptions
     run: RunOptions
+    memory: MemoryOptions
     log: Log
     evidence: EvidenceName = EvidenceName.AUTO
 
@@ -83,6 +86,7 @@ class DeepRequest:
         gradient = load_deep_gradient(
             self.source.gradient, network, layers=self.layout.layers, key=self.layout.key
         )
+        refuse_gradient(self.memory.memory_limit, network, gradient)
         return network, gradient
 
     def assess(self, network: DeepNetwork, gradient: DeepGradient) -> tuple[GradientReport, bool]:
