@@ -18,9 +18,10 @@ class Spaces:
 
     A sample is a vector c (r,): V c is its input of layer ``first``, with a 1 below it if
     ``tail`` (r,), the bias row of V, is not None: then tail . c = 1. ``rows_map`` (m, r) and
-    ``offset`` (m,) give z = offset + rows_map c. ``factors[i]`` is None for a layer whose rank is
+    ``offset`` (m,) give z = offset + rows_map c; ``row_sizes`` (m,) are the lengths |w_j|. ``factors[i]`` is None for a layer whose rank is
     smaller than r; ``columns[i]`` its U, of the neurons ``subset`` alone if that is not None.
     ``lifted[i]`` says whether V has a bias row. ``homogeneous``: c counts up to a factor.
+    ``two_sided``: -c has the same signals.
     """
 
     chain: Chain
@@ -30,8 +31,10 @@ class Spaces:
     lifted: tuple[bool, ...]
     rows_map: FloatArray
     offset: FloatArray
+    row_sizes: FloatArray
     tail: FloatArray | None
     homogeneous: bool
+    two_sided: bool = False
     subset: FloatArray | None = None
 
     @property
