@@ -7,13 +7,15 @@ import time
 from dataclasses import replace
 
 from identify.alternatives.pairs import search_sets
+from identify.budget import Budget, Progress
 from identify.errors import InvalidInputError, NotDeterminedError
 from identify.hermite.data import HermiteData
+from identify.progress import logged
 from identify.proofs.prove import LEVELS, Proofs, prove
 from identify.records import Recovery, Scope, TrainingSet, Verdict
 from identify.recovery.assumptions import Assumptions, resolve_scale
 from identify.recovery.data_error import ARITHMETIC
-from identify.recovery.measure import METHODS, Findings, Progress, measure
+from identify.recovery.measure import METHODS, Findings, measure
 from identify.report.build import build_report
 from identify.report.report import IdentifiabilityReport
 from identify.thresholds import HIDDEN_SHARE
@@ -94,15 +96,14 @@ def assess_identifiability(
         raise InvalidInputError("evidence", f"one of {', '.join(LEVELS)}", repr(evidence))
     if method not in METHODS:
         raise InvalidInputError("method", f"one of {', '.join(METHODS)}", repr(method))
-    deadline = None if time_limit is None else started + time_limit
     _LOG.debug("source %s, degree %d, %d neurons", data.source, data.degree, data.network.width)
-    progress = _logged(progress)
-    findings = measure(data, given, seed=seed, deadline=deadline, progress=progress, method=method)
+    budget = Budget.of(time_limit, logged(progress, _LOG))
+    findings = measure(data, given, seed=seed, budget=budget, method=method)
     outcome = judge(data, given, findings)
     sets: tuple[TrainingSet, ...] = ()
     searched = outcome.verdict is Verdict.UNDECIDED and outcome.searchable
     if searched:
-        found = _search(data, given, findings, seed, deadline, progress)
+        found = _search(data, given, findings, seed, budget)
         if found is not None:
             sets = found
             outcome = Outcome(
@@ -112,13 +113,9 @@ def assess_identifiability(
             )
     proofs: Proofs | None = None
     if outcome.verdict is Verdict.GLOBALLY and evidence != "numerical" and not findings.timed_out:
-        proofs = _prove(data, given, findings, evidence, seed, deadline, progress)
+        proofs = _prove(data, given, findings, evidence, seed, budget)
         outcome = _weigh(outcome, proofs, evidence)
-    if findings.timed_out or (
-        outcome.verdict is Verdict.UNDECIDED
-        and deadline is not None
-        and time.monotonic() > deadline
-    ):
+    if findings.timed_out or (outcome.verdict is Verdict.UNDECIDED and budget.expired):
         reason = f"time limit of {time_limit:g} s reached"
         if not findings.timed_out:
             reason += f"; {outcome.reason}"
@@ -127,21 +124,6 @@ def assess_identifiability(
     seconds = time.monotonic() - started
     _LOG.info("%s in %.1f s: %s", outcome.verdict.value, seconds, outcome.reason)
     return build_report(data, given, findings, outcome, sets, proofs, seed, seconds, searched)
-
-
-def _logged(progress: Progress | None) -> Progress:
-    """The callback, and a line of the log for every stage."""
-    last = ""
-
-    def tell(stage: str, share: float) -> None:
-        nonlocal last
-        if stage != last:
-            _LOG.info("%s", stage)
-        last = stage
-        if progress is not None:
-            progress(stage, share)
-
-    return tell
 
 
 def recover_samples(
@@ -213,8 +195,7 @@ def _search(
     given: Assumptions,
     findings: Findings,
     seed: int,
-    deadline: float | None,
-    progress: Progress | None,
+    budget: Budget,
 ) -> tuple[TrainingSet, TrainingSet] | None:
     if findings.reduced is None or findings.linear is None:
         return None
@@ -228,8 +209,7 @@ def _search(
         non_negative=given.non_negative,
         decomposes=findings.decomposes,
         seed=seed,
-        deadline=deadline,
-        progress=progress,
+        budget=budget,
     )
 
 
@@ -239,8 +219,7 @@ def _prove(
     findings: Findings,
     evidence: str,
     seed: int,
-    deadline: float | None,
-    progress: Progress | None,
+    budget: Budget,
 ) -> Proofs:
     assert findings.reduced is not None
     assert findings.decomposition is not None
@@ -254,8 +233,7 @@ def _prove(
         given=given,
         level=evidence,
         seed=seed,
-        deadline=deadline,
-        progress=progress,
+        budget=budget,
     )
     r = findings.reduced.dimension
     if findings.tied and given.samples != r and not (r == 1 and not data.homogeneous):

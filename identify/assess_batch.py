@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import logging
 import platform
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from typing import Any
@@ -12,13 +11,17 @@ from typing import Any
 import numpy as np
 import scipy
 
+from identify.budget import Budget, Progress
 from identify.disaggregation.disaggregate import disaggregate
 from identify.disaggregation.records import UNDECIDED, Disaggregation
 from identify.disaggregation.search.batch import search_batch
 from identify.errors import InvalidInputError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.deep_files import take_deep_gradient
+from identify.progress import logged
 from identify.report.gradient import GradientReport
+
+_LOG = logging.getLogger(__name__)
 
 
 def assess_gradient(
@@ -31,7 +34,7 @@ def assess_gradient(
     time_limit: float | None = None,
     prove: bool = True,
     seed: int = 0,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> GradientReport:
     """Recover the batch behind one gradient and say whether it is the only one.
 
@@ -75,20 +78,20 @@ def assess_gradient(
         raise InvalidInputError("samples", "at least 1", samples)
     if seed < 0:
         raise InvalidInputError("seed", "at least 0", seed)
-    if time_limit is not None and not 0.0 < time_limit < math.inf:
-        raise InvalidInputError("time_limit", "a positive number of seconds", time_limit)
+    budget = Budget.of(time_limit, logged(progress, _LOG))
     taken = take_deep_gradient(gradient, network)
     kind = None if loss is None else loss.replace("-", "_")
+    _LOG.debug("one gradient of %s, loss %s", network, kind)
 
     def solve(count: int | None) -> Disaggregation:
         if not _by_kernel(network):
             return search_batch(
-                network, taken, kind, reduction=reduction, samples=count,
-                time_limit=time_limit, seed=seed, progress=progress,
+                network, taken, kind, reduction=reduction, samples=count, seed=seed,
+                budget=budget,
             )  # fmt: skip
         return disaggregate(
-            network, taken, kind, reduction=reduction, samples=count, time_limit=time_limit,
-            prove=prove, seed=seed, progress=progress,
+            network, taken, kind, reduction=reduction, samples=count, prove=prove, seed=seed,
+            budget=budget,
         )  # fmt: skip
 
     # A number that is given must not hide what the gradient itself says.
@@ -102,6 +105,7 @@ def assess_gradient(
             )
         else:
             found = solve(samples)
+    _LOG.info("%s in %.1f s: %s", found.verdict, found.seconds, found.reason)
     return build_gradient_report(
         network, taken, found, loss=kind, reduction=reduction, samples=samples, seed=seed
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from identify.alternatives.admissible import largest_difference
-from identify.alternatives.candidate_sets import Progress
 from identify.alternatives.off_span import nu_pair_alternative, off_span_alternative
 from identify.alternatives.pairs import Pair, search_sets
 from identify.arrays import FloatArray
+from identify.budget import Budget, Progress
 from identify.errors import FileError, InvalidInputError, NotYetSupportedError
 from identify.hermite.data import HermiteData
 from identify.hermite.stationarity import stationarity
 from identify.model.dataset import Dataset
 from identify.model.two_layer import TwoLayerNetwork
+from identify.progress import logged
 from identify.records import TrainingSet
 from identify.recovery.assumptions import resolve_scale
 from identify.thresholds import DIFFERENT, FITS
+
+_LOG = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from identify.recovery.assumptions import Assumptions
@@ -104,9 +107,9 @@ def find_alternative(
     if samples is not None and samples < 1:
         raise InvalidInputError("samples", "at least 1", samples, "leave it out if unknown")
     given = Assumptions(samples, resolve_scale(data, scale), non_negative, noise)
-    deadline = None if time_limit is None else time.monotonic() + time_limit
+    budget = Budget.of(time_limit, logged(progress, _LOG))
     if findings is None:
-        findings = measure(data, given, seed=seed, deadline=deadline, progress=progress)
+        findings = measure(data, given, seed=seed, budget=budget)
     if start is not None:
         return _from_start(data, start, findings.noise_level, given, seed)
     if findings.reduced is None or findings.linear is None:
@@ -121,8 +124,7 @@ def find_alternative(
         non_negative=non_negative,
         decomposes=findings.decomposes,
         seed=seed,
-        deadline=deadline,
-        progress=progress,
+        budget=budget,
     )
     return () if found is None else found
 

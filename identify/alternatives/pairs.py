@@ -8,7 +8,7 @@ from math import ceil
 import numpy as np
 
 from identify.alternatives.admissible import SetRules
-from identify.alternatives.candidate_sets import Candidate, Progress, SetSource
+from identify.alternatives.candidate_sets import Candidate, SetSource
 from identify.alternatives.equations import SetEquations, padded
 from identify.alternatives.off_span import (
     free_directions,
@@ -17,6 +17,7 @@ from identify.alternatives.off_span import (
 )
 from identify.alternatives.solvers import walk
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.hermite.data import HermiteData
 from identify.hermite.reduction import ReducedData
 from identify.interpolation.interpolate import Interpolation
@@ -41,8 +42,7 @@ def search_sets(
     decomposes: bool = False,
     seed: int = 0,
     starts: int | None = None,
-    deadline: float | None = None,
-    progress: Progress | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Pair | None:
     """Two explicit, different training sets that both explain the data, or None.
 
@@ -65,8 +65,7 @@ def search_sets(
         seed: of all starts.
         starts: random starts of each size; 48, or 4 where there are more equations than
             unknowns, and as few as fit a budget at large size.
-        deadline: `time.monotonic()` value at which the search ends.
-        progress: called with a stage name and a share in [0, 1].
+        budget: of the search.
 
     Cost: tens of milliseconds to a second up to r = 8.
     """
@@ -76,7 +75,7 @@ def search_sets(
     rules = SetRules(data, noise_level, scale, non_negative)
     source = SetSource(
         rules, reduced, linear, decomposes=decomposes, seed=seed, starts=starts,
-        deadline=deadline, progress=progress,
+        budget=budget,
     )  # fmt: skip
     search = _Search(source)
     with np.errstate(all="ignore"):
@@ -88,7 +87,7 @@ def search_sets(
                 pair = search.pair(count)
                 if pair is not None and count * r < linear.rank:
                     return search.smaller(pair)
-                if pair is not None or search.seen or source.late():
+                if pair is not None or search.seen or budget.expired:
                     return pair
             return None
         pair = search.pair(r)
@@ -129,7 +128,9 @@ class _Search:
 
         With fewer unknowns than equations a continuum hints at samples too many.
         """
-        while len(self.seen[0].terms) > self.reduced.dimension + 1 and not self.source.late():
+        while (
+            len(self.seen[0].terms) > self.reduced.dimension + 1 and not self.source.budget.expired
+        ):
             first, self.seen = self.seen[0], []
             found = self._two_of(self.source.shrunk(first))
             if found is None:
@@ -205,7 +206,7 @@ class _Search:
 
         reached = walk(
             equations, first.terms, first.signs, examine,
-            cut=self.rules.level, seed=self.seed, deadline=self.source.deadline,
+            cut=self.rules.level, seed=self.seed, budget=self.source.budget,
         )  # fmt: skip
         if reached is None or reached.difference < DIFFERENT:
             return None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse.linalg
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.decomposition.equations import HermiteEquations, TangentSolver, column_scale
 from identify.hermite.reduction import ReducedData
 
@@ -55,7 +55,7 @@ def refine(
     *,
     max_steps: int = 60,
     target: float = 0.0,
-    deadline: float | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Decomposition:
     """Levenberg-Marquardt on the Hermite equations in z, the answer of the recovery.
 
@@ -68,7 +68,7 @@ def refine(
         signs: (n,) signs of the terms; kept.
         max_steps: limit.
         target: relative residual at which to stop at once.
-        deadline: `time.monotonic()` value at which the best so far is returned.
+        budget: at whose end the best so far is returned.
 
     Cost: O(m n r min(n r, 100)) a step.
     """
@@ -80,7 +80,7 @@ def refine(
     stepper = _Stepper(equations)
     quiet = 0
     while steps < max_steps and norm > target:
-        if deadline is not None and time.monotonic() > deadline:
+        if budget.expired:
             break
         steps += 1
         stepper.prepare(terms, residual)

@@ -124,16 +124,31 @@ class SearchFacts:
 
 
 @dataclass(frozen=True, eq=False)
+class Listing:
+    """What somebody else needs to make the list of masks again.
+
+    ``pivots`` (r,) are the neurons whose values were enumerated. ``excluded`` has, for each mask
+    that no sample can have, the mask (m,) and non-negative multipliers (m,) of its signs.
+    """
+
+    pivots: IntArray
+    excluded: tuple[tuple[BoolArray, FloatArray], ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Disaggregation:
     """The samples behind one gradient, what confirms them, and whether they are the only ones.
 
     ``verdict`` is "globally" (no other set of at most ``rank`` samples), "locally" (no other set
-    of ``rank`` samples near this one) or "undecided", with the ``reason``. ``samples`` (n, k), the largest share of the gradient first, enter linear layer
+    of ``rank`` samples near this one) or "undecided", with the ``reason``. ``samples`` (n, k), the
+    largest share of the gradient first, enter linear layer
     ``layer``; 0 is the network's input. Without any bias they are directions (``scaled`` False).
     ``masks`` (m, n) and ``features`` (n, k) belong to the last hidden layer, ``cotangents`` p (n,
     C) to the outputs. ``labels`` (n,) with ``label_confidence`` (n,), the margin of the decision
     over its error; ``counts`` (n,) how often the loss says that each sample counts.
-    ``error_bounds`` (n,) relative to the samples. Arrays are None where nothing was separated.
+    ``error_bounds`` (n,) relative to the samples. ``patterns`` (n, m_l) say for the hidden layers
+    from ``layer`` upwards where a kinked activation is on, None for a smooth one. Arrays are None
+    where nothing was separated.
     """
 
     verdict: str
@@ -158,6 +173,8 @@ class Disaggregation:
     power: int | None = None
     visible: float | None = None
     search: SearchFacts | None = None
+    patterns: tuple[BoolArray | None, ...] = ()
+    listing: Listing | None = None
     caveats: tuple[str, ...] = field(default=())
     seconds: float = 0.0
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from identify.arrays import FloatArray, real_array
 from identify.assess import assess_identifiability
+from identify.budget import Progress
 from identify.errors import InvalidInputError
 from identify.exposure.affine import affine_note
 from identify.exposure.compare import Matching, match_samples
@@ -39,7 +39,7 @@ def audit(
     noise: float | None = None,
     count: int | None = None,
     time_limit: float | None = None,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress | None = None,
     seed: int = 0,
     hidden_share: float = HIDDEN_SHARE,
     arithmetic: str = "auto",

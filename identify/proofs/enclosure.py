@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -11,7 +10,8 @@ import flint
 import numpy as np
 
 from identify.arrays import FloatArray
-from identify.errors import InvalidInputError
+from identify.budget import UNLIMITED, Budget
+from identify.errors import BudgetExceededError, InvalidInputError
 from identify.proofs.balls import (
     LOWEST,
     BallEquations,
@@ -43,7 +43,6 @@ _FLOOR = 2.0**-1000
 _SMALL = 0.1
 _LATE = "the time limit was reached"
 
-Progress = Callable[[str, float], None]
 Limit = Literal["none", "data", "precision", "singular", "start"]
 
 
@@ -75,26 +74,18 @@ class Enclosure:
     seconds: float
 
 
-class _OutOfTimeError(Exception):
-    """The deadline has passed."""
-
-
 @dataclass
 class _Watch:
-    deadline: float | None
-    progress: Progress | None
+    budget: Budget
     attempts: int = 0
     begun: float = field(default_factory=time.monotonic)
 
     def step(self, stage: str, share: float) -> None:
-        if self.progress is not None:
-            self.progress(stage, share)
-        self.tick(0.0)
+        self.budget.step(stage, share)
 
     def tick(self, seconds: float) -> None:
         """Raise if the time is up, or will be after so many further seconds."""
-        if self.deadline is not None and time.monotonic() + seconds > self.deadline:
-            raise _OutOfTimeError
+        self.budget.check("enclosing the samples", seconds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +111,7 @@ def enclose_terms(
     rho: float,
     *,
     max_precision: int = PRECISIONS[-1],
-    deadline: float | None = None,
-    progress: Progress | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Enclosure:
     """Enclose the terms z_i of w_j sum_i s_i (p_j . z_i)^(alpha-1) z_i = rhs_j for all data near.
 
@@ -141,8 +131,7 @@ def enclose_terms(
         signs: s_i = +-1, shape (r,).
         rho: radius of the data relative to |rhs|_F.
         max_precision: highest precision in bits, at least 53.
-        deadline: `time.monotonic()` value after which the outcome is 'undecided'.
-        progress: called with a stage name and a share of the work.
+        budget: after which the outcome is 'undecided'.
 
     Raises:
         InvalidInputError: shapes, dtypes or values that break the contract, k < r among them.
@@ -162,7 +151,7 @@ def enclose_terms(
         >>> box.outcome, box.precision, bool(np.all(box.relative < 1e-8))
         ('proved', 53, True)
     """
-    watch = _Watch(deadline, progress)
+    watch = _Watch(budget)
     equations = BallEquations(points, shift, rhs, weights, degree, signs, rho)
     r = equations.dimension
     if max_precision < LOWEST:
@@ -179,7 +168,7 @@ def enclose_terms(
         conditions = np.full(r, np.inf)
         try:
             conditions = equations.condition_numbers(centres, watch.tick)
-        except _OutOfTimeError:
+        except BudgetExceededError:
             if outcome == "proved":
                 outcome, reason = "undecided", _LATE
         return Enclosure(
@@ -251,7 +240,7 @@ def _climb(
             return attempt, "undecided", _obstacle(attempt, equations, max_precision)
         with flint.ctx.workprec(attempt.precision):
             row = _first_excluded(equations, pivots, attempt, watch)
-    except _OutOfTimeError:
+    except BudgetExceededError:
         return attempt, "undecided", _LATE
     one = f"exactly one solution of {pivots.size} pivot equations lies in the box"
     rest = equations.count * equations.dimension - pivots.size

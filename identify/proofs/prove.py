@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.decomposition.decompose import order_by_size
 from identify.decomposition.refine import Decomposition
 from identify.hermite.data import HermiteData
@@ -132,14 +131,13 @@ def prove(
     given: Assumptions,
     level: str = "auto",
     seed: int = 0,
-    deadline: float | None = None,
-    progress: Callable[[str, float], None] | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Proofs:
     """Try to prove the conditions of uniqueness for recovered terms.
 
     exact: rank of the integer points modulo a prime; interval: sigma_min(H) of the unit points and
     an enclosure of the terms; auto: each proof that its estimate says is done in `PATIENCE`
-    seconds, or before the deadline if there is one.
+    seconds, or in the time that is left if there is a limit.
 
     Args:
         data, reduced: the data and their reduction at `noise_level`.
@@ -148,7 +146,7 @@ def prove(
         given: scale and arithmetic.
         level: one of `LEVELS`, not "numerical".
         seed: of the choice of primes.
-        deadline, progress: as in `assess_identifiability`.
+        budget: as in `assess_identifiability`.
 
     Cost: O(m r N^2) for the rank, O(N^3) for the singular value, O(r^6) for the enclosure.
     """
@@ -160,8 +158,7 @@ def prove(
     remarks: list[str] = []
 
     def worth(seconds: float, asked: bool, name: str, flag: str) -> bool:
-        left = np.inf if deadline is None else deadline - time.monotonic()
-        limit = left if asked or deadline is not None else PATIENCE
+        limit = budget.remaining if asked or budget.limited else PATIENCE
         if seconds <= limit:
             return True
         remarks.append(f"--evidence {flag}: {name}, about {_duration(seconds)}")
@@ -185,8 +182,7 @@ def prove(
             terms,
             signs,
             max(noise_level, found.residual, bounds.data_error),
-            deadline=deadline,
-            progress=progress,
+            budget=budget,
         )
         if box.outcome != "proved":
             remarks.append(f"no enclosure of the samples: {box.reason}")
@@ -201,7 +197,7 @@ def prove(
         "interval",
     ):
         smallest = singular.bound_smallest_singular_value(
-            proof.points, proof.shift, data.degree, deadline=deadline, progress=progress
+            proof.points, proof.shift, data.degree, budget=budget
         )
         if smallest.bound > 0.0:
             used = smallest.neurons
@@ -214,9 +210,7 @@ def prove(
     if level != "interval" and worth(
         exact.estimate_seconds(rows, columns), level == "exact", "the rank modulo a prime", "exact"
     ):
-        rank = exact.prove_rank(
-            proof.points, data.degree, seed=seed, deadline=deadline, progress=progress
-        )
+        rank = exact.prove_rank(proof.points, data.degree, seed=seed, budget=budget)
         if rank.outcome == "undecided":
             remarks.append(f"no rank proof: {rank.method}")
     sizes: FloatArray | None = None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.decomposition.decompose import decompose_tensor, order_by_size
 from identify.decomposition.refine import Decomposition
 from identify.hermite.data import HermiteData
@@ -30,7 +29,6 @@ from identify.recovery.second_sample import lone_share, pair_distance
 from identify.recovery.ties import Tie, check_ties, tie_rows
 from identify.thresholds import BALANCE_LIMIT, NOISE_FLOOR, NOISE_LIMIT, ROUNDS
 
-Progress = Callable[[str, float], None]
 _CHEAP_PRODUCT = 20_000_000
 METHODS = ("auto", "pencil", "tensorly")
 
@@ -84,8 +82,7 @@ def measure(
     given: Assumptions,
     *,
     seed: int = 0,
-    deadline: float | None = None,
-    progress: Progress | None = None,
+    budget: Budget = UNLIMITED,
     method: str = "pencil",
 ) -> Findings:
     """Find V, rank H, T, the decomposition and its bounds at a self-consistent noise level.
@@ -105,7 +102,7 @@ def measure(
             return Findings(noise_level=rho)
         if rho > NOISE_LIMIT:
             return Findings(noise_level=rho)
-        findings = _measure_once(data, rho, previous, seed, deadline, progress, method)
+        findings = _measure_once(data, rho, previous, seed, budget, method)
         residual = max(findings.linear_residual or 0.0, _merge_residual(findings))
         if _truncated(findings):
             # What a solve left out is no noise.
@@ -115,8 +112,8 @@ def measure(
         rho, previous = residual, findings
     else:
         findings = replace(findings, unsettled=rho)
-    findings = _finish(data, given, findings, deadline)
-    return findings if method != "auto" else _compared(findings, seed, deadline)
+    findings = _finish(data, given, findings, budget)
+    return findings if method != "auto" else _compared(findings, seed, budget)
 
 
 def _truncated(findings: Findings) -> bool:
@@ -134,8 +131,7 @@ def _measure_once(
     rho: float,
     previous: Findings | None,
     seed: int,
-    deadline: float | None,
-    progress: Progress | None,
+    budget: Budget,
     method: str,
 ) -> Findings:
     reduced = reduce_data(data, rho, seed=seed)
@@ -154,9 +150,9 @@ def _measure_once(
             linear_residual=kept.linear_residual,
             decomposition=kept.decomposition,
         )
-    linear = interpolate(reduced, rho, seed=seed, deadline=deadline, progress=progress)
+    linear = interpolate(reduced, rho, seed=seed, budget=budget)
     if linear.gram is not None:
-        return measure_large(findings, linear, rho, seed, deadline, progress, _first(method))
+        return measure_large(findings, linear, rho, seed, budget, _first(method))
     decomposition = None
     if linear.tensor is not None and linear.determined is not False:
         decomposition = decompose_tensor(
@@ -164,7 +160,7 @@ def _measure_once(
             linear.tensor,
             accept=10.0 * rho,
             seed=seed,
-            deadline=deadline,
+            budget=budget,
             method=_first(method),
         )
     residual = linear.residual
@@ -175,7 +171,7 @@ def _measure_once(
         linear=linear,
         linear_residual=residual,
         decomposition=decomposition,
-        timed_out=deadline is not None and time.monotonic() > deadline,
+        timed_out=budget.expired,
     )
 
 
@@ -198,8 +194,7 @@ def measure_large(
     linear: Interpolation,
     rho: float,
     seed: int,
-    deadline: float | None,
-    progress: Progress | None,
+    budget: Budget,
     method: str = "pencil",
 ) -> Findings:
     """Kernel path: solve as far as the pencil needs, refine, then measure what is left."""
@@ -215,8 +210,7 @@ def measure_large(
             linear,
             tolerance=max(tolerance, 1e-3 * rho, 1e-15),
             enough=10.0 * linear.row_noise,
-            deadline=deadline,
-            progress=progress,
+            budget=budget,
         )
         assert linear.tensor is not None
         decomposition = decompose_tensor(
@@ -224,11 +218,10 @@ def measure_large(
             linear.tensor,
             accept=10.0 * rho,
             seed=seed,
-            deadline=deadline,
+            budget=budget,
             method=method,
         )
-        late = deadline is not None and time.monotonic() > deadline
-        if late or (decomposition is not None and decomposition.residual <= 10.0 * rho):
+        if budget.expired or (decomposition is not None and decomposition.residual <= 10.0 * rho):
             break
     residual = linear.residual
     if decomposition is not None and residual is not None:
@@ -239,13 +232,11 @@ def measure_large(
         linear=linear,
         linear_residual=residual if linear.redundant > 0 else None,
         decomposition=decomposition,
-        timed_out=deadline is not None and time.monotonic() > deadline,
+        timed_out=budget.expired,
     )
 
 
-def _finish(
-    data: HermiteData, given: Assumptions, findings: Findings, deadline: float | None
-) -> Findings:
+def _finish(data: HermiteData, given: Assumptions, findings: Findings, budget: Budget) -> Findings:
     """Samples, error bounds, ties and hidden share of an accepted decomposition."""
     reduced, found = findings.reduced, findings.decomposition
     if reduced is None or found is None or not findings.decomposes:
@@ -276,7 +267,7 @@ def _finish(
     bounds = bound_errors(reduced, terms, signs, samples, found.residual, given.noise, level, model)
     tie = check_ties(data, samples, bounds, given.scale, findings.noise_level)
     findings = replace(findings, bounds=bounds, tie=tie)
-    return replace(findings, hidden=_hidden(data, given, findings, (terms, signs), deadline))
+    return replace(findings, hidden=_hidden(data, given, findings, (terms, signs), budget))
 
 
 def _with_pair(
@@ -294,7 +285,7 @@ def _hidden(
     given: Assumptions,
     findings: Findings,
     found: tuple[FloatArray, FloatArray],
-    deadline: float | None,
+    budget: Budget,
 ) -> HiddenShare | None:
     """What a further sample could hide; next to a lone one it is sought outside V."""
     reduced, samples, linear = findings.reduced, findings.samples, findings.linear
@@ -313,7 +304,7 @@ def _hidden(
         condition_number=linear.condition_number,
         ties=rows,
         limit=given.hidden_share,
-        deadline=deadline,
+        budget=budget,
     )
 
 
@@ -321,14 +312,13 @@ def _first(method: str) -> str:
     return "pencil" if method == "auto" else method
 
 
-def _compared(findings: Findings, seed: int, deadline: float | None) -> Findings:
+def _compared(findings: Findings, seed: int, budget: Budget) -> Findings:
     """The findings with what a second method says, where it is cheap."""
     reduced, linear, found = findings.reduced, findings.linear, findings.decomposition
     if reduced is None or linear is None or found is None or findings.bounds is None:
         return findings
     cheap = 2 <= reduced.dimension <= CHEAP_DIMENSION and linear.tensor is not None
-    late = deadline is not None and time.monotonic() > deadline
-    if not cheap or late or not findings.decomposes:
+    if not cheap or budget.expired or not findings.decomposes:
         return findings
     assert linear.tensor is not None
     terms, _, _ = order_by_size(found.terms, found.signs, reduced.degree)
@@ -339,6 +329,6 @@ def _compared(findings: Findings, seed: int, deadline: float | None) -> Findings
         findings.bounds.terms,
         accept=10.0 * findings.noise_level,
         seed=seed,
-        deadline=deadline,
+        budget=budget,
     )
     return replace(findings, second=second)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED
 from identify.decomposition.decompose import decompose_tensor
 from identify.hermite.data import HermiteData
 from identify.hermite.reduction import reduce_data
@@ -22,7 +23,7 @@ def estimate_samples(data: HermiteData, *, seed: int = 0) -> FloatArray:
     linear = minimum_norm(reduced, rho)
     found = Findings(noise_level=rho, reduced=reduced)
     if linear.gram is not None:
-        decomposition = measure_large(found, linear, rho, seed, None, None).decomposition
+        decomposition = measure_large(found, linear, rho, seed, UNLIMITED).decomposition
     else:
         assert linear.tensor is not None
         decomposition = decompose_tensor(reduced, linear.tensor, accept=10.0 * rho, seed=seed)

@@ -6,8 +6,10 @@ import time
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.disaggregation.bounds import Bounds
 from identify.disaggregation.checks import check_loss, read_labels, relative_noise
 from identify.disaggregation.depth import Descent
@@ -20,12 +22,14 @@ from identify.disaggregation.search.evidence import (
     null_hits,
     power,
 )
-from identify.disaggregation.search.find import Hunt, Progress, Sample, Search, search
+from identify.disaggregation.search.find import Hunt, Sample, Search, search
 from identify.disaggregation.search.pose import Posed, labelled, pose, thinned
 from identify.disaggregation.search.spaces import Spaces
 from identify.disaggregation.search.verdict import Findings, judge
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.thresholds import LOOSEST
+
+BoolArray = npt.NDArray[np.bool_]
 
 _COVERAGE = (20, 60)
 _NULL_STARTS = 20
@@ -56,9 +60,8 @@ def search_batch(
     *,
     reduction: str | None = None,
     samples: int | None = None,
-    time_limit: float | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Disaggregation:
     """Recover the samples of a batch from one gradient by search and deflation.
 
@@ -73,9 +76,8 @@ def search_batch(
         loss: "cross_entropy" (p sums to 0), "logistic", "squared", or None if unknown.
         reduction: "mean" or "sum" if known; one equation more for the loss.
         samples: r, if known; else the gap of the singular values decides.
-        time_limit: seconds; the samples found by then are returned.
         seed: of the starts.
-        progress: called with a stage name and the share of it that is done.
+        budget: at its end the samples found by then are returned.
 
     Raises:
         InvalidInputError: shapes that do not fit, a gradient of zeros, an unknown loss.
@@ -97,12 +99,9 @@ def search_batch(
         True
     """
     started = time.monotonic()
-    deadline = None if time_limit is None else started + time_limit
     posed = pose(network, gradient, loss, samples=samples, seed=seed)
     rng = np.random.default_rng([seed, 1])
-    hunt = Hunt(
-        posed.spaces, thinned(posed.spaces, rng), posed.bias_slope, rng, deadline, progress
-    )
+    hunt = Hunt(posed.spaces, thinned(posed.spaces, rng), posed.bias_slope, rng, budget)
     outcome = _search(hunt, loss, seed)
     result = _confirm(posed, outcome, loss, reduction)
     return replace(result, seconds=time.monotonic() - started)
@@ -165,7 +164,7 @@ def _confirmed(
 ) -> tuple[Disaggregation, tuple[Check, ...]]:
     loss, reduction = known
     complete = len(descent.inputs) == base.rank
-    labels = read_labels(descent, limits, loss)
+    labels = read_labels(posed.network, descent, limits, loss)
     checks: tuple[Check, ...] = ()
     counts = None
     if complete:
@@ -184,7 +183,7 @@ def _confirmed(
         features=run.inputs[posed.network.depth - 2 - descent.layer],
         cotangents=descent.cotangents, labels=labels.labels, label_confidence=labels.confidence,
         counts=counts, error_bounds=limits.samples, checks=checks,
-        visible=_visible(posed.spaces, descent),
+        visible=_visible(posed.spaces, descent), patterns=_patterns(posed.network, descent),
     ), checks  # fmt: skip
 
 
@@ -220,6 +219,15 @@ def _check_layers(
         rows = max(0, len(given) - len(inputs))
         checks.append(Check(name, holds, residual, limit, rows * given.shape[1]))
     return checks
+
+
+def _patterns(network: DeepNetwork, descent: Descent) -> tuple[BoolArray | None, ...]:
+    """The masks (n, m) of the layers with a kink, None for the others."""
+    kinds = network.activations[descent.layer :]
+    return tuple(
+        None if kind.kink is None else slope == 1.0
+        for kind, slope in zip(kinds, descent.slopes, strict=True)
+    )
 
 
 def _used(spaces: Spaces) -> tuple[int, ...]:

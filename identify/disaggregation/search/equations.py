@@ -143,7 +143,7 @@ def start_cotangent(view: View, u: FloatArray) -> FloatArray:
             scaled = map_ / max(float(np.linalg.norm(map_)), _TINY)
             stacked.append(scaled)
             inside.append(space.T @ scaled)
-    q, r = np.linalg.qr(np.vstack(stacked))
+    r = np.asarray(np.linalg.qr(np.vstack(stacked))[1], dtype=np.float64)
     found = np.linalg.svd(linalg.lstsq(r.T, np.vstack(inside).T)[0].T)[2][0]
     x = np.asarray(linalg.lstsq(r, found)[0], dtype=np.float64)
     return x / max(float(np.linalg.norm(x)), _TINY)

@@ -19,8 +19,8 @@ from identify.disaggregation.search.find import (
     left_over,
     same_as,
     search_view,
-    typical_distance,
     try_start,
+    typical_distance,
 )
 from identify.disaggregation.search.pose import permuted, thinned
 from identify.disaggregation.search.signals import signals
@@ -57,7 +57,7 @@ def _probe(view: View, samples: list[Sample], rng: np.random.Generator) -> Float
     z = view.preactivations(u)
     if view.dimension == 0 or spaces.rank == 1:
         z = rng.normal(size=len(z)) * np.sqrt(np.mean(z**2))
-    choice: FloatArray | int = rng.normal(size=chain.space.shape[1])
+    choice: FloatArray | int = np.asarray(rng.normal(size=chain.space.shape[1]))
     if chain.labelled:
         choice = int(rng.integers(len(chain.space)))
     run = signals(chain, z, None, choice)
@@ -111,13 +111,13 @@ def bound_sample(spaces: Spaces, sample: Sample) -> SampleBound:
         return SampleBound(np.inf, np.inf, 0.0)
     covariance, condition = found
     k = view.dimension
-    spread = _SIGMAS * float(np.sqrt(max(np.trace(covariance[:k, :k]), 0.0)))
+    spread = _SIGMAS * float(np.sqrt(max(float(np.trace(covariance[:k, :k])), 0.0)))
     bottom = spaces.bottom
     carried = float(np.linalg.norm(sample.point / bottom.values))
     off_span = bottom.noise * (np.sqrt(bottom.shape[1]) + _SIGMAS) * carried
     last = 0.0 if spaces.tail is None else float(spaces.tail @ sample.point)
     length = np.sqrt(max(float(sample.point @ sample.point) - last**2, 1e-300))
-    direction = _SIGMAS * float(np.sqrt(max(np.trace(covariance[k:, k:]), 0.0)))
+    direction = _SIGMAS * float(np.sqrt(max(float(np.trace(covariance[k:, k:])), 0.0)))
     slope = direction + _weight_error(view, sample, here, covariance)
     floor = 16.0 * EPSILON
     return SampleBound((spread + off_span) / length + floor, slope + floor, condition)
@@ -159,12 +159,13 @@ def _weight_error(view: View, sample: Sample, here: Point, covariance: FloatArra
     """Relative error of the weight 1 / (c . S^-1 U^T delta), from the noise and from y."""
     bottom = view.spaces.bottom
     delta, point = sample.where.deltas[0], sample.where.inputs[0]
-    assert delta is not None and point is not None
+    assert delta is not None
+    assert point is not None
     left, right = delta / bottom.values, point / bottom.values
     k = view.dimension
     slope = (bottom.columns @ right) @ here.run.delta_tangents[0]
     slope[:k] += view.chart.T @ (view.basis.T @ left)
-    moved = float(np.sqrt(max(slope @ covariance @ slope, 0.0)))
+    moved = float(np.sqrt(max(float(slope @ covariance @ slope), 0.0)))
     carried = bottom.noise * float(np.linalg.norm(left) * np.linalg.norm(right))
     return _SIGMAS * abs(sample.weight) * (moved + carried)
 
@@ -194,7 +195,8 @@ def cover(hunt: Hunt, samples: list[Sample], starts: int) -> Coverage:
     hits = [0] * len(samples)
     others: list[Sample] = []
     done = 0
-    while done < starts and not hunt.late:
+    while done < starts and not hunt.budget.expired:
+        hunt.budget.tell("looking for other samples", done / starts)
         done += 1
         found = try_start(hunt, state, view, left)
         if found is None:
@@ -223,7 +225,8 @@ def null_hits(hunt: Hunt, samples: list[Sample], starts: int) -> tuple[int, int]
     view = search_view(other, state, [])
     left = left_over(spaces, [])
     done = hits = 0
-    while done < starts and not hunt.late:
+    while done < starts and not hunt.budget.expired:
+        hunt.budget.tell("searching permuted spaces", done / starts)
         done += 1
         hits += try_start(other, state, view, left) is not None
     return done, hits

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.disaggregation.factor import EPSILON, Factor
 from identify.disaggregation.search.equations import (
     Point,
@@ -28,8 +27,6 @@ from identify.disaggregation.search.spaces import (
     full_view,
     with_references,
 )
-
-Progress = Callable[[str, float], None]
 
 STAGE = "searching samples"
 _SEARCH = Stop(steps=50, cost=1e-13, gain=1e-2, patience=3)
@@ -90,16 +87,10 @@ class Hunt:
     thin: Spaces
     bias_slope: FloatArray | None
     rng: np.random.Generator
-    deadline: float | None = None
-    progress: Progress | None = None
+    budget: Budget = UNLIMITED
     most_starts: int = 3000
     kappa: float = 10.0
     cap: float = 0.03
-
-    @property
-    def late(self) -> bool:
-        """Whether the time is over."""
-        return self.deadline is not None and time.monotonic() > self.deadline
 
 
 def search(hunt: Hunt) -> Search:
@@ -114,17 +105,14 @@ def search(hunt: Hunt) -> Search:
     rank = hunt.spaces.rank
     budget = rank // 4 + 2
     while len(state.samples) < rank:
-        if hunt.progress is not None:
-            hunt.progress(STAGE, len(state.samples) / rank)
+        hunt.budget.tell(STAGE, len(state.samples) / rank)
         limit = _STALLED + 10 * (rank - len(state.samples))
         found = _next(hunt, state, limit)
         if found is not None:
             state.samples.append(found)
-            state.doubtful = [
-                s for s in state.doubtful if same_as(found, [s], hunt.spaces) is None
-            ]
+            state.doubtful = [s for s in state.doubtful if same_as(found, [s], hunt.spaces) is None]
             continue
-        if hunt.late:
+        if hunt.budget.expired:
             state.stopped = "the time limit ended the search"
             break
         if budget == 0 or not state.samples or state.starts >= hunt.most_starts:
@@ -150,7 +138,7 @@ def _next(hunt: Hunt, state: Search, limit: int) -> Sample | None:
     # What was taken back last would only be found again; with another one gone it may be right.
     known = [*state.samples, *state.doubtful[-1:]]
     for _ in range(limit):
-        if hunt.late or state.starts >= hunt.most_starts:
+        if hunt.budget.expired or state.starts >= hunt.most_starts:
             return None
         state.starts += 1
         found = try_start(hunt, state, view, left)
@@ -167,7 +155,8 @@ def left_over(spaces: Spaces, samples: list[Sample]) -> FloatArray:
     matrix = np.diag(spaces.bottom.values)
     for sample in samples:
         delta, point = sample.where.deltas[0], sample.where.inputs[0]
-        assert delta is not None and point is not None
+        assert delta is not None
+        assert point is not None
         matrix = matrix - sample.weight * np.outer(delta, point)
     return matrix
 
@@ -329,7 +318,8 @@ def polish(
 def weight_of(spaces: Spaces, where: Coordinates) -> float:
     """c_i = 1 / (h_i^T G^+ delta_i) at the first layer: the factor of the sample's term in G."""
     delta, point = where.deltas[0], where.inputs[0]
-    assert delta is not None and point is not None
+    assert delta is not None
+    assert point is not None
     product = float(point @ (delta / spaces.bottom.values))
     return 1.0 / product if product != 0.0 else float("inf")
 
@@ -357,9 +347,7 @@ def block_noise(
     return levels
 
 
-def _moved_by_rows(
-    spaces: Spaces, here: Point, point: FloatArray, label: int | None
-) -> Signals:
+def _moved_by_rows(spaces: Spaces, here: Point, point: FloatArray, label: int | None) -> Signals:
     """Tangents of the signals along a few random errors of z that the row space may have."""
     bottom = spaces.bottom
     size = bottom.noise * float(np.linalg.norm(point / bottom.values))
@@ -384,7 +372,7 @@ def _level(
 
 def _entry_noise(factor: Factor, entries: int) -> float:
     """The noise of an entry, at least what the backward error of the singular vectors leaves."""
-    return max(factor.noise, 8.0 * EPSILON * float(factor.values[0]) / np.sqrt(entries))
+    return max(factor.noise, 8.0 * EPSILON * float(factor.values[0]) / float(np.sqrt(entries)))
 
 
 def expected_residual(levels: list[tuple[float, int]]) -> float:
@@ -401,4 +389,3 @@ def same_as(sample: Sample, known: list[Sample], spaces: Spaces) -> int | None:
         if apart < _SAME * float(np.linalg.norm(other.point)):
             return index
     return None
-

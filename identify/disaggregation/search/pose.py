@@ -134,7 +134,8 @@ def _spaces(
     )  # fmt: skip
     return Spaces(
         chain, first, tuple(used), tuple(None if f is None else f.columns for f in used), lifted,
-        weight @ bottom.rows, offset, np.linalg.norm(network.weights[first], axis=1), bottom.rows[-1] if lifted[0] else None,
+        weight @ bottom.rows, offset, np.linalg.norm(network.weights[first], axis=1),
+        bottom.rows[-1] if lifted[0] else None,
         powers and plain, plain and offset_free and _two_sided(chain.activations),
     )  # fmt: skip
 
