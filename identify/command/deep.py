@@ -27,7 +27,7 @@ from identify.command.options import (
 from identify.command.output import Log, OutputFolder, say_error
 from identify.command.run import show_written
 from identify.command.sheet import Sheet
-from identify.disaggregation.records import GLOBALLY
+from identify.disaggregation.records import GLOBALLY, LOCALLY
 from identify.errors import InvalidInputError, NotYetSupportedError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.deep_files import deep_activation, load_deep_gradient, load_deep_network
@@ -215,6 +215,8 @@ def _draw(
         captions.append(f"{label}{error}")
     if report.verdict == GLOBALLY:
         title = f"GLOBALLY identifiable, {report.scope_sentence}: the batch behind one gradient"
+    elif report.verdict == LOCALLY:
+        title = f"LOCALLY identifiable, {report.scope_sentence}: the batch behind one gradient"
     else:
         title = f"UNDECIDED, no uniqueness: the samples below were separated ({report.reason})"
     images = sheet.images(samples)
