@@ -71,6 +71,7 @@ def fit_multipliers(
         equations (Bjorck 1996, section 2.9).
 
     Example:
+        >>> from identify.model.two_layer import TwoLayerNetwork
         >>> net = TwoLayerNetwork(np.eye(2), [1.0, 1.0], degree=3)
         >>> samples = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
         >>> gradient = net.gradient(samples, [2.0, 0.0, 1.0])
