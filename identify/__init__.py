@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         TrainingSet,
         Verdict,
     )
+    from identify.recovery.assumptions import Assumptions
     from identify.report.gradient import GradientReport
     from identify.report.report import IdentifiabilityReport
     from identify.symbolic.derive import kkt_system
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Activation",
+    "Assumptions",
     "AuditReport",
     "BudgetExceededError",
     "CheckInputError",
@@ -207,6 +209,7 @@ _HOMES = {
         "TrainingSet",
         "Verdict",
     ),
+    "recovery.assumptions": ("Assumptions",),
     "report.gradient": ("GradientReport",),
     "report.report": ("IdentifiabilityReport",),
     "symbolic.derive": ("kkt_system",),

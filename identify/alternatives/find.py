@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from identify.alternatives.admissible import largest_difference
+from identify.alternatives.admissible import SetRules, largest_difference
 from identify.alternatives.off_span import nu_pair_alternative, off_span_alternative
 from identify.alternatives.pairs import Pair, search_sets
 from identify.arrays import FloatArray
@@ -19,7 +19,6 @@ from identify.hermite.stationarity import stationarity
 from identify.model.dataset import Dataset
 from identify.model.two_layer import TwoLayerNetwork
 from identify.records import TrainingSet
-from identify.recovery.assumptions import resolve_scale
 from identify.thresholds import DIFFERENT, FITS
 
 if TYPE_CHECKING:
@@ -58,6 +57,7 @@ def find_alternative(
     time_limit: float | None = None,
     progress: Progress | None = None,
     findings: Findings | None = None,
+    assumptions: Assumptions | None = None,
 ) -> tuple[TrainingSet, ...]:
     """Training sets that explain the same weights: two different ones, or none.
 
@@ -78,6 +78,8 @@ def find_alternative(
         progress: called with a stage name and a share in [0, 1].
         findings: of a report on the same data under the same assumptions, not to be measured
             again.
+        assumptions: `samples`, `scale`, `non_negative` and `noise` as one record, in place of the
+            single keywords.
 
     Returns:
         Two sets, or an empty tuple where none were found, which proves nothing.
@@ -100,9 +102,9 @@ def find_alternative(
             "--distance and --keep come with a later version", "leave them out"
         )
     data = _hermite_data(network, source, gradient, initial, decay, loss)
-    if samples is not None and samples < 1:
-        raise InvalidInputError("samples", "at least 1", samples, "leave it out if unknown")
-    given = Assumptions(samples, resolve_scale(data, scale), non_negative, noise)
+    given = Assumptions.chosen(
+        assumptions, samples=samples, scale=scale, non_negative=non_negative, noise=noise
+    ).resolved(data)
     budget = Budget.of(time_limit, progress)
     if findings is None:
         findings = measure(data, given, seed=seed, budget=budget)
@@ -111,13 +113,9 @@ def find_alternative(
     if findings.reduced is None or findings.linear is None:
         return ()
     found = search_sets(
-        data,
+        SetRules(data, findings.noise_level, given),
         findings.reduced,
         findings.linear,
-        findings.noise_level,
-        samples=samples,
-        scale=given.scale,
-        non_negative=non_negative,
         decomposes=findings.decomposes,
         seed=seed,
         budget=budget,

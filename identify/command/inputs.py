@@ -85,9 +85,7 @@ def search_arguments(data: HermiteData, assume: AssumeOptions, run: RunOptions) 
         "initial": data.initial,
         "decay": data.decay,
         "loss": data.loss,
-        "scale": assume.scale.value,
-        "non_negative": assume.non_negative,
-        "noise": assume.noise,
+        "assumptions": assume.assumptions(),
         "seed": run.seed,
         "time_limit": run.time_limit,
     }

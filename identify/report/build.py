@@ -14,10 +14,9 @@ from identify.hermite.data import HermiteData
 from identify.proofs.certificate import build_certificate, proof_data
 from identify.proofs.prove import Proofs
 from identify.records import Evidence, Recovery, TrainingSet, Verdict
-from identify.recovery.assumptions import Assumptions, resolve_scale
+from identify.recovery.assumptions import Assumptions
 from identify.recovery.measure import Findings
 from identify.report.report import IdentifiabilityReport
-from identify.thresholds import HIDDEN_SHARE
 from identify.verdict import sentences
 from identify.verdict.conditions import conditions, residuals
 from identify.verdict.rules import Outcome, has_candidates, is_covered
@@ -147,34 +146,21 @@ def _versions() -> dict[str, str]:
 
 
 def interrupted_report(
-    data: HermiteData,
-    *,
-    stage: str,
-    seconds: float,
-    seed: int,
-    samples: int | None = None,
-    scale: str = "auto",
-    non_negative: bool = False,
-    noise: float | None = None,
-    hidden_share: float = HIDDEN_SHARE,
-    arithmetic: str = "auto",
+    data: HermiteData, given: Assumptions, *, stage: str, seconds: float, seed: int
 ) -> IdentifiabilityReport:
     """What is known without any work: an `undecided` report with its reason and the inputs.
 
-    `stage` names what was interrupted after `seconds`; the other arguments are those of
-    `assess_identifiability`. The cost is negligible.
+    `stage` names what was interrupted after `seconds`. The cost is negligible.
     """
-    given = Assumptions(
-        samples, resolve_scale(data, scale), non_negative, noise, hidden_share, arithmetic
-    )
-    known = Findings(noise_level=max(data.consistency or 0.0, data.rounding, noise or 0.0))
+    given = given.resolved(data)
+    known = Findings(noise_level=max(data.consistency or 0.0, data.rounding, given.noise or 0.0))
     during = f" while {stage}" if stage else ""
     return IdentifiabilityReport(
         verdict=Verdict.UNDECIDED,
         reason=f"interrupted after {seconds:.1f} s{during}: nothing is decided",
         scope=None,
         spans_input_space=None,
-        symmetries=sentences.symmetries(data.degree, given.scale, non_negative),
+        symmetries=sentences.symmetries(data.degree, given.scale, given.non_negative),
         sample_count=None,
         conditions=conditions(data, given, known),
         residuals=residuals(data, known),

@@ -43,7 +43,7 @@ def classes(instance: Explained) -> int:
 def _ties(instance: Explained) -> Check:
     """With unit samples the margins agree; they count as one equation less than classes."""
     count, wanted = len(instance.samples), classes(instance) - 1
-    findings = measure(instance.data, Assumptions(None, "unit", False, None), seed=instance.seed)
+    findings = measure(instance.data, Assumptions(scale="unit"), seed=instance.seed)
     if findings.tie is None or findings.linear is None:
         return Check.of(False, "nothing is recovered")
     if findings.tie.equations != wanted:
@@ -126,7 +126,7 @@ def _all_different() -> AbstractContextManager[object]:
 
 def _n_minus_one(instance: Explained) -> Check:
     """n - 1 equations whatever the symmetry."""
-    findings = measure(instance.data, Assumptions(None, "unit", False, None), seed=instance.seed)
+    findings = measure(instance.data, Assumptions(scale="unit"), seed=instance.seed)
     found = None if findings.tie is None else findings.tie.equations
     return Check.of(found == len(instance.samples) - 1, f"{found} equations")
 

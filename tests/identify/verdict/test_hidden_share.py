@@ -67,7 +67,7 @@ def findings_of(r: int, m: int, degree: int, seed: int) -> Findings:
         "plain", rng.normal(size=(m, r + 3)), rng.normal(size=m), rng.normal(size=(r, r + 3)),
         rng.choice([-1.0, 1.0], r), degree,
     )  # fmt: skip
-    return measure(case.data, Assumptions(None, "free", False, None))
+    return measure(case.data, Assumptions(scale="free"))
 
 
 @pytest.mark.parametrize(("r", "m", "degree"), [(3, 8, 3), (5, 12, 3), (3, 9, 4), (8, 25, 3)])
