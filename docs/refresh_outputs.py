@@ -17,7 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "docs/tutorial.md", ROOT / "README.md", ROOT / "docs/gradient.md")
+PAGES = tuple(
+    ROOT / page
+    for page in ("docs/tutorial.md", "README.md", "docs/gradient.md", "docs/checkpoints.md")
+)
 """In this order, in one folder: the README shows files that the tutorial makes."""
 CUT = "..."
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)

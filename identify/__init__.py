@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from identify.assess_batch import assess_gradient
     from identify.checker.check import check_report
     from identify.checker.outcome import CheckInputError, CheckResult, Claim
+    from identify.checkpoints.span import CheckpointSpan, find_span, load_span, save_span
     from identify.disaggregation.records import Disaggregation
     from identify.errors import (
         BudgetExceededError,
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from identify.exposure.audit import audit
+    from identify.exposure.batch_members import GivenSamples, gradient_members, span_members
     from identify.exposure.compare import Comparison, Matching, compare_recovery, match_samples
+    from identify.exposure.membership import Membership, MembershipReport
     from identify.exposure.report import AuditReport
     from identify.hermite.data import HermiteData
     from identify.model.activations import Activation
@@ -67,6 +70,7 @@ __all__ = [
     "BudgetExceededError",
     "CheckInputError",
     "CheckResult",
+    "CheckpointSpan",
     "Claim",
     "Comparison",
     "Condition",
@@ -78,6 +82,7 @@ __all__ = [
     "Evidence",
     "ExactTrainingSet",
     "FileError",
+    "GivenSamples",
     "GradientReport",
     "HermiteData",
     "IdentifiabilityReport",
@@ -85,6 +90,8 @@ __all__ = [
     "KKTSystem",
     "KktCertError",
     "Matching",
+    "Membership",
+    "MembershipReport",
     "NotDeterminedError",
     "NotYetSupportedError",
     "PlantedNetwork",
@@ -109,21 +116,26 @@ __all__ = [
     "enclose_terms",
     "exact_gradient",
     "find_alternative",
+    "find_span",
     "from_torch",
+    "gradient_members",
     "kkt_system",
     "load_deep_gradient",
     "load_deep_network",
     "load_gradient",
     "load_network",
     "load_samples",
+    "load_span",
     "match_samples",
     "plant_network",
     "prove_rank",
     "recover_samples",
     "save_alternatives",
     "save_network",
+    "save_span",
     "solve_gradient",
     "solve_stationary",
+    "span_members",
     "three_cubes",
 ]
 
@@ -143,6 +155,12 @@ _HOMES = {
         "CheckResult",
         "Claim",
     ),
+    "checkpoints.span": (
+        "CheckpointSpan",
+        "find_span",
+        "load_span",
+        "save_span",
+    ),
     "disaggregation.records": ("Disaggregation",),
     "errors": (
         "BudgetExceededError",
@@ -155,11 +173,20 @@ _HOMES = {
         "UnsupportedModelError",
     ),
     "exposure.audit": ("audit",),
+    "exposure.batch_members": (
+        "GivenSamples",
+        "gradient_members",
+        "span_members",
+    ),
     "exposure.compare": (
         "Comparison",
         "Matching",
         "compare_recovery",
         "match_samples",
+    ),
+    "exposure.membership": (
+        "Membership",
+        "MembershipReport",
     ),
     "exposure.report": ("AuditReport",),
     "hermite.data": ("HermiteData",),

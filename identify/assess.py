@@ -11,6 +11,7 @@ from identify.alternatives.pairs import search_sets
 from identify.budget import Budget, Progress
 from identify.errors import InvalidInputError, NotDeterminedError
 from identify.hermite.data import HermiteData
+from identify.progress import logged
 from identify.proofs.prove import LEVELS, Proofs, prove
 from identify.records import Recovery, Scope, TrainingSet, Verdict
 from identify.recovery.assumptions import Assumptions
@@ -92,7 +93,7 @@ def assess_identifiability(
         'globally'
     """
     started = time.monotonic()
-    budget = Budget.of(time_limit, _logged(progress))
+    budget = Budget.of(time_limit, logged(progress, _LOG))
     given = Assumptions.chosen(
         assumptions, samples=samples, scale=scale, non_negative=non_negative, noise=noise,
         hidden_share=hidden_share, arithmetic=arithmetic,
@@ -128,21 +129,6 @@ def assess_identifiability(
     seconds = time.monotonic() - started
     _LOG.info("%s in %.1f s: %s", outcome.verdict.value, seconds, outcome.reason)
     return build_report(data, given, findings, outcome, sets, proofs, seed, seconds, searched)
-
-
-def _logged(progress: Progress | None) -> Progress:
-    """The callback, and a line of the log for every stage."""
-    last = ""
-
-    def tell(stage: str, share: float) -> None:
-        nonlocal last
-        if stage != last:
-            _LOG.info("%s", stage)
-        last = stage
-        if progress is not None:
-            progress(stage, share)
-
-    return tell
 
 
 def recover_samples(

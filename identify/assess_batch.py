@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from dataclasses import replace
 from importlib import metadata
@@ -16,7 +17,10 @@ from identify.disaggregation.records import UNDECIDED, Disaggregation
 from identify.errors import InvalidInputError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.deep_files import take_deep_gradient
+from identify.progress import logged
 from identify.report.gradient import GradientReport
+
+_LOG = logging.getLogger(__name__)
 
 
 def assess_gradient(
@@ -68,9 +72,10 @@ def assess_gradient(
         raise InvalidInputError("samples", "at least 1", samples)
     if seed < 0:
         raise InvalidInputError("seed", "at least 0", seed)
-    budget = Budget.of(time_limit, progress)
+    budget = Budget.of(time_limit, logged(progress, _LOG))
     taken = take_deep_gradient(gradient, network)
     kind = None if loss is None else loss.replace("-", "_")
+    _LOG.debug("one gradient of %s, loss %s", network, kind)
 
     def solve(count: int | None) -> Disaggregation:
         return disaggregate(
@@ -89,6 +94,7 @@ def assess_gradient(
             )
         else:
             found = solve(samples)
+    _LOG.info("%s in %.1f s: %s", found.verdict, found.seconds, found.reason)
     return build_gradient_report(
         network, taken, found, loss=kind, reduction=reduction, samples=samples, seed=seed
     )

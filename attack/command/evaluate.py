@@ -120,7 +120,8 @@ def evaluate_run(
         "mean": given.mean.astype(np.float32),
     }
     if given.held_out is not None:
-        arrays["nearest_held_out"] = _nearest(given).astype(np.float32)
+        nearest = _nearest(given.truth, given.held_out, given.shape)
+        arrays["nearest_held_out"] = nearest.astype(np.float32)
     text = json.dumps(record, allow_nan=False)
     # The pictures first: scores without them still serve, and name their candidates by a hash.
     if images:
@@ -285,11 +286,10 @@ def _scores(candidates: FloatArray, given: Inputs, settings: EvaluationSettings)
         raise InvalidInputError("truth", facts["expected"], facts["got"], hint) from error
 
 
-def _nearest(given: Inputs) -> FloatArray:
+def _nearest(truth: FloatArray, held_out: FloatArray, shape: tuple[int, ...]) -> FloatArray:
     """For each true sample the held-out image nearest to it by NCC: what knowing nothing gives."""
-    assert given.held_out is not None
-    distances = metrics.ncc_matrix(given.truth, given.held_out, given.shape)
-    return np.asarray(given.held_out[distances.argmin(axis=1)])
+    distances = metrics.ncc_matrix(truth, held_out, shape)
+    return np.asarray(held_out[distances.argmin(axis=1)])
 
 
 def _remarks(run: RunResult, scores: Evaluation, start: Evaluation | None) -> tuple[str, ...]:

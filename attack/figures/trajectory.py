@@ -77,7 +77,7 @@ def trajectory(
         extra["correlation"] = likeness.tolist()
     title = f"{run.label}: candidate {root}, split in {splits} of {run.accepted} rounds"
     added = "" if mean is None else "mean added, "
-    note = f"{added}every image from its smallest to its largest value; "
+    note = f"{added}each image is stretched from black to white by itself; "
     note += "the candidate with the most splits"
     if len(leaves) == MOST_LEAVES:
         note += f"; at most {MOST_LEAVES} of its offspring, those of the largest multipliers"

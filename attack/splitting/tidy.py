@@ -160,8 +160,6 @@ def _moves_by_gram(
     count, columns = candidates.count, objective.columns
     pool = joined(candidates.detach(), points)
     system = objective.multiplier_system(pool)
-    if system is None:
-        return _moves_by_size(candidates, pairs, points)
     with torch.no_grad():
         penalty = objective.penalty_values(pool)
     size = len(pool.lam)

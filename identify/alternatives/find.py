@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +19,11 @@ from identify.hermite.data import HermiteData
 from identify.hermite.stationarity import stationarity
 from identify.model.dataset import Dataset
 from identify.model.two_layer import TwoLayerNetwork
+from identify.progress import logged
 from identify.records import TrainingSet
 from identify.thresholds import DIFFERENT, FITS
+
+_LOG = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from identify.recovery.assumptions import Assumptions
@@ -105,7 +109,7 @@ def find_alternative(
     given = Assumptions.chosen(
         assumptions, samples=samples, scale=scale, non_negative=non_negative, noise=noise
     ).resolved(data)
-    budget = Budget.of(time_limit, progress)
+    budget = Budget.of(time_limit, logged(progress, _LOG))
     if findings is None:
         findings = measure(data, given, seed=seed, budget=budget)
     if start is not None:

@@ -20,6 +20,8 @@ from typing import NoReturn
 from . import bounds, leftover, linear, premises, sets, terms, ties
 from .case import Case
 from .conditions import check_conditions, check_margins, overall_evidence
+from .deep.check import check_deep_report
+from .deep.report import is_deep, load_report
 from .enclosure import BALLS, check_enclosure
 from .outcome import (
     CONFIRMED,
@@ -65,6 +67,7 @@ def check_report(
     gradient: object = None,
     initial: object = None,
     degree: int | None = None,
+    activation: str | None = None,
     layers: object = None,
     key: str | None = None,
     progress: Progress | None = None,
@@ -77,6 +80,7 @@ def check_report(
         model: the network: ``.safetensors``, ``.npz``, a torch checkpoint, an index, a folder.
         gradient, initial: the second file, for the sources gradient and fine-tuning.
         degree: of the monomial, for files that do not carry it.
+        activation: of a ReLU network; without it that of the file or of the report.
         layers: names of the two layers, "HIDDEN,OUTPUT" or a pair.
         key: name of the state_dict in a torch checkpoint that holds several.
         progress: called with a claim's name and a share in [0, 1].
@@ -94,7 +98,22 @@ def check_report(
         ball arithmetic.
     """
     deadline = None if time_limit is None else time.monotonic() + time_limit
-    content = read_report(report, time_limit)
+    plain = load_report(report, time_limit)
+    if is_deep(plain):
+        for name, extra in (("initial", initial), ("degree", degree)):
+            if extra is not None:
+                raise CheckInputError(name, "none for a gradient of a ReLU network", extra)
+        return check_deep_report(
+            plain,
+            model,
+            gradient=gradient,
+            activation=activation,
+            layers=layers,
+            key=key,
+            progress=progress,
+            time_limit=time_limit,
+        )
+    content = read_report(plain, time_limit)
     files = _read_files(content, (model, gradient, initial), degree, layers, key)
     found: dict[str, Claim] = {}
     found["inputs"] = decide("inputs", "hash", lambda: premises.check_inputs(content, files))
@@ -300,7 +319,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="checker", description="Redo the proofs of a report.")
     parser.add_argument("report")
     parser.add_argument("model")
-    for option in ("--gradient", "--initial", "--layers", "--key"):
+    for option in ("--gradient", "--initial", "--activation", "--layers", "--key"):
         parser.add_argument(option)
     parser.add_argument("--degree", type=int)
     parser.add_argument("--time-limit", type=float)

@@ -11,10 +11,8 @@ import typer
 
 from identify.command.options import Format, LogOptions, ModelOptions, RunOptions, SourceOptions
 from identify.command.output import Log, say_error
-from identify.report.gradient import KIND
 
 UNUSABLE = 2
-_LARGEST = 100_000_000
 
 
 class RequireName(StrEnum):
@@ -51,29 +49,17 @@ def check(
                 gradient=source.gradient,
                 initial=source.initial,
                 degree=layout.degree,
+                activation=layout.activation,
                 layers=layout.layers,
                 key=layout.key,
                 progress=show,
                 time_limit=run.time_limit,
             )
     except CheckInputError as error:
-        say_error(_no_checker(report) or str(error))
+        say_error(str(error))
         return UNUSABLE
     if run.format is Format.JSON:
         print(json.dumps(result.to_dict(), indent=2, allow_nan=False), flush=True)
     else:
         print(result, flush=True)
     return exit_code(result, required=require is not None)
-
-
-def _no_checker(report: Path) -> str:
-    """The one line on reports that have no checker yet, else nothing."""
-    try:
-        if report.stat().st_size > _LARGEST:
-            return ""
-        content = json.loads(report.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return ""
-    if isinstance(content, dict) and content.get("kind") == KIND:
-        return f"{report}: reports on gradients of ReLU networks have no independent check yet"
-    return ""

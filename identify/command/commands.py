@@ -19,6 +19,7 @@ from identify.command.gate import BLOCKED, Gate, parse_exposed, parse_gate
 from identify.command.help import add_command
 from identify.command.inputs import check_dimension, open_data, search_arguments
 from identify.command.limits import PROCESS, check_memory, refuse_above
+from identify.command.membership import member, span
 from identify.command.options import (
     AssumeOptions,
     EvidenceName,
@@ -59,6 +60,7 @@ from identify.errors import (
 )
 from identify.hermite.data import HermiteData
 from identify.model.dataset import as_signs, load_samples
+from identify.model.untrusted import read_tensors
 from identify.records import Verdict
 
 RESULTS = ("report.json", "samples.npz", "alternatives.npz", "contact.png", "audit.json")
@@ -97,6 +99,8 @@ def mount(app: typer.Typer) -> None:
         "check results/report.json model.safetensors --require confirmed",
         "3 a claim is refuted, 4 the verdict is not confirmed, with --require",
     )
+    add_command(app, span, "span initial.safetensors final.safetensors --out span.safetensors")
+    add_command(app, member, "member model.pt images.npz --gradient gradient.npz")
     add_command(app, plant, "plant data.npz --degree 3 --out model.safetensors")
     add_command(app, derive, "derive --degree 3 --width 2 --dimension 2 --samples 2")
 
@@ -134,17 +138,21 @@ def inspect(
     """Say what a file holds, which sources fit it, and what the verifier would need."""
     from identify.command.inspection import inspect_file
 
+    # Opened once: the headers of thousands of arrays take their time.
+    opened = read_tensors(file, layout.key)
     found = inspect_file(
-        file,
+        opened,
         degree=layout.degree,
         activation=layout.activation,
         layers=layout.layers,
         key=layout.key,
         seed=run.seed,
     )
-    found = replace(found, run=what_to_run(found, file, layout))
-    text = json.dumps(found.to_dict(), indent=2, allow_nan=False)
-    print(text if run.format is Format.JSON else found, flush=True)
+    found = replace(found, run=what_to_run(found, file, layout, opened))
+    if run.format is Format.JSON:
+        print(json.dumps(found.to_dict(), indent=2, allow_nan=False), flush=True)
+    else:
+        print(found, flush=True)
     return 0
 
 
@@ -392,7 +400,7 @@ def alternatives(
                 told.note(sheet.remark)
             if sheet.shape is not None:
                 with folder.writing("contact.png") as path:
-                    sheet.draw(path, report, sets)
+                    sheet.draw(path, report, sets, given=truth is not None)
         folder.write_text("report.json", report.to_json())
         show_sets(report, sets, run.format)
         if run.format is Format.TEXT:

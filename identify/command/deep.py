@@ -28,7 +28,7 @@ from identify.disaggregation.records import GLOBALLY
 from identify.errors import InvalidInputError, NotYetSupportedError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.deep_files import deep_activation, load_deep_gradient, load_deep_network
-from identify.pictures import as_images, contact_sheet
+from identify.pictures import contact_sheet
 from identify.report.gradient import GradientReport
 from identify.text import number
 from identify.thresholds import HIDDEN_SHARE
@@ -48,6 +48,11 @@ class DeepRequest:
     run: RunOptions
     log: Log
     evidence: EvidenceName = EvidenceName.AUTO
+
+    @property
+    def loss(self) -> str | None:
+        """The loss that is given."""
+        return None if self.source.loss is None else self.source.loss.value
 
     def applies(self) -> bool:
         """Whether the file or the options name an activation such as relu."""
@@ -73,34 +78,39 @@ class DeepRequest:
                 f"for --source {self.source.source.value}",
                 _SCOPE,
             )
-        self._refuse_options()
+        self._refuse_options(network)
         gradient = load_deep_gradient(
             self.source.gradient, network, layers=self.layout.layers, key=self.layout.key
         )
         return network, gradient
 
-    def _refuse_options(self) -> None:
+    def _refuse_options(self, network: DeepNetwork) -> None:
         assume = self.assume
+        kind = str(network.activations[-1]) if network.activations else "one layer"
         given = {
-            "--degree": self.layout.degree is not None,
-            "--weight-decay-in-gradient": self.source.weight_decay_in_gradient is not None,
-            "--scale": assume.scale is not ScaleName.AUTO,
-            "--non-negative": assume.non_negative,
-            "--noise": assume.noise is not None,
-            "--hidden-share": assume.hidden_share != HIDDEN_SHARE,
-            "--arithmetic": assume.arithmetic is not ArithmeticName.AUTO,
-            "--evidence": self.evidence in (EvidenceName.EXACT, EvidenceName.INTERVAL),
+            "--degree": self.layout.degree,
+            "--weight-decay-in-gradient": self.source.weight_decay_in_gradient,
+            "--scale": None if assume.scale is ScaleName.AUTO else assume.scale.value,
+            "--non-negative": "the option" if assume.non_negative else None,
+            "--noise": assume.noise,
+            "--hidden-share": None if assume.hidden_share == HIDDEN_SHARE else assume.hidden_share,
+            "--arithmetic": None
+            if assume.arithmetic is ArithmeticName.AUTO
+            else assume.arithmetic.value,
         }
-        for option, there in given.items():
-            if there:
-                hint = "auto or numerical" if option == "--evidence" else "leave it out"
-                raise InvalidInputError(option, "no such value for these networks", "one", hint)
+        for option, value in given.items():
+            if value is not None:
+                expected = f"nothing for a network with {kind}"
+                raise InvalidInputError(option, expected, value, "it is for powers; leave it out")
+        if self.evidence in (EvidenceName.EXACT, EvidenceName.INTERVAL):
+            expected = f"auto or numerical for a network with {kind}"
+            raise InvalidInputError("--evidence", expected, self.evidence.value)
 
     def assess(self, network: DeepNetwork, gradient: DeepGradient) -> tuple[GradientReport, bool]:
         """The report, and whether Ctrl-C cut it short."""
         from identify.assess_batch import assess_gradient, interrupted_gradient_report
 
-        loss = None if self.source.loss is None else self.source.loss.value
+        loss = self.loss
         started = time.monotonic()
         try:
             with self.log.progress() as show:
@@ -158,6 +168,8 @@ def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int
         }
         if found.labels is not None:
             arrays["labels"] = found.labels
+        if request.loss == "logistic" and network.outputs > 1 and found.cotangents is not None:
+            arrays["targets"] = np.where(found.cotangents < 0.0, 1.0, -1.0)
         with folder.writing("samples.npz") as path:
             np.savez(path, **arrays)
         if found.layer == 0:
@@ -191,18 +203,20 @@ def _draw(folder: OutputFolder, sheet: Sheet, report: GradientReport, log: Log) 
     for index in range(len(found.samples)):
         label = "" if found.labels is None else f"label {int(found.labels[index])}\n"
         bound = np.nan if found.error_bounds is None else float(found.error_bounds[index])
-        captions.append(f"{label}error bound {number(bound)}")
+        error = f"error < {number(bound)}" if np.isfinite(bound) else "no error bound"
+        captions.append(f"{label}{error}")
     if report.verdict == GLOBALLY:
         title = f"GLOBALLY identifiable, {report.scope_sentence}: the batch behind one gradient"
     else:
         title = f"UNDECIDED, no uniqueness: the samples below were separated ({report.reason})"
-    notes = ["every image from its smallest to its largest value"]
-    if sheet.limits is not None:
-        notes = [f"black {sheet.limits[0]:g}, white {sheet.limits[1]:g}"]
+    images = sheet.images(found.samples)
+    limits, words = sheet.grey([images], free_length=not found.scaled)
+    notes = [words]
     if sheet.mean is not None:
         notes.append("mean image added")
     if not found.scaled:
-        notes.append("the sign and scale of an image are not determined")
-    rows = [("recovered", as_images(found.samples, sheet.shape, sheet.mean), captions)]
+        notes.append("the sign and the length of an image are not determined")
+    notes.append("error: bound relative to the length of the sample")
     with folder.writing("contact.png") as path:
-        contact_sheet(path, rows, title, limits=sheet.limits, footnote="; ".join(notes))
+        rows = [("recovered from the gradient", images, captions)]
+        contact_sheet(path, rows, title, limits=limits, footnote="; ".join(notes))

@@ -7,9 +7,8 @@ from typing import Any
 from identify.errors import KktCertError
 from identify.model.deep import DeepNetwork
 from identify.model.deep_files import load_deep_network
-from identify.model.tensor_file import PathLike
-
-RUN = "kktcert verify MODEL --source gradient --gradient FILE --activation"
+from identify.model.deep_layers import find_deep_layers
+from identify.model.tensor_file import TensorFile
 
 
 def largest_batch(width: int, outputs: int) -> int:
@@ -30,13 +29,13 @@ def largest_batch(width: int, outputs: int) -> int:
 
 
 def describe_deep(
-    path: PathLike, *, activation: str | None, layers: str | None, key: str | None
+    file: TensorFile, *, activation: str | None, layers: str | None, key: str | None
 ) -> dict[str, Any]:
     """The fields of an `Inspection` but for the arrays: kind, covered, reason, network, sizes.
 
     Raises what the reader of such networks raises.
     """
-    network = load_deep_network(path, activation=activation, layers=layers, key=key)
+    network = load_deep_network(file, activation=activation, layers=layers, key=key)
     kinds = [str(kind) for kind in network.activations]
     known: dict[str, Any] = {
         "kind": "network",
@@ -53,24 +52,23 @@ def describe_deep(
         return {**known, "covered": False, "reason": reason}
     width = network.widths[-1]
     most = largest_batch(width, network.outputs)
-    run = f"{RUN} {kinds[-1]}"
     return {
         **known,
         "covered": True,
-        "reason": f"a ReLU network, for --source gradient: {run}",
+        "reason": "a ReLU network, for --source gradient",
         "gradient": f"--gradient FILE; batches of up to {most} if all {width} neurons of the last "
         "hidden layer are mixed: on for some samples, off for others",
         "sizes": {"mixed_neurons_at_most": width, "largest_batch": most},
     }
 
 
-def suggest(path: PathLike, *, layers: str | None, key: str | None) -> str:
-    """What to run where the file holds a chain of layers without an activation, else nothing."""
+def chain_of(file: TensorFile, layers: str | None) -> tuple[str, ...]:
+    """The layers of a file without an activation that a ReLU network could have, else none."""
     try:
-        network = load_deep_network(path, activation="relu", layers=layers, key=key)
+        found = find_deep_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)
     except KktCertError:
-        return ""
-    return "" if _not_covered(network) else f"; for a ReLU network: {RUN} relu"
+        return ()
+    return tuple(layer.name for layer in found) if len(found) > 1 else ()
 
 
 def _not_covered(network: DeepNetwork) -> str:

@@ -154,7 +154,7 @@ def draw_batch(path: Path, part: BatchPart) -> None:
     side = (8, 8)
     captions = [f"label {int(k)}" for k in part.classes]
     rows: list[tuple[str, FloatArray, list[str]]] = [
-        ("true digits", part.images.reshape(-1, *side), captions)
+        ("true images", part.images.reshape(-1, *side), captions)
     ]
     found = part.report.found
     if found.samples is not None and part.order is not None:
@@ -162,7 +162,11 @@ def draw_batch(path: Path, part: BatchPart) -> None:
         labels = [""] * len(shown)
         if found.labels is not None:
             labels = [f"label {int(k)}" for k in found.labels[part.order]]
-        rows.append(("recovered", shown.reshape(-1, *side), labels))
+        labels = [
+            f"{label}\nerror {number(float(error))}".lstrip()
+            for label, error in zip(labels, part.errors, strict=True)
+        ]
+        rows.append(("recovered from the gradient", shown.reshape(-1, *side), labels))
     sizes = "-".join(map(str, SIZES))
     contact_sheet(
         path,
@@ -171,7 +175,7 @@ def draw_batch(path: Path, part: BatchPart) -> None:
         limits=(0.0, 1.0),
         footnote=f"Verdict: {part.report.verdict}, {part.report.scope_sentence}. {sizes}, "
         f"cross-entropy, right on {part.accuracy:.0%} of its training images; the gradient in "
-        "float32 is all that was used.",
+        "float32 is all that was used. Black 0, white 1.",
     )
 
 

@@ -336,14 +336,16 @@ def draw_pictures(result: DemoResult) -> None:
 
 def _sets(part: DemoPart) -> list[tuple[str, FloatArray, float]]:
     """Training sets that explain the same weights, with captions and residuals, truth first."""
-    sets = [("true digits", part.digits.samples, part.truth_residual or 0.0)]
+    sets = [("true images", part.digits.samples, part.truth_residual or 0.0)]
     # Nothing fixes length and sign of a sample, so a picture may choose them.
     for caption, found in zip(
-        ("another set", "and another"), part.report.alternatives, strict=False
+        ("another training set, same weights", "and another"),
+        part.report.alternatives,
+        strict=False,
     ):
         sets.append((caption, like_digits(found.samples, part.digits), found.stationarity))
     if part.name == "b5" and part.twin is not None:
-        sets.append(("true digits, changed unseen", part.twin.samples, part.twin.stationarity))
+        sets.append(("true images, changed unseen", part.twin.samples, part.twin.stationarity))
     return sets
 
 

@@ -36,6 +36,7 @@ from identify.disaggregation.records import (
     UNDECIDED,
     Disaggregation,
     KernelFacts,
+    Listing,
     PrintedProof,
 )
 from identify.disaggregation.relu import Kernel, find_kernel
@@ -211,7 +212,7 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
     slopes = descent.cotangents @ np.linalg.pinv(problem.space.T)
     noise = entry_noise(problem.layer, problem.factor, masks, slopes)
     signs = compare_signs(problem.layer, candidates, features, noise, bounds.features)
-    labels = read_labels(descent, bounds, options.loss)
+    labels = read_labels(problem.network, descent, bounds, options.loss)
     loss_check, counts = check_loss(
         problem.network, descent, bounds, labels, options.loss, options.reduction
     )
@@ -239,7 +240,23 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
         labels=labels.labels, label_confidence=labels.confidence, counts=counts,
         error_bounds=bounds.samples, checks=checks, printed=printed, data=data,
         power=findings.power, visible=_visible(problem, descent, features), caveats=CAVEATS,
+        patterns=_patterns(problem, descent), listing=_listing(separated),
     )  # fmt: skip
+
+
+def _patterns(problem: Problem, descent: Descent) -> tuple[BoolArray | None, ...]:
+    kinds = problem.network.activations[descent.layer :]
+    return tuple(
+        None if kind.kink is None else slopes == 1.0
+        for kind, slopes in zip(kinds, descent.slopes, strict=True)
+    )
+
+
+def _listing(separated: _Separated) -> Listing | None:
+    masks, selection = separated.masks, separated.selection
+    if masks is None or masks.pivots is None or selection is None or not selection.decided:
+        return None
+    return Listing(masks.pivots, selection.excluded)
 
 
 def _by_size(problem: Problem, candidates: Candidates) -> Candidates:

@@ -43,7 +43,7 @@ class MaskList:
 
     ``complete`` says that no other one lies within the tolerances; ``reason`` why not. ``chance``
     is the number that 2^r random vectors would give, ``tolerance`` the largest one that was used,
-    ``rows`` the number of rows that could be used.
+    ``rows`` the number of rows that could be used, ``pivots`` (r,) those that were enumerated.
     """
 
     masks: BoolArray
@@ -53,6 +53,7 @@ class MaskList:
     chance: float
     tolerance: float
     rows: int
+    pivots: IntArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,8 @@ class Selection:
     """What is left of a mask list: ``masks`` (m, r) if exactly one set explains the signs.
 
     ``realisable`` counts the masks that the linear programs left, ``subsets`` the sets that were
-    tried, ``consistent`` those that satisfy every sign.
+    tried, ``consistent`` those that satisfy every sign. ``excluded`` has the other masks with the
+    multipliers (m,) that show that no sample has them.
     """
 
     masks: BoolArray | None
@@ -69,6 +71,7 @@ class Selection:
     consistent: int
     decided: bool
     reason: str
+    excluded: tuple[tuple[BoolArray, FloatArray], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +130,7 @@ def list_masks(
     used = np.zeros(len(live), dtype=bool)
     used[table.pivots] = used[table.rest] = True
     return MaskList(masks, used, not reason, reason, chance, float(table.tolerance.max()),
-                    rows + r)  # fmt: skip
+                    rows + r, table.pivots)  # fmt: skip
 
 
 def _transfer(factor: Factor, amplitudes: FloatArray, live: IntArray) -> _Table:
@@ -238,13 +241,19 @@ def select_set(
     lengths = np.sqrt(np.sum(weight**2, axis=1) + bias**2)
     live = found.live
     slack = factor.error / max(factor.values[-1] - factor.error, 1e-300)
-    kept = []
+    kept: list[BoolArray] = []
+    excluded: list[tuple[BoolArray, FloatArray]] = []
     for column in range(found.masks.shape[1]):
         if budget.expired:
             return Selection(None, 0, 0, 0, False, "the time limit passed")
         mask = found.masks[:, column]
-        if not _impossible(mask[live], lifted[live], lengths[live], factor.rows[-1], slack):
+        shown = _impossible(mask[live], lifted[live], lengths[live], factor.rows[-1], slack)
+        if shown is None:
             kept.append(mask)
+            continue
+        multipliers = np.zeros(len(mask))
+        multipliers[live] = shown
+        excluded.append((mask, multipliers))
     r, count = factor.rank, len(kept)
     subsets = math.comb(count, r) if count >= r else 0
     if subsets > SUBSETS or subsets == 0:
@@ -253,15 +262,15 @@ def select_set(
     masks = np.column_stack(kept)
     good = _consistent(masks, live, factor, amplitudes, lifted, lengths, slack)
     if len(good) == 1:
-        return Selection(masks[:, good[0]], count, subsets, 1, True, "")
+        return Selection(masks[:, good[0]], count, subsets, 1, True, "", tuple(excluded))
     reason = f"{len(good)} of {subsets} sets of masks satisfy every sign"
     return Selection(None, count, subsets, len(good), False, reason)
 
 
 def _impossible(
     mask: BoolArray, lifted: FloatArray, lengths: FloatArray, last: FloatArray, slack: float
-) -> bool:
-    """Whether verified multipliers show that no sample of the row space has the mask."""
+) -> FloatArray | None:
+    """Verified multipliers that show that no sample of the row space has the mask, or None."""
     signed = np.where(mask, 1.0, -1.0)[:, None] * lifted / lengths[:, None]
     r = signed.shape[1]
     solved: Any = optimize.linprog(
@@ -274,17 +283,17 @@ def _impossible(
         method="highs",
     )
     if solved.status != 0 or solved.x[-1] >= 0.0:
-        return False
+        return None
     multipliers = np.maximum(-np.asarray(solved.ineqlin.marginals), 0.0)
     total = multipliers.sum()
     if not total > 0.0:
-        return False
-    multipliers /= total
+        return None
+    multipliers = multipliers / total
     combination = multipliers @ signed
     level = float(combination @ last) / float(last @ last)
     rest = float(np.linalg.norm(combination - level * last))
     allowance = (rest + 4.0 * slack + len(signed) * EPSILON) * NORM_LIMIT
-    return level < 0.0 and -level > allowance
+    return multipliers if level < 0.0 and -level > allowance else None
 
 
 def _consistent(

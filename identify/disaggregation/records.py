@@ -96,6 +96,18 @@ class DataStatement:
 
 
 @dataclass(frozen=True, eq=False)
+class Listing:
+    """What somebody else needs to make the list of masks again.
+
+    ``pivots`` (r,) are the neurons whose values were enumerated. ``excluded`` has, for each mask
+    that no sample can have, the mask (m,) and non-negative multipliers (m,) of its signs.
+    """
+
+    pivots: IntArray
+    excluded: tuple[tuple[BoolArray, FloatArray], ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Disaggregation:
     """The samples behind one gradient, what confirms them, and whether they are the only ones.
 
@@ -105,7 +117,9 @@ class Disaggregation:
     ``masks`` (m, n) and ``features`` (n, k) belong to the last hidden layer, ``cotangents`` p (n,
     C) to the outputs. ``labels`` (n,) with ``label_confidence`` (n,), the margin of the decision
     over its error; ``counts`` (n,) how often the loss says that each sample counts.
-    ``error_bounds`` (n,) relative to the samples. Arrays are None where nothing was separated.
+    ``error_bounds`` (n,) relative to the samples. ``patterns`` (n, m_l) say for the hidden layers
+    from ``layer`` upwards where a kinked activation is on, None for a smooth one. Arrays are None
+    where nothing was separated.
     """
 
     verdict: str
@@ -129,6 +143,8 @@ class Disaggregation:
     data: DataStatement | None = None
     power: int | None = None
     visible: float | None = None
+    patterns: tuple[BoolArray | None, ...] = ()
+    listing: Listing | None = None
     caveats: tuple[str, ...] = field(default=())
     seconds: float = 0.0
 

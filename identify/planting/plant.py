@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,7 +18,10 @@ from identify.numerical_rank import decide_rank
 from identify.planting.eigenvectors import EigenSystem, distinct
 from identify.planting.margins import balance
 from identify.planting.problem import TRIES, PlantingProblem
+from identify.progress import logged
 from identify.tensors import hermite_matrix
+
+_LOG = logging.getLogger(__name__)
 
 TOLERANCE = 1e-12
 """Largest relative residual of any equation of a planted network."""
@@ -157,7 +161,7 @@ def plant_network(
     problem = PlantingProblem.from_input(samples, degree, labels, decay)
     if stationary not in ("auto", "margin", "regression"):
         raise InvalidInputError("stationary", "auto, margin or regression", repr(stationary))
-    whole = Budget.of(time_limit, progress)
+    whole = Budget.of(time_limit, logged(progress, _LOG))
     count = problem.count
     if determined and problem.required <= count**2:
         raise PlantingError(

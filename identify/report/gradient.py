@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from identify.disaggregation.records import GLOBALLY, Disaggregation, KernelFacts, LayerRank
+from identify.report.deep_certificate import certificate_of
+from identify.report.report import digest
 from identify.text import bullets, labelled, number, section, table
 from identify.thresholds import KERNEL_NOISE
 
@@ -144,11 +146,14 @@ class GradientReport:
             "caveats": list(found.caveats),
             "problem": dict(self.problem),
             "inputs": [dict(entry) for entry in self.inputs],
+            "certificate": certificate_of(found),
             "seed": self.seed,
             "versions": dict(self.versions),
             "seconds": found.seconds,
         }
-        return {name: _plain(value) for name, value in report.items()}
+        plain = {name: _plain(value) for name, value in report.items()}
+        plain["certificate"]["digest"] = digest(plain)
+        return plain
 
     def to_json(self) -> str:
         """report.json as text; NaN and infinity never occur in it."""
@@ -202,7 +207,7 @@ def _head(report: GradientReport) -> list[str]:
     lines = _in_short(report)
     lines += labelled("verdict", verdict) + labelled("scope", report.scope_sentence)
     lines += labelled("recovered", _recovered(found))
-    lines += labelled("labels", _labels(found))
+    lines += labelled("labels", _labels(found, report.problem.get("loss")))
     lines += labelled("reason", found.reason)
     return lines
 
@@ -251,11 +256,14 @@ def _recovered(found: Disaggregation) -> str:
     return text
 
 
-def _labels(found: Disaggregation) -> str:
+def _labels(found: Disaggregation, loss: object) -> str:
     if found.samples is None:
         return ""
     if found.labels is None or found.label_confidence is None:
-        return "not read: give --loss cross-entropy or logistic if it is the loss"
+        notes = [c.note for c in found.checks if c.name == "known loss"]
+        if loss is None or not notes:
+            return "not read: give --loss cross-entropy, logistic or squared if it is the loss"
+        return f"not read: {notes[0]}"
     clear = int((found.label_confidence >= CLEAR_LABEL).sum())
     least = number(float(found.label_confidence.min()))
     return (

@@ -126,7 +126,7 @@ def _result(report: Facts, what: str) -> str:
             "others, was used cannot be told"
         )
     if not report.covered:
-        return f"the verifier does not cover {what}, and so says nothing about them"
+        return f"no statement: the verifier does not cover {what}"
     if report.candidates and found is not None:
         plural = "" if found == 1 else "s"
         return (

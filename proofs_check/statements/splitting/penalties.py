@@ -185,7 +185,7 @@ def smooth_cases(kinds: tuple[str, ...]) -> SearchStrategy[PenaltyCase]:
     return _cases(kinds).map(_off_edge)
 
 
-def _kinked() -> SearchStrategy[PenaltyCase]:
+def kinked() -> SearchStrategy[PenaltyCase]:
     """Candidates whose every coordinate lies on the edge of the box."""
     return _cases(("box",)).map(lambda found: _moved(found, lambda x: np.full_like(x, EDGE)))
 
@@ -226,7 +226,7 @@ SMOOTH = Hypothesis(
     "smooth",
     "h is smooth in x near x_i: no coordinate on the edge of a box",
     _smooth_here,
-    _kinked,
+    kinked,
 )
 _CODE = (
     *CODE,

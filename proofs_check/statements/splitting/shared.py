@@ -18,6 +18,7 @@ from proofs_check.statements.splitting.penalties import (
     TIED,
     PenaltyCase,
     bend,
+    kinked,
     penalty_change,
     smooth_cases,
 )
@@ -189,8 +190,7 @@ SHARED = Statement(
 def _kinked() -> SearchStrategy[SharedCase]:
     from hypothesis import strategies as st
 
-    assert SMOOTH.violating is not None
-    return st.builds(SharedCase, SMOOTH.violating(), st.just(1.0))
+    return st.builds(SharedCase, kinked(), st.just(1.0))
 
 
 STATEMENTS = (SHARED,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -176,11 +177,9 @@ def low_power() -> AbstractContextManager[object]:
     original = HermiteEquations.residual
 
     def broken(self: HermiteEquations, terms: FloatArray) -> FloatArray:
-        self.power -= 1
-        try:
-            return original(self, terms)
-        finally:
-            self.power += 1
+        lower = copy(self)
+        lower.power = self.power - 1
+        return original(lower, terms)
 
     return patch.object(HermiteEquations, "residual", broken)
 

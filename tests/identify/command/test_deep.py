@@ -202,10 +202,51 @@ def test_other_commands_refuse_in_one_line(tmp_path, batch):
         outcome = kkt(*command)
         assert (outcome.code, len(outcome.lines)) == (2, 1)
         assert "verify or recover" in outcome.err
+
+
+def test_check_confirms_the_report_and_refutes_a_changed_one(tmp_path, batch):
+    arguments = (*stored(tmp_path, batch), "--loss", "cross-entropy")
     kkt("verify", *arguments, "--out", tmp_path / "out")
-    outcome = kkt("check", tmp_path / "out/report.json", *arguments)
+    path = tmp_path / "out/report.json"
+    outcome = kkt("check", path, *arguments, "--require", "confirmed")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "outcome: confirmed" in outcome.out
+    assert kkt("check", path, *arguments, "--activation", "leaky_relu").code == 3
+    report = json.loads(path.read_text())
+    report["labels"][0] += 1
+    path.write_text(json.dumps(report))
+    outcome = kkt("check", path, *arguments, "--format", "json")
+    claims = {claim["name"]: claim["outcome"] for claim in json.loads(outcome.out)["claims"]}
+    assert (outcome.code, claims["labels"], claims["digest"]) == (3, "refuted", "refuted")
+
+
+def test_check_of_an_undecided_or_older_report_ends_with_4_if_required(tmp_path, batch):
+    planted = plant([16, 24, 18, 4], 5, 0)
+    arguments = stored(tmp_path, planted)
+    kkt("verify", *arguments, "--out", tmp_path / "out")
+    path = tmp_path / "out/report.json"
+    assert kkt("check", path, *arguments).code == 0
+    outcome = kkt("check", path, *arguments, "--require", "confirmed")
+    assert (outcome.code, "undecided claims nothing" in outcome.out) == (4, True)
+    arguments = stored(tmp_path, batch)
+    kkt("verify", *arguments, "--out", tmp_path / "out", "--force")
+    report = json.loads(path.read_text())
+    del report["certificate"]
+    SCHEMA.validate(report)
+    path.write_text(json.dumps(report))
+    assert kkt("check", path, *arguments).code == 0
+    outcome = kkt("check", path, *arguments, "--require", "confirmed")
+    assert (outcome.code, "older report without certificate" in outcome.out) == (4, True)
+
+
+def test_check_without_the_gradient_says_so(tmp_path, batch):
+    arguments = stored(tmp_path, batch)
+    kkt("verify", *arguments, "--out", tmp_path / "out")
+    outcome = kkt("check", tmp_path / "out/report.json", arguments[0])
     assert (outcome.code, len(outcome.lines)) == (2, 1)
-    assert "no independent check yet" in outcome.err
+    assert "gradient" in outcome.err
+    outcome = kkt("check", tmp_path / "out/report.json", *arguments, "--degree", 3)
+    assert (outcome.code, len(outcome.lines)) == (2, 1)
 
 
 def test_time_limit_and_numerical_evidence(tmp_path, batch):
@@ -223,9 +264,10 @@ def test_inspect_says_what_to_run(tmp_path, batch):
     for options in ((), ("--activation", "relu")):
         outcome = kkt("inspect", model, *options)
         assert outcome.code == 0
-        assert "--source gradient --gradient FILE --activation relu" in " ".join(
-            outcome.out.split()
-        )
+        shown = " ".join(outcome.out.split())
+        assert "--activation relu" in shown
+        assert f"kktcert verify {model} " in shown
+        assert "--source gradient --gradient FILE" in shown
     found = json.loads(kkt("inspect", model, "--activation", "relu", "--format", "json").out)
     assert found["covered"]
     assert found["network"]["sizes"] == SIZES

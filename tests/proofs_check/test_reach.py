@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from identify.tensors import monomials
-from proofs_check.machinery.reach import functions_of, unreached
 from proofs_check.machinery.statement import Check
 from tests.proofs_check import toy
+from tests.proofs_check.reach import functions_of, unreached
 
 ONE, PAIR = np.ones((1, 1)), np.ones((1, 2))
 POWERS = "identify.tensors.monomials"
