@@ -105,7 +105,9 @@ def find_alternative(
         raise NotYetSupportedError(
             "--distance and --keep come with a later version", "leave them out"
         )
-    data = _hermite_data(network, source, gradient, initial, decay, loss)
+    data = HermiteData.of(
+        source, network, gradient=gradient, initial=initial, decay=decay, loss=loss
+    )
     given = Assumptions.chosen(
         assumptions, samples=samples, scale=scale, non_negative=non_negative, noise=noise
     ).resolved(data)
@@ -125,29 +127,6 @@ def find_alternative(
         budget=budget,
     )
     return () if found is None else found
-
-
-def _hermite_data(
-    network: TwoLayerNetwork,
-    source: str,
-    gradient: TwoLayerNetwork | None,
-    initial: TwoLayerNetwork | None,
-    decay: float | None,
-    loss: str | None,
-) -> HermiteData:
-    if source == "kkt":
-        return HermiteData.from_kkt(network)
-    if source == "weight-decay":
-        return HermiteData.from_weight_decay(network, decay, loss)
-    if source == "gradient":
-        if gradient is None:
-            raise InvalidInputError("gradient", "the gradient for source 'gradient'", None)
-        return HermiteData.from_gradient(network, gradient, loss)
-    if source == "fine-tuning":
-        if initial is None:
-            raise InvalidInputError("initial", "the network before fine-tuning", None)
-        return HermiteData.from_fine_tuning(initial, network, loss=loss)
-    raise InvalidInputError("source", "kkt, weight-decay, gradient or fine-tuning", source)
 
 
 def _from_start(

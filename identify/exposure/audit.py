@@ -15,7 +15,7 @@ from identify.exposure.affine import affine_note
 from identify.exposure.compare import Matching, match_samples
 from identify.exposure.notes import EXACT, data_notes, exposure_notes
 from identify.exposure.report import AuditReport, Exposure
-from identify.hermite.data import SOURCES, HermiteData
+from identify.hermite.data import HermiteData
 from identify.hermite.multipliers import MultiplierFit, fit_multipliers
 from identify.model.dataset import as_signs, flat_labels
 from identify.model.two_layer import TwoLayerNetwork
@@ -90,7 +90,9 @@ def audit(
         ('exact', array([ 1. , -2. ,  0.5,  1.5]), [0, 1, 2, 3])
     """
     started = time.monotonic()
-    data = _hermite(network, source, gradient, initial, decay, loss)
+    data = HermiteData.of(
+        source, network, gradient=gradient, initial=initial, decay=decay, loss=loss
+    )
     given = Assumptions.chosen(
         assumptions, samples=count, scale=scale, non_negative=non_negative, noise=noise,
         hidden_share=hidden_share, arithmetic=arithmetic,
@@ -167,34 +169,6 @@ def audit(
         seconds=time.monotonic() - started,
         multiplier_bounds=moved / parts if fit.unique else np.full(len(x), np.nan),
     )
-
-
-def _hermite(
-    network: TwoLayerNetwork,
-    source: str,
-    gradient: TwoLayerNetwork | None,
-    initial: TwoLayerNetwork | None,
-    decay: float | None,
-    loss: str | None,
-) -> HermiteData:
-    if source not in SOURCES:
-        raise InvalidInputError("source", f"one of {', '.join(SOURCES)}", source)
-    for name, value, needed in (
-        ("gradient", gradient, "gradient"),
-        ("initial", initial, "fine-tuning"),
-    ):
-        if (value is not None) != (source == needed):
-            found = "none" if value is None else f"one with source {source}"
-            raise InvalidInputError(name, f"a network exactly for source {needed}", found)
-    if decay is not None and source != "weight-decay":
-        raise InvalidInputError("decay", "none unless the source is weight-decay", decay)
-    if gradient is not None:
-        return HermiteData.from_gradient(network, gradient, loss)
-    if initial is not None:
-        return HermiteData.from_fine_tuning(initial, network, loss=loss)
-    if source == "weight-decay":
-        return HermiteData.from_weight_decay(network, decay, loss)
-    return HermiteData.from_kkt(network)
 
 
 def _flat(samples: npt.ArrayLike, network: TwoLayerNetwork) -> FloatArray:
