@@ -15,12 +15,14 @@ from identify.progress import logged
 from identify.proofs.prove import LEVELS, Proofs, prove
 from identify.records import Recovery, Scope, TrainingSet, Verdict
 from identify.recovery.assumptions import Assumptions
-from identify.recovery.measure import METHODS, Findings, measure
+from identify.recovery.measure import METHODS, measure
+from identify.recovery.stages import Interpolated, Recovered
 from identify.report.build import build_report
 from identify.report.report import IdentifiabilityReport
 from identify.thresholds import HIDDEN_SHARE
 from identify.verdict import sentences
-from identify.verdict.rules import Outcome, judge
+from identify.verdict.rule import Grounds
+from identify.verdict.rules import judge
 
 _LOG = logging.getLogger(__name__)
 
@@ -103,32 +105,33 @@ def assess_identifiability(
     if method not in METHODS:
         raise InvalidInputError("method", f"one of {', '.join(METHODS)}", repr(method))
     _LOG.debug("source %s, degree %d, %d neurons", data.source, data.degree, data.network.width)
-    findings = measure(data, given, seed=seed, budget=budget, method=method)
-    outcome = judge(data, given, findings)
+    stage = measure(data, given, seed=seed, budget=budget, method=method)
+    grounds = Grounds(data, given, stage, asked=evidence)
+    outcome = judge(grounds)
+    late = isinstance(stage, Interpolated) and stage.timed_out
     sets: tuple[TrainingSet, ...] = ()
     searched = outcome.verdict is Verdict.UNDECIDED and outcome.searchable
-    if searched:
-        found = _search(data, given, findings, seed, budget)
-        if found is not None:
-            sets = found
-            outcome = Outcome(
-                Verdict.NONIDENTIFIABLE,
-                sentences.two_sets(outcome.reason, sets, data),
-                Scope("shown", (sets[0].count, sets[1].count)),
-            )
-    proofs: Proofs | None = None
-    if outcome.verdict is Verdict.GLOBALLY and evidence != "numerical" and not findings.timed_out:
-        proofs = _prove(data, given, findings, evidence, seed, budget)
-        outcome = _weigh(outcome, proofs, evidence)
-    if findings.timed_out or (outcome.verdict is Verdict.UNDECIDED and budget.expired):
-        reason = f"time limit of {time_limit:g} s reached"
-        if not findings.timed_out:
-            reason += f"; {outcome.reason}"
-        outcome = Outcome(Verdict.UNDECIDED, reason, None)
-        sets = ()
+    provable = outcome.verdict is Verdict.GLOBALLY and evidence != "numerical" and not late
+    if searched and isinstance(stage, Interpolated):
+        sets = _search(data, given, stage, seed, budget) or ()
+    elif provable and isinstance(stage, Recovered):
+        proofs = _prove(data, given, stage, evidence, seed, budget)
+        grounds = replace(grounds, proofs=proofs)
+        outcome = judge(grounds)
+    if late or (budget.expired and outcome.verdict is Verdict.UNDECIDED and not sets):
+        ended = f"time limit of {time_limit:g} s reached"
+        grounds = replace(grounds, ended=ended if late else f"{ended}; {outcome.reason}")
+        outcome, sets = judge(grounds), ()
+    elif sets:
+        outcome = replace(
+            outcome,
+            verdict=Verdict.NONIDENTIFIABLE,
+            reason=sentences.two_sets(outcome.reason, sets, data),
+            scope=Scope("shown", (sets[0].count, sets[1].count)),
+        )
     seconds = time.monotonic() - started
     _LOG.info("%s in %.1f s: %s", outcome.verdict.value, seconds, outcome.reason)
-    return build_report(data, given, findings, outcome, sets, proofs, seed, seconds, searched)
+    return build_report(grounds, outcome, seed=seed, seconds=seconds, sets=sets, searched=searched)
 
 
 def recover_samples(
@@ -177,17 +180,15 @@ def recover_samples(
 def _search(
     data: HermiteData,
     given: Assumptions,
-    findings: Findings,
+    stage: Interpolated,
     seed: int,
     budget: Budget,
 ) -> tuple[TrainingSet, TrainingSet] | None:
-    if findings.reduced is None or findings.linear is None:
-        return None
     return search_sets(
-        SetRules(data, findings.noise_level, given),
-        findings.reduced,
-        findings.linear,
-        decomposes=findings.decomposes,
+        SetRules(data, stage.noise_level, given),
+        stage.reduced,
+        stage.linear,
+        decomposes=isinstance(stage, Recovered),
         seed=seed,
         budget=budget,
     )
@@ -196,42 +197,24 @@ def _search(
 def _prove(
     data: HermiteData,
     given: Assumptions,
-    findings: Findings,
+    stage: Recovered,
     evidence: str,
     seed: int,
     budget: Budget,
 ) -> Proofs:
-    assert findings.reduced is not None
-    assert findings.decomposition is not None
-    assert findings.bounds is not None
     proofs = prove(
         data,
-        findings.reduced,
-        findings.decomposition,
-        findings.bounds,
-        findings.noise_level,
+        stage.reduced,
+        stage.decomposition,
+        stage.bounds,
+        stage.noise_level,
         given=given,
         level=evidence,
         seed=seed,
         budget=budget,
     )
-    r = findings.reduced.dimension
-    if findings.tied and given.samples != r and not (r == 1 and not data.homogeneous):
+    r = stage.reduced.dimension
+    if stage.tied and given.samples != r and not (r == 1 and not data.homogeneous):
         missing = "a redundant equation of the rank, or --samples: only a tie speaks for the number"
         return replace(proofs, tied=True, strengthen=(*proofs.strengthen, missing))
     return proofs
-
-
-def _weigh(outcome: Outcome, proofs: Proofs, evidence: str) -> Outcome:
-    """The outcome in the light of the proofs: a conflict, or a level that was not reached."""
-    if proofs.conflict is not None:
-        reason = f"numerical evidence and proof disagree: {proofs.conflict}"
-        return Outcome(Verdict.UNDECIDED, reason, None)
-    if not proofs.reaches(evidence):
-        missing = "; ".join(proofs.strengthen) or "a condition is numerical"
-        reason = (
-            f"--evidence {evidence} is not reached: {missing}. By numerical evidence alone it "
-            f"would be {outcome.verdict.value}: {outcome.reason}"
-        )
-        return Outcome(Verdict.UNDECIDED, reason, None)
-    return outcome

@@ -27,7 +27,7 @@ _LOG = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from identify.recovery.assumptions import Assumptions
-    from identify.recovery.measure import Findings
+    from identify.recovery.stages import Stage
 
 
 __all__ = [
@@ -60,7 +60,7 @@ def find_alternative(
     seed: int = 0,
     time_limit: float | None = None,
     progress: Progress | None = None,
-    findings: Findings | None = None,
+    findings: Stage | None = None,
     assumptions: Assumptions | None = None,
 ) -> tuple[TrainingSet, ...]:
     """Training sets that explain the same weights: two different ones, or none.
@@ -100,6 +100,7 @@ def find_alternative(
     """
     from identify.recovery.assumptions import Assumptions
     from identify.recovery.measure import measure
+    from identify.recovery.stages import Interpolated, Recovered
 
     if distance is not None or keep:
         raise NotYetSupportedError(
@@ -116,13 +117,13 @@ def find_alternative(
         findings = measure(data, given, seed=seed, budget=budget)
     if start is not None:
         return _from_start(data, start, findings.noise_level, given, seed)
-    if findings.reduced is None or findings.linear is None:
+    if not isinstance(findings, Interpolated):
         return ()
     found = search_sets(
         SetRules(data, findings.noise_level, given),
         findings.reduced,
         findings.linear,
-        decomposes=findings.decomposes,
+        decomposes=isinstance(findings, Recovered),
         seed=seed,
         budget=budget,
     )

@@ -48,8 +48,8 @@ class Smoothed:
 class SpanNetwork:
     """A network whose first layer acts on coordinates c of [x; 1] = basis^T c.
 
-    ``layers[0]`` is (m, r); the others are (m, k + 1) with their bias where ``biased``, else (m, k).
-    Layers that are ``frozen`` are not trained.
+    ``layers[0]`` is (m, r); the others are (m, k), with their bias as a last column where
+    ``biased``. Layers that are ``frozen`` are not trained.
     """
 
     layers: tuple[FloatArray, ...]

@@ -55,7 +55,14 @@ def open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Hermi
 
 def _open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> HermiteData:
     network = open_network(model, layout)
-    if source.source is not SourceName.GRADIENT or network.outputs != 2:
+    logits = network.outputs == 2 and network.activation is None
+    if logits and source.source is not SourceName.GRADIENT:
+        raise NotYetSupportedError(
+            f"two outputs are read as one, their difference, for --source gradient and not yet for "
+            f"--source {source.source.value}",
+            "give a network that was trained with one output",
+        )
+    if not logits:
         network.require_supported()
     loss = None if source.loss is None else source.loss.value
     gradient = initial = None

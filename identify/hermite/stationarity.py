@@ -42,10 +42,9 @@ def stationarity(data: HermiteData, samples: FloatArray, coefficients: FloatArra
 
 def goal(data: HermiteData) -> tuple[TwoLayerNetwork, FloatArray, FloatArray]:
     """The network whose gradients are summed, and what the sum should be: (m, D) and (m,)."""
-    if data.homogeneous:
+    if data.values is None:
         share = 1.0 if data.decay is None else data.decay
         return data.network, share * data.network.points, share * data.network.output_weight
-    assert data.values is not None
     if data.source == "gradient":
         return data.network, data.rows, data.values
     cut = data.network.dimension

@@ -15,7 +15,7 @@ from identify.report.summary import headline, remark_on_conditions, summary
 from identify.text import bullets, labelled, number, section, table, wrapped
 
 if TYPE_CHECKING:
-    from identify.recovery.measure import Findings
+    from identify.recovery.stages import Stage
 
 _UNSIGNED = ("seconds", "versions")
 
@@ -74,7 +74,7 @@ class IdentifiabilityReport:
     certificate: Mapping[str, Any] | None = None
     recovery: Recovery | None = field(default=None)
     alternatives: tuple[TrainingSet, ...] = ()
-    findings: Findings | None = field(default=None, repr=False)
+    findings: Stage | None = field(default=None, repr=False)
     searched: bool = False
     candidates: bool = False
     covered: bool = True
@@ -107,6 +107,7 @@ class IdentifiabilityReport:
                     "found": _plain(c.found),
                     "evidence": c.evidence.value,
                     "source": c.source,
+                    "needed": bool(c.needed),
                 }
                 for c in self.conditions
             ],
@@ -364,7 +365,7 @@ def _conditions(conditions: Sequence[Condition]) -> list[str]:
     rows = [
         [
             c.name,
-            words[c.holds] + (", not required" if c.source.endswith("not required") else ""),
+            words[c.holds] + ("" if c.needed else ", not required"),
             number(c.required),
             number(c.found),
             c.evidence.value,

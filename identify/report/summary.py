@@ -101,9 +101,7 @@ def summary(report: Facts) -> list[tuple[str, str]]:
 
 def remark_on_conditions(report: Facts) -> str:
     """Why a condition that fails stands under a positive verdict; "" where none does."""
-    unused = [
-        c.name for c in report.conditions if c.holds is False and c.source.endswith("not required")
-    ]
+    unused = [c.name for c in report.conditions if c.holds is False and not c.needed]
     if not unused or report.verdict not in (Verdict.GLOBALLY, Verdict.LOCALLY):
         return ""
     names, verb = " and ".join(unused), "is" if len(unused) == 1 else "are"

@@ -11,7 +11,6 @@ import numpy as np
 
 from identify.alternatives import pairs
 from identify.alternatives.admissible import SetRules
-from identify.alternatives.equations import SetEquations
 from identify.alternatives.pairs import Pair
 from identify.arrays import FloatArray
 from identify.hermite.reduction import reduce_data
@@ -120,18 +119,6 @@ def _is_decisive(question: Question) -> bool:
     return base.find_rivals(explained, 1, starts=1, steps=1).stiffness > 1e-9
 
 
-def _flat_start() -> AbstractContextManager[object]:
-    """Search equations without the dependence on the term itself: (u . z)^(alpha-1) of degree 0."""
-    original = SetEquations.residual
-
-    def broken(self: SetEquations, terms: FloatArray, signs: FloatArray) -> FloatArray:
-        turned = terms.copy()
-        turned[:, :, 0] *= 1.01
-        return original(self, turned, signs)
-
-    return patch.object(SetEquations, "residual", broken)
-
-
 def _always_different() -> AbstractContextManager[object]:
     """A search that takes the same set for another one."""
     return patch.object(SetRules, "difference", lambda self, first, second: 1.0)
@@ -171,7 +158,9 @@ AT_MOST = Statement(
     conclusion=_only_one,
     sabotages=(
         Sabotage("none", "no set of at most r samples at all", conclusion=_none_at_all),
-        Sabotage("axis", "a coordinate too large by a hundredth", implementation=_flat_start),
+        Sabotage(
+            "axis", "a coordinate too large by a hundredth", implementation=base.scaled_search
+        ),
         Sabotage("same", "a search that takes one set for two", implementation=_always_different),
     ),
     cost="medium",

@@ -13,6 +13,7 @@ from identify.model.two_layer import TwoLayerNetwork
 from identify.planting.eigenvectors import real_eigenvectors
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.measure import measure
+from identify.recovery.stages import Recovered
 
 
 def unit_rows(rows):
@@ -104,7 +105,7 @@ def searched(data, **options):
         SetRules(data, found.noise_level, given),
         found.reduced,
         found.linear,
-        decomposes=options.pop("decomposes", found.decomposes),
+        decomposes=options.pop("decomposes", isinstance(found, Recovered)),
         **options,
     )
 

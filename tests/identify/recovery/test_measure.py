@@ -11,7 +11,7 @@ from identify.model.two_layer import TwoLayerNetwork
 from identify.records import Verdict
 from identify.recovery import measure as measuring
 from identify.recovery.assumptions import Assumptions
-from identify.verdict import rules
+from identify.verdict import equations
 
 
 def noisy(seed, noise=1e-6, width=16, degree=3, source="gradient"):
@@ -42,7 +42,7 @@ def test_a_level_that_does_not_settle_is_undecided(source, seed, noise, degree, 
     settled = assess_identifiability(data, evidence="numerical")
     assert settled.verdict is Verdict.GLOBALLY
     assert settled.noise_level >= 0.99 * settled.residuals["linear"].value
-    for module in (measuring, rules):
+    for module in (measuring, equations):
         monkeypatch.setattr(module, "ROUNDS", 1)
     report = assess_identifiability(data)
     assert report.verdict is Verdict.UNDECIDED
