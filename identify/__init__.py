@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from identify.alternatives.find import find_alternative, save_alternatives
     from identify.assess import assess_identifiability, recover_samples
     from identify.assess_batch import assess_gradient
+    from identify.budget import Budget
     from identify.checker.check import check_report
     from identify.checker.outcome import CheckInputError, CheckResult, Claim
     from identify.checkpoints.span import CheckpointSpan, find_span, load_span, save_span
@@ -67,6 +68,7 @@ __all__ = [
     "Activation",
     "Assumptions",
     "AuditReport",
+    "Budget",
     "BudgetExceededError",
     "CheckInputError",
     "CheckResult",
@@ -149,6 +151,7 @@ _HOMES = {
         "recover_samples",
     ),
     "assess_batch": ("assess_gradient",),
+    "budget": ("Budget",),
     "checker.check": ("check_report",),
     "checker.outcome": (
         "CheckInputError",

@@ -202,17 +202,7 @@ def _prove(
     seed: int,
     budget: Budget,
 ) -> Proofs:
-    proofs = prove(
-        data,
-        stage.reduced,
-        stage.decomposition,
-        stage.bounds,
-        stage.noise_level,
-        given=given,
-        level=evidence,
-        seed=seed,
-        budget=budget,
-    )
+    proofs = prove(data, given, stage, level=evidence, seed=seed, budget=budget)
     r = stage.reduced.dimension
     if stage.tied and given.samples != r and not (r == 1 and not data.homogeneous):
         missing = "a redundant equation of the rank, or --samples: only a tie speaks for the number"

@@ -61,7 +61,7 @@ class TestEquations:
         data = build()
         reduced = reduced_of(data)
         equations = SetEquations(data, reduced, scale)
-        equations.shrink = shrink
+        equations = equations.shrinking(shrink)
         rng = np.random.default_rng(1)
         terms = rng.normal(size=(2, 4, reduced.dimension))
         signs = np.ones((2, 4))
