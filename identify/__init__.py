@@ -10,8 +10,13 @@ if TYPE_CHECKING:
     from identify.alternatives.find import find_alternative, save_alternatives
     from identify.assess import assess_identifiability, recover_samples
     from identify.assess_batch import assess_gradient
+    from identify.assess_weights import assess_stationary
+    from identify.budget import Budget
     from identify.checker.check import check_report
     from identify.checker.outcome import CheckInputError, CheckResult, Claim
+    from identify.checkpoints.recipe import Recipe
+    from identify.checkpoints.replay import Replay, replay_samples, retrain
+    from identify.checkpoints.span import CheckpointSpan, find_span, load_span, save_span
     from identify.disaggregation.records import Disaggregation
     from identify.errors import (
         BudgetExceededError,
@@ -25,8 +30,10 @@ if TYPE_CHECKING:
     )
     from identify.exposure.audit import audit
     from identify.exposure.batch import audit_gradient
+    from identify.exposure.batch_members import GivenSamples, gradient_members, span_members
     from identify.exposure.batch_report import BatchAudit
     from identify.exposure.compare import Comparison, Matching, compare_recovery, match_samples
+    from identify.exposure.membership import Membership, MembershipReport
     from identify.exposure.report import AuditReport
     from identify.hermite.data import HermiteData
     from identify.model.activations import Activation
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
     from identify.model.loading import from_torch, load_network, save_network
     from identify.model.two_layer import TwoLayerNetwork
     from identify.planting.plant import PlantedNetwork, PlantingError, plant_network
+    from identify.planting.relu import PlantedRelu, equiangular_samples, plant_relu_network
     from identify.proofs.enclosure import Enclosure, enclose_terms
     from identify.proofs.rank import RankProof, prove_rank
     from identify.proofs.singular_value import SingularValueBound, bound_smallest_singular_value
@@ -49,8 +57,10 @@ if TYPE_CHECKING:
         TrainingSet,
         Verdict,
     )
+    from identify.recovery.assumptions import Assumptions
     from identify.report.gradient import GradientReport
     from identify.report.report import IdentifiabilityReport
+    from identify.report.stationary import StationaryReport
     from identify.symbolic.derive import kkt_system
     from identify.symbolic.solution_set import ExactTrainingSet, SolutionSet
     from identify.symbolic.solve import (
@@ -63,11 +73,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Activation",
+    "Assumptions",
     "AuditReport",
     "BatchAudit",
+    "Budget",
     "BudgetExceededError",
     "CheckInputError",
     "CheckResult",
+    "CheckpointSpan",
     "Claim",
     "Comparison",
     "Condition",
@@ -79,6 +92,7 @@ __all__ = [
     "Evidence",
     "ExactTrainingSet",
     "FileError",
+    "GivenSamples",
     "GradientReport",
     "HermiteData",
     "IdentifiabilityReport",
@@ -86,16 +100,22 @@ __all__ = [
     "KKTSystem",
     "KktCertError",
     "Matching",
+    "Membership",
+    "MembershipReport",
     "NotDeterminedError",
     "NotYetSupportedError",
     "PlantedNetwork",
+    "PlantedRelu",
     "PlantingError",
     "RankProof",
+    "Recipe",
     "Recovery",
+    "Replay",
     "Residual",
     "Scope",
     "SingularValueBound",
     "SolutionSet",
+    "StationaryReport",
     "TrainingSet",
     "TwoLayerNetwork",
     "UnsupportableModelError",
@@ -103,29 +123,39 @@ __all__ = [
     "Verdict",
     "assess_gradient",
     "assess_identifiability",
+    "assess_stationary",
     "audit",
     "audit_gradient",
     "bound_smallest_singular_value",
     "check_report",
     "compare_recovery",
     "enclose_terms",
+    "equiangular_samples",
     "exact_gradient",
     "find_alternative",
+    "find_span",
     "from_torch",
+    "gradient_members",
     "kkt_system",
     "load_deep_gradient",
     "load_deep_network",
     "load_gradient",
     "load_network",
     "load_samples",
+    "load_span",
     "match_samples",
     "plant_network",
+    "plant_relu_network",
     "prove_rank",
     "recover_samples",
+    "replay_samples",
+    "retrain",
     "save_alternatives",
     "save_network",
+    "save_span",
     "solve_gradient",
     "solve_stationary",
+    "span_members",
     "three_cubes",
 ]
 
@@ -139,11 +169,25 @@ _HOMES = {
         "recover_samples",
     ),
     "assess_batch": ("assess_gradient",),
+    "assess_weights": ("assess_stationary",),
+    "budget": ("Budget",),
     "checker.check": ("check_report",),
     "checker.outcome": (
         "CheckInputError",
         "CheckResult",
         "Claim",
+    ),
+    "checkpoints.recipe": ("Recipe",),
+    "checkpoints.replay": (
+        "Replay",
+        "replay_samples",
+        "retrain",
+    ),
+    "checkpoints.span": (
+        "CheckpointSpan",
+        "find_span",
+        "load_span",
+        "save_span",
     ),
     "disaggregation.records": ("Disaggregation",),
     "errors": (
@@ -159,11 +203,20 @@ _HOMES = {
     "exposure.audit": ("audit",),
     "exposure.batch": ("audit_gradient",),
     "exposure.batch_report": ("BatchAudit",),
+    "exposure.batch_members": (
+        "GivenSamples",
+        "gradient_members",
+        "span_members",
+    ),
     "exposure.compare": (
         "Comparison",
         "Matching",
         "compare_recovery",
         "match_samples",
+    ),
+    "exposure.membership": (
+        "Membership",
+        "MembershipReport",
     ),
     "exposure.report": ("AuditReport",),
     "hermite.data": ("HermiteData",),
@@ -192,6 +245,11 @@ _HOMES = {
         "PlantingError",
         "plant_network",
     ),
+    "planting.relu": (
+        "PlantedRelu",
+        "equiangular_samples",
+        "plant_relu_network",
+    ),
     "proofs.enclosure": (
         "Enclosure",
         "enclose_terms",
@@ -213,8 +271,10 @@ _HOMES = {
         "TrainingSet",
         "Verdict",
     ),
+    "recovery.assumptions": ("Assumptions",),
     "report.gradient": ("GradientReport",),
     "report.report": ("IdentifiabilityReport",),
+    "report.stationary": ("StationaryReport",),
     "symbolic.derive": ("kkt_system",),
     "symbolic.solution_set": (
         "ExactTrainingSet",

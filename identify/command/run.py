@@ -7,7 +7,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from identify.command.options import AssumeOptions, EvidenceName, Format, MethodName, RunOptions
+from identify.command.options import (
+    POWERS,
+    AssumeOptions,
+    EvidenceName,
+    Format,
+    MethodName,
+    RunOptions,
+)
 from identify.command.output import Log, OutputFolder
 from identify.errors import one_line
 from identify.hermite.data import HermiteData
@@ -28,21 +35,17 @@ def assess(
     """The report, and whether Ctrl-C cut it short."""
     from identify.assess import assess_identifiability
 
+    assume.require_both(POWERS)
     started = time.monotonic()
     try:
         with log.progress() as show:
             report = assess_identifiability(
                 data,
-                samples=assume.samples,
-                scale=assume.scale.value,
-                non_negative=assume.non_negative,
-                noise=assume.noise,
+                assumptions=assume.assumptions(),
                 time_limit=run.time_limit,
                 progress=show,
                 seed=run.seed,
                 evidence=evidence.value,
-                hidden_share=assume.hidden_share,
-                arithmetic=assume.arithmetic.value,
                 method=method.value,
             )
     except KeyboardInterrupt:
@@ -50,15 +53,10 @@ def assess(
 
         partial = interrupted_report(
             data,
+            assume.assumptions(),
             stage=log.stage,
             seconds=time.monotonic() - started,
             seed=run.seed,
-            samples=assume.samples,
-            scale=assume.scale.value,
-            non_negative=assume.non_negative,
-            noise=assume.noise,
-            hidden_share=assume.hidden_share,
-            arithmetic=assume.arithmetic.value,
         )
         return partial, True
     return report, False

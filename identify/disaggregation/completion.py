@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from identify.arrays import FloatArray
-from identify.disaggregation.clock import Clock
+from identify.budget import UNLIMITED, Budget
 from identify.disaggregation.factor import factor
 from identify.model.deep import DeepGradient
 
@@ -21,6 +21,8 @@ _SWEEPS = 40
 _FINAL = 200
 _HELD = 0.03
 _FITS = 1e-2
+_WORSE = 5.0
+_EXACT = 1e-12
 _LARGEST_RANK = 64
 _SPARE = 3
 _FEW = 1000
@@ -44,13 +46,14 @@ class Known:
 
 
 def complete(
-    gradient: DeepGradient, *, seed: int = 0, clock: Clock | None = None
+    gradient: DeepGradient, *, seed: int = 0, budget: Budget = UNLIMITED
 ) -> tuple[DeepGradient, dict[int, Known]]:
     """Fill in entries that were left out because they are small, layer by layer.
 
     A layer of more than three rows counts as cut where zeros stand between entries of rows and
     columns that are not 0, the sizes of the others end abruptly, and these are not few, as rounded
-    ones are. The rank is the smallest at which entries that were held back come out to 1 %;
+    ones are. The rank is the smallest at which entries that were held back come out, to 1 % and
+    about as well as at larger ranks;
     alternating least squares then fits the entries that were sent. The answer is taken only if
     those that were not sent are below those that were. Rows with less than twice the rank of
     entries are 0 and left open; where a column has so few, nothing is filled in.
@@ -70,7 +73,6 @@ def complete(
         >>> known[0].filled, bool(np.abs(whole.weights[0] - g)[~known[0].dropped].max() < 1e-8)
         (True, True)
     """
-    clock = clock or Clock()
     weights, biases = list(gradient.weights), list(gradient.biases)
     known: dict[int, Known] = {}
     layers = {i: g for i in range(len(weights)) if (g := gradient.layer(i)) is not None}
@@ -82,7 +84,7 @@ def complete(
         if found.clear and found.rank <= min(g.shape) // 4:
             continue
         kept = g != 0.0
-        filled = _fill(g, kept, seed, clock)
+        filled = _fill(g, kept, seed, budget)
         if filled is None:
             known[index] = Known(kept, np.zeros(len(g), dtype=bool), filled=False)
             continue
@@ -94,8 +96,8 @@ def complete(
     if known:
         # One or a few rows do not tell what was cut out of them, but the other layers do.
         for index, g in layers.items():
-            whole = min(g.shape) > _SPARE and factor(g, seed=seed).clear
-            if index not in known and not whole and (g == 0.0).any():
+            clear = min(g.shape) > _SPARE and factor(g, seed=seed).clear
+            if index not in known and not clear and (g == 0.0).any():
                 known[index] = Known(g != 0.0, np.zeros(len(g), dtype=bool), filled=False)
     if not any(part.filled for part in known.values()):
         return gradient, known
@@ -115,7 +117,7 @@ def _is_cut(g: FloatArray) -> bool:
 
 
 def _fill(
-    g: FloatArray, kept: BoolArray, seed: int, clock: Clock
+    g: FloatArray, kept: BoolArray, seed: int, budget: Budget
 ) -> tuple[FloatArray, BoolArray, float] | None:
     """The completed matrix, its open rows and its noise, or None where no low rank fits."""
     rng = np.random.default_rng(seed)
@@ -128,7 +130,7 @@ def _fill(
 
     def misfit(rank: int) -> float:
         if rank not in tried:
-            clock.show("completion", len(tried) / 14)
+            budget.tell("completion", len(tried) / 14)
             rows = there.sum(axis=1) >= 2 * rank + _SPARE
             if rows.sum() < 2 * rank + _SPARE:
                 tried[rank] = np.inf
@@ -142,26 +144,28 @@ def _fill(
 
     high = 1
     while high <= most and misfit(high) > _FITS:
-        if clock.passed or high == most:
+        if budget.expired or high == most:
             return None
         high = min(2 * high, most)
     low = high // 2
+    # One sample that is left out may be small, so the rank is that of the best fit.
+    limit = min(_FITS, max(_WORSE * misfit(high), _EXACT))
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if misfit(middle) <= _FITS else (middle, high)
-        if clock.passed:
+        low, high = (low, middle) if misfit(middle) <= limit else (middle, high)
+        if budget.expired:
             return None
     dropped = counts < 2 * high + _SPARE
     rows = ~dropped
     below = kept[rows].sum(axis=0)
     if ((below > 0) & (below < 2 * high + _SPARE)).any():
         return None
-    u, v = _alternate(g[rows], kept[rows], high, _FINAL, clock)
+    u, v = _alternate(g[rows], kept[rows], high, _FINAL, budget)
     whole = np.zeros(g.shape)
     whole[rows] = np.where(kept[rows], g[rows], u @ v.T)
-    limit = _ABOVE * np.array([np.abs(g[:, :-1][kept[:, :-1]]).min(),
+    least = _ABOVE * np.array([np.abs(g[:, :-1][kept[:, :-1]]).min(),
                                np.abs(g[:, -1][kept[:, -1]]).min(initial=np.inf)])  # fmt: skip
-    above = np.abs(np.where(kept, 0.0, whole)) > np.r_[np.full(g.shape[1] - 1, limit[0]), limit[1]]
+    above = np.abs(np.where(kept, 0.0, whole)) > np.r_[np.full(g.shape[1] - 1, least[0]), least[1]]
     if above.sum() > 1e-3 * (~kept).sum():
         return None
     return whole, dropped, _noise(g[rows], kept[rows], u, v)
@@ -188,7 +192,7 @@ def _noise(g: FloatArray, kept: BoolArray, u: FloatArray, v: FloatArray) -> floa
 
 
 def _alternate(
-    g: FloatArray, kept: BoolArray, rank: int, sweeps: int, clock: Clock | None = None
+    g: FloatArray, kept: BoolArray, rank: int, sweeps: int, budget: Budget = UNLIMITED
 ) -> tuple[FloatArray, FloatArray]:
     """U (m, r) and V (k, r) with U V^T near g on the kept entries."""
     weight = kept.astype(np.float64)
@@ -198,7 +202,7 @@ def _alternate(
     size = float(np.linalg.norm(values))
     before = np.inf
     for _ in range(sweeps):
-        if clock is not None and clock.passed:
+        if budget.expired:
             break
         u = np.linalg.qr(_solve(weight, values, v))[0]
         v = _solve(weight.T, values.T, u)
@@ -216,5 +220,5 @@ def _solve(weight: FloatArray, values: FloatArray, factors: FloatArray) -> Float
     normal = (weight @ products).reshape(-1, rank, rank)
     trace = np.trace(normal, axis1=1, axis2=2)
     normal[:, np.arange(rank), np.arange(rank)] += 1e-14 * trace[:, None] + 1e-300
-    result: FloatArray = np.linalg.solve(normal, (values @ factors)[:, :, None])[:, :, 0]
-    return result
+    solved = np.linalg.solve(normal, (values @ factors)[:, :, None])[:, :, 0]
+    return np.asarray(solved, dtype=np.float64)

@@ -13,7 +13,7 @@ from tensorly.cp_tensor import CPTensor
 from tensorly.decomposition import parafac
 
 from identify.arrays import FloatArray
-from identify.disaggregation.clock import Clock, Progress
+from identify.budget import UNLIMITED, Budget
 
 _STARTS = 12
 _GOOD = 1e-5
@@ -40,13 +40,12 @@ def decompose_kernel(
     *,
     starts: int = _STARTS,
     seed: int = 0,
-    deadline: float | None = None,
-    progress: Progress | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Terms:
     """Decompose slices Z (r, r, r) and P (r, r, q) of a kernel basis into r terms.
 
     The best of ``starts`` random pencils; where it leaves more than rounding, alternating least
-    squares from the two best, as far as the deadline, a `time.monotonic()` value, lets them go.
+    squares from the two best, as far as the budget lets them go.
 
     Raises numpy.linalg.LinAlgError if every pencil is singular.
 
@@ -65,10 +64,9 @@ def decompose_kernel(
     """
     rng = np.random.default_rng(seed)
     found: list[tuple[float, FloatArray]] = []
-    clock = Clock(deadline, progress)
     for start in range(starts):
-        clock.show("pencils", start / starts)
-        if found and clock.passed:
+        budget.tell("pencils", start / starts)
+        if found and budget.expired:
             break
         try:
             vectors = _pencil(z, rng)
@@ -83,7 +81,7 @@ def decompose_kernel(
     best, sweeps = found[0], 0
     if best[0] >= _GOOD:
         for _, vectors in found[:2]:
-            improved, made = _alternate(z, vectors, clock)
+            improved, made = _alternate(z, vectors, budget)
             sweeps += made
             residual = _fit(z, improved)[1]
             if residual < best[0]:
@@ -115,15 +113,15 @@ def _fit(z: FloatArray, vectors: FloatArray) -> tuple[FloatArray, float, FloatAr
     return weights, float(np.linalg.norm(rest) / np.linalg.norm(z)), inverse
 
 
-def _alternate(z: FloatArray, vectors: FloatArray, clock: Clock) -> tuple[FloatArray, int]:
+def _alternate(z: FloatArray, vectors: FloatArray, budget: Budget) -> tuple[FloatArray, int]:
     """Vectors after alternating least squares, and the number of sweeps."""
     made = -1  # The first call comes before the first sweep.
 
     def between(*_: object) -> bool:
         nonlocal made
         made += 1
-        clock.show("alternating least squares", max(0, made) / _SWEEPS)
-        return clock.passed
+        budget.tell("alternating least squares", max(0, made) / _SWEEPS)
+        return budget.expired
 
     weights = _fit(z, vectors)[0]
     start = CPTensor((np.ones(len(vectors)), [weights, vectors, vectors]))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from identify.arrays import FloatArray
-from identify.disaggregation.clock import Clock, Progress
+from identify.budget import UNLIMITED, Budget
 from identify.model.deep import DeepGradient, DeepNetwork
 
 BoolArray = npt.NDArray[np.bool_]
@@ -51,8 +51,7 @@ def descend(
     scaled: bool,
     accuracy: float,
     open_rows: Mapping[int, BoolArray] | None = None,
-    deadline: float | None = None,
-    progress: Progress | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Descent:
     """Follow samples from the last hidden layer's input down to the network's input.
 
@@ -67,8 +66,7 @@ def descend(
         scaled: whether the scale of h and p is known; a bias on the way fixes it.
         accuracy: relative error of h; values below it count as 0.
         open_rows: by layer, rows (m,) of its gradient that are not known.
-        deadline: `time.monotonic()` value, after which the samples stay where they are.
-        progress: called with a stage name and the share of it that is done.
+        budget: after whose time the samples stay where they are.
 
     Cost: 3 n sum_l m_l k_l multiplications and a QR decomposition a layer.
     """
@@ -77,11 +75,10 @@ def descend(
     ones = [float("nan")] * network.depth
     kept = [slopes]
     h, p, stopped = features, cotangents, ""
-    clock = Clock(deadline, progress)
     rows = dict(open_rows or {})
     while at > 0:
-        clock.show("descent", 1.0 - at / network.depth)
-        stopped = _LATE if clock.passed else _obstacle(network, gradient, at - 1)
+        budget.tell("descent", 1.0 - at / network.depth)
+        stopped = _LATE if budget.expired else _obstacle(network, gradient, at - 1)
         if stopped:
             break
         margin = accuracy * np.abs(h).max(axis=1, keepdims=True)
@@ -100,16 +97,16 @@ def descend(
         elif last is not None:
             ones[at] = float(np.abs(last - 1.0).max())
     reached = Descent(at, h, p, scaled, tuple(ones), tuple(deltas), tuple(kept), stopped)
-    return _settle(network, gradient, reached, rows, clock)
+    return _settle(network, gradient, reached, rows, budget)
 
 
 def _settle(
-    network: DeepNetwork, gradient: DeepGradient, found: Descent, rows: OpenRows, clock: Clock
+    network: DeepNetwork, gradient: DeepGradient, found: Descent, rows: OpenRows, budget: Budget
 ) -> Descent:
     """Replace slopes by those of the forward pass while that leaves no more of the gradient."""
     residual = _left(gradient, found, rows)
     for _ in range(_TURNS):
-        if clock.passed:
+        if budget.expired:
             break
         run = network.forward(found.inputs, found.layer)
         slopes = tuple(

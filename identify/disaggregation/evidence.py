@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.linalg import blas, lapack
 
 from identify.arrays import FloatArray
-from identify.disaggregation.clock import Clock, Progress
+from identify.budget import UNLIMITED, Budget
 from identify.disaggregation.factor import EPSILON, Factor
 from identify.disaggregation.masks import Candidates, Layer
 from identify.disaggregation.records import DataStatement, PrintedProof
@@ -140,8 +140,7 @@ def prove_printed(
     leak: float,
     *,
     zero_sum: bool = False,
-    deadline: float | None = None,
-    progress: Progress | None = None,
+    budget: Budget = UNLIMITED,
 ) -> PrintedProof:
     """Prove that Delta H as printed has no second explanation by at most r samples.
 
@@ -159,14 +158,12 @@ def prove_printed(
         leak: s.
         zero_sum: the admissible p have sum 0, so that A_j . p = sum_(c < C) p_c (A_jc - A_jC);
             then q = C - 1 and the differences are taken modulo the prime, without rounding.
-        deadline: `time.monotonic()` value, against an estimate.
-        progress: called with a stage name and the share of it that is done.
+        budget: whose time is held against an estimate.
 
     Source: the theorem of the module; Rump (2006), "Verification of positive definiteness", for
         the Cholesky decomposition.
     """
     n, q = len(p), p.shape[1] - int(zero_sum)
-    clock = Clock(deadline, progress)
     single = p.shape[1] == 1
     required = n * (n - 1) // 2 + n * q + (q * (q + 1) // 2 if leak else 0)
     live = np.abs(amplitudes).max(axis=1) > 0.0
@@ -174,14 +171,14 @@ def prove_printed(
     if len(masks) < required:
         return PrintedProof(False, len(masks), required, None, "fewer rows than columns")
     if single and leak == 0.0 and required > _MODULAR_COLUMNS:
-        return _prove_by_cholesky(masks, required, clock)
+        return _prove_by_cholesky(masks, required, budget)
     seconds = len(masks) * required * (_FILL_SECONDS + _MODULAR_SECONDS * required)
-    if not clock.left(seconds):
+    if not budget.allows(seconds):
         method = f"a rank modulo a prime takes about {seconds:.0f} s, more than the time left"
         return PrintedProof(None, 0, required, None, method)
     best = 0
     for turn, prime in enumerate(PRIMES):
-        clock.show("rank modulo a prime", turn / len(PRIMES))
+        budget.tell("rank modulo a prime", turn / len(PRIMES))
         if single:
             x = np.where(masks, 1, int(_modulo(np.array([leak]), prime)[0]))
             a = np.ones((len(masks), 1), dtype=np.int64)
@@ -198,7 +195,7 @@ def prove_printed(
     return PrintedProof(False, best, required, None, "rank modulo two primes")
 
 
-def _prove_by_cholesky(masks: BoolArray, required: int, clock: Clock) -> PrintedProof:
+def _prove_by_cholesky(masks: BoolArray, required: int, budget: Budget) -> PrintedProof:
     method = "Cholesky decomposition of the exact Gram matrix with a bound for its rounding"
     x = masks.astype(np.float64)
     n = x.shape[1]
@@ -206,8 +203,8 @@ def _prove_by_cholesky(masks: BoolArray, required: int, clock: Clock) -> Printed
     step = max(1, _CHUNK // required)
     began = time.monotonic()
     for start in range(0, len(x), step):
-        clock.show("proof", 0.8 * start / len(x))
-        if clock.passed:
+        budget.tell("proof", 0.8 * start / len(x))
+        if budget.expired:
             return PrintedProof(None, 0, required, None, f"{method}: {_LATE}")
         part = x[start : start + step]
         blocks = [part] + [part[:, i : i + 1] * part[:, i + 1 :] for i in range(n - 1)]
@@ -215,8 +212,8 @@ def _prove_by_cholesky(masks: BoolArray, required: int, clock: Clock) -> Printed
         gram = blas.dsyrk(1.0, np.hstack(blocks).T, beta=1.0, c=gram, lower=1, overwrite_c=1)
     # dpotrf does a third of the multiplications a row of the Gram matrix, and cannot be stopped.
     seconds = (time.monotonic() - began) * required / (3.0 * len(x))
-    clock.show("proof", 0.8)
-    if not clock.left(seconds):
+    budget.tell("proof", 0.8)
+    if not budget.allows(seconds):
         method = f"{method} takes about {seconds:.0f} s more, which are not left"
         return PrintedProof(None, 0, required, None, method)
     rounding = (required + 2) * EPSILON / (1.0 - (required + 2) * EPSILON)

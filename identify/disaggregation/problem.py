@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.disaggregation.checks import relative_noise
-from identify.disaggregation.clock import Clock
 from identify.disaggregation.completion import Known, complete
 from identify.disaggregation.factor import CLEAR, Factor, factor
 from identify.disaggregation.masks import Layer
@@ -18,7 +18,7 @@ from identify.errors import InvalidInputError, NotYetSupportedError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.losses import LOSSES
 
-SCOPE = "a network whose last hidden activation is relu or leaky_relu"
+SCOPE = "the last hidden activation must be relu or leaky_relu"
 REDUCTIONS = ("mean", "sum")
 _SAME_NOISE = 10.0
 
@@ -63,12 +63,12 @@ def pose(
     *,
     samples: int | None,
     seed: int,
-    clock: Clock | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Problem:
     """Check the input and factorise every layer's gradient; see `disaggregate`."""
     _validate(network, gradient, loss, reduction)
     top = network.depth - 2
-    gradient, known = complete(gradient, seed=seed, clock=clock)
+    gradient, known = complete(gradient, seed=seed, budget=budget)
     g = gradient.layer(top)
     if g is None:
         raise InvalidInputError("gradient", f"the gradient of layer {top + 1}", "none")

@@ -16,7 +16,7 @@ _SPELLINGS = {"leakyrelu": "leaky_relu", "swish": "silu", "sin": "sine"}
 
 
 def load_deep_network(
-    path: PathLike,
+    path: PathLike | TensorFile,
     *,
     activation: str | None = None,
     layers: str | None = None,
@@ -128,7 +128,7 @@ def _read_one(text: str) -> Activation | None:
 
 
 def deep_activation(
-    path: PathLike, activation: str | None = None, *, key: str | None = None
+    path: PathLike | TensorFile, activation: str | None = None, *, key: str | None = None
 ) -> Kinds | None:
     """The activation, or the list of them, that the option or the file names.
 

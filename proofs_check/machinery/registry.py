@@ -18,6 +18,7 @@ TOPICS: Mapping[str, str] = {
     "interpolation": "When the linear equations determine the tensor",
     "uniqueness": "What exactly is unique, and what is not",
     "freedom": "Freedom that is left",
+    "batches": "ReLU networks, sample by sample: one gradient, stationary points",
     "splitting": "Splitting of candidates",
     "beyond": "Trained networks, low rank, fine-tuning, other activations",
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from identify.disaggregation import clock as clock_module
+from identify import budget as budget_module
+from identify.budget import Budget
 from identify.disaggregation.cp import decompose_kernel
 from identify.disaggregation.disaggregate import disaggregate
 from identify.disaggregation.evidence import prove_printed
@@ -21,7 +22,7 @@ class Listener:
     def __init__(self, monkeypatch, stage="", calls=0):
         self.stages: dict[str, list[float]] = {}
         self.stage, self.calls = stage, calls
-        monkeypatch.setattr(clock_module.time, "monotonic", self.now)
+        monkeypatch.setattr(budget_module.time, "monotonic", self.now)
 
     def now(self):
         return 2.0 if len(self.stages.get(self.stage, ())) > self.calls else 0.0
@@ -43,11 +44,11 @@ def test_the_sets_of_masks_are_left_when_the_time_is_over(monkeypatch):
     layer = planted.network.weights[0], planted.network.biases[0]
     assert masks.complete
     listener = Listener(monkeypatch)
-    whole = select_set(masks, found, a, *layer, deadline=1.0, progress=listener)
+    whole = select_set(masks, found, a, *layer, budget=Budget(1.0, listener))
     assert whole.subsets > 1
     assert {"linear programs", "sets of masks"} <= set(listener.stages)
     late = Listener(monkeypatch, "linear programs", masks.masks.shape[1] - 1)
-    stopped = select_set(masks, found, a, *layer, deadline=1.0, progress=late)
+    stopped = select_set(masks, found, a, *layer, budget=Budget(1.0, late))
     assert (stopped.masks, stopped.decided) == (None, False)
     assert "time limit" in stopped.reason
 
@@ -60,9 +61,9 @@ def test_sweeps_end_when_the_time_is_over(monkeypatch, calls):
     z = z + z.transpose(0, 2, 1)
     p = np.ones((5, 5, 1))
     listener = Listener(monkeypatch)
-    whole = decompose_kernel(z, p, deadline=1.0, progress=listener)
+    whole = decompose_kernel(z, p, budget=Budget(1.0, listener))
     late = Listener(monkeypatch, "alternating least squares", calls)
-    stopped = decompose_kernel(z, p, deadline=1.0, progress=late)
+    stopped = decompose_kernel(z, p, budget=Budget(1.0, late))
     assert stopped.sweeps < whole.sweeps
     assert len(listener.stages["alternating least squares"]) > calls
 
@@ -73,10 +74,10 @@ def test_the_proof_ends_when_the_time_is_over(monkeypatch, calls):
     masks = rng.random((1500, 33)) < 0.5
     a, p = np.ones((1500, 1)), np.ones((33, 1))
     listener = Listener(monkeypatch)
-    whole = prove_printed(a, p, masks, 0.0, deadline=1.0, progress=listener)
+    whole = prove_printed(a, p, masks, 0.0, budget=Budget(1.0, listener))
     assert whole.holds
     late = Listener(monkeypatch, "proof", calls)
-    stopped = prove_printed(a, p, masks, 0.0, deadline=1.0, progress=late)
+    stopped = prove_printed(a, p, masks, 0.0, budget=Budget(1.0, late))
     assert stopped.holds is None
     assert "time limit" in stopped.method or "not left" in stopped.method
 
@@ -85,8 +86,8 @@ def test_the_descent_ends_when_the_time_is_over(monkeypatch):
     planted = plant([16, 24, 40, 150, 4], 5, 0)
     listener = Listener(monkeypatch, "descent", 1)
     result = disaggregate(
-        planted.network, planted.gradient, planted.loss, time_limit=1.0, prove=False,
-        progress=listener,
+        planted.network, planted.gradient, planted.loss, prove=False,
+        budget=Budget(1.0, listener),
     )  # fmt: skip
     assert (result.verdict, result.layer) == ("undecided", 1)
     assert "time limit" in result.reason
@@ -95,7 +96,9 @@ def test_the_descent_ends_when_the_time_is_over(monkeypatch):
 
 def test_a_late_set_leaves_the_verdict_undecided():
     planted = plant([20, 14, 1], 6, 3)
-    result = disaggregate(planted.network, planted.gradient, planted.loss, time_limit=1e-9)
+    result = disaggregate(
+        planted.network, planted.gradient, planted.loss, budget=Budget(deadline=0.0)
+    )
     assert result.verdict == "undecided"
 
 

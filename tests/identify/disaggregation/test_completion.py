@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import identify
-from identify.disaggregation.clock import Clock
+from identify.budget import Budget
 from identify.disaggregation.completion import complete
 from identify.disaggregation.disaggregate import disaggregate
 from identify.model.deep import DeepGradient
@@ -106,7 +106,7 @@ def test_entries_that_were_cut_at_random_are_not_filled_in():
 def test_the_time_limit_ends_it():
     planted = plant([60, 150, 4], 4, 1)
     sent = largest(planted.gradient, 0.5)
-    whole, known = complete(sent, clock=Clock(deadline=0.0))
+    whole, known = complete(sent, budget=Budget(deadline=0.0))
     assert whole is sent
     assert not any(part.filled for part in known.values())
 

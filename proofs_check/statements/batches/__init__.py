@@ -1,0 +1,1 @@
+"""ReLU networks, sample by sample."""
