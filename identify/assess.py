@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 from identify.alternatives.pairs import search_sets
+from identify.arrays import zero_share
 from identify.budget import Budget, Progress
 from identify.errors import InvalidInputError, NotDeterminedError
 from identify.hermite.data import HermiteData
@@ -18,7 +19,7 @@ from identify.recovery.data_error import ARITHMETIC
 from identify.recovery.measure import METHODS, Findings, measure
 from identify.report.build import build_report
 from identify.report.report import IdentifiabilityReport
-from identify.thresholds import HIDDEN_SHARE
+from identify.thresholds import HIDDEN_SHARE, SPARSE
 from identify.verdict import sentences
 from identify.verdict.rules import Outcome, judge
 
@@ -121,6 +122,9 @@ def assess_identifiability(
             reason += f"; {outcome.reason}"
         outcome = Outcome(Verdict.UNDECIDED, reason, None)
         sets = ()
+    share = zero_share(data.rows, rows=True) if data.source == "gradient" else 0.0
+    if outcome.verdict is Verdict.UNDECIDED and share > SPARSE:
+        outcome = replace(outcome, reason=outcome.reason + sentences.sparse(share))
     seconds = time.monotonic() - started
     _LOG.info("%s in %.1f s: %s", outcome.verdict.value, seconds, outcome.reason)
     return build_report(data, given, findings, outcome, sets, proofs, seed, seconds, searched)
