@@ -55,7 +55,13 @@ def parse_recipe(text: str) -> Recipe:
         >>> parse_recipe("steps=50,rate=0.1,momentum=0.9,loss=cross-entropy")
         Recipe(steps=50, rate=0.1, momentum=0.9, decay=0.0, loss='cross_entropy')
     """
-    kinds: dict[str, Callable[[str], object]] = {"steps": int, "rate": float, "momentum": float, "decay": float, "loss": _loss}
+    kinds: dict[str, Callable[[str], object]] = {
+        "steps": int,
+        "rate": float,
+        "momentum": float,
+        "decay": float,
+        "loss": _loss,
+    }
     found: dict[str, object] = {}
     for word in text.split(","):
         name, equals, value = (part.strip() for part in word.partition("="))

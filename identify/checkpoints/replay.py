@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from identify.checkpoints.span import CheckpointSpan, stored_precision
 from identify.errors import InvalidInputError
 from identify.model.deep import DeepNetwork
 
-REACHED = 30.0
+REACHED = 100.0
 """Expected roundings of the residual up to which a replay reaches the final weights."""
 BOUND = 0.1
 """A relative error bound from which a sample is not determined."""
@@ -55,6 +56,26 @@ class Replay:
         """Whether no other samples near these do, with the number and the recipe as given."""
         full = self.rank == self.unknowns < self.equations
         return self.reached and full and bool(np.all(self.error_bounds < BOUND))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, without the samples; what is infinite is None."""
+        return {
+            "verdict": "locally" if self.determined else "undecided",
+            "scope": {"kind": "exactly", "samples": len(self.samples)} if self.determined else None,
+            "reached": self.reached,
+            "residual": float(self.residual) if np.isfinite(self.residual) else None,
+            "rounding": self.rounding,
+            "error_bounds": [float(b) if np.isfinite(b) else None for b in self.error_bounds],
+            "rank": self.rank,
+            "unknowns": self.unknowns,
+            "equations": self.equations,
+            "rate": self.rate,
+            "starts": self.starts,
+            "timed_out": self.timed_out,
+            "assumptions": [
+                f"{len(self.samples)} samples; labels and recipe as given: full-batch descent"
+            ],
+        }
 
     def __str__(self) -> str:
         n = len(self.samples)
@@ -103,8 +124,7 @@ class _Problem:
 
     def residual(self, u: FloatArray, network: SpanNetwork | None = None) -> FloatArray:
         """Trained layers minus the final ones, each over the norm of its change."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            got = train(network or self.start, self.points(u), self.labels, self.rated(u))
+        got = train(network or self.start, self.points(u), self.labels, self.rated(u))
         return np.concatenate([
             ((a - b) * s).ravel() for a, b, s in zip(got, self.final, self.scales, strict=True)
         ])  # fmt: skip

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from identify.arrays import FloatArray
 from identify.command.options import (
+    POWERS,
     AssumeOptions,
     ModelOptions,
     RunOptions,
@@ -18,7 +20,7 @@ from identify.command.options import (
 from identify.command.routing import routed
 from identify.errors import FileError, InvalidInputError, NotYetSupportedError
 from identify.hermite.data import HermiteData
-from identify.model.dataset import load_samples
+from identify.model.dataset import as_signs, load_samples
 from identify.model.deep_files import deep_activation
 from identify.model.gradients import load_gradient
 from identify.model.loading import load_network
@@ -90,6 +92,7 @@ def _open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Herm
 
 def search_arguments(data: HermiteData, assume: AssumeOptions, run: RunOptions) -> dict[str, Any]:
     """What functions that start from a network take about source, assumptions, seed and time."""
+    assume.require_both(POWERS)
     return {
         "source": data.source,
         "gradient": data.target if data.source == "gradient" else None,
@@ -124,3 +127,11 @@ def open_mean(path: Path, dimension: int) -> npt.NDArray[np.float64]:
             "--add-mean", f"{dimension} numbers, as a sample has", f"{mean.size} in {path}"
         )
     return mean
+
+
+def two_classes(labels: FloatArray | None) -> FloatArray | None:
+    """Labels -1 and 1; any two values are taken for them, the smaller for -1."""
+    if labels is None:
+        return None
+    signs = as_signs(labels)
+    return labels if signs is None else signs

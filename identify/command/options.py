@@ -79,6 +79,17 @@ class EvidenceName(StrEnum):
     NUMERICAL = "numerical"
 
 
+POWERS = "for networks with a power as activation"
+"""Where --trained means nothing."""
+
+
+class TrainedName(StrEnum):
+    """The layers that were trained."""
+
+    BOTH = "both"
+    HIDDEN = "hidden"
+
+
 class MethodName(StrEnum):
     """How the moment tensor is decomposed."""
 
@@ -265,6 +276,16 @@ class AssumeOptions:
         ),
     ] = ArithmeticName.AUTO
 
+    trained: Annotated[
+        TrainedName,
+        typer.Option(help="Layers of ReLU weights that were trained.", rich_help_panel=_ASSUME),
+    ] = TrainedName.BOTH
+
+    def require_both(self, where: str) -> None:
+        """Refuse --trained hidden where it means nothing."""
+        if self.trained is not TrainedName.BOTH:
+            raise InvalidInputError("--trained", f"both {where}", "hidden", "leave it out")
+
     def assumptions(self) -> Assumptions:
         """The record of the library."""
         from identify.recovery.assumptions import Assumptions
@@ -346,6 +367,13 @@ THREADS = typer.Option(
     min=1, metavar="N", help="Threads; unless given as many as the libraries take.",
     rich_help_panel=_COMMON,
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ThreadOptions:
+    """Threads, for commands without the other options of a run."""
+
+    threads: Annotated[int | None, THREADS] = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from identify.command.options import AssumeOptions, EvidenceName, Format, MethodName, RunOptions
+from identify.command.options import (
+    POWERS,
+    AssumeOptions,
+    EvidenceName,
+    Format,
+    MethodName,
+    RunOptions,
+)
 from identify.command.output import Log, OutputFolder
 from identify.errors import one_line
 from identify.hermite.data import HermiteData
@@ -28,6 +35,7 @@ def assess(
     """The report, and whether Ctrl-C cut it short."""
     from identify.assess import assess_identifiability
 
+    assume.require_both(POWERS)
     started = time.monotonic()
     try:
         with log.progress() as show:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..outcome import require
 from .confirm import BOUND_LIMIT
-from .report import DeepReport
+from .report import FEATURES, INPUT, DeepReport
 from .uniqueness import KERNEL_GAP, KERNEL_NOISE
 
 
@@ -50,7 +50,6 @@ def _by_kernel(raw: Mapping[str, Any]) -> bool:
         and kernel["gap"] is not None
         and kernel["gap"] >= KERNEL_GAP
         and kernel["largest_kernel"] <= KERNEL_NOISE
-        and kernel["rows"] >= kernel["rows_needed"]
     )
 
 
@@ -61,7 +60,7 @@ def _uniqueness(raw: Mapping[str, Any]) -> str:
 
 
 def _samples(raw: Mapping[str, Any]) -> str:
-    if raw["samples_of"] != "input":
+    if raw["samples_of"] not in (INPUT, FEATURES):
         return "the samples do not reach the input"
     bounds = raw["error_bounds"]
     if not bounds or any(bound is None or bound > BOUND_LIMIT for bound in bounds):
@@ -101,6 +100,10 @@ def check_assumptions(report: DeepReport) -> str:
     require(len(own) == len(expected), f"{len(own)} assumptions on the batch, not {len(expected)}")
     for line, start in zip(own, expected, strict=True):
         require(line.startswith(start), f"the assumption '{start}' is not stated")
+    for holds, words in ((report.decay is not None, "times the weights"),
+                         (report.head, "features that enter")):  # fmt: skip
+        stated = any(words in line for line in said)
+        require(holds == stated, f"the assumption on '{words}' is not that of the problem")
     others = len(said) - len(own)
     require(others >= 3, "the network, the gradient and its errors are assumed, and not stated")
     return f"{len(said)} stated"
