@@ -147,7 +147,9 @@ def _run(case: Case, found: dict[str, Claim], progress: Progress | None) -> None
         if progress is not None:
             progress(name, number / len(checks))
         found[name] = decide(name, how, partial(_in_time, case, check))
-    if not (case.report.globally and case.report.certified and uniqueness.by_kernel(case)):
+    if not (
+        case.report.globally and case.report.certified and uniqueness.by_kernel(case.report.raw)
+    ):
         return
     cut: list[Cut] = []
 
