@@ -16,12 +16,15 @@ from attack.command.training_options import (
     TrainingOptions,
 )
 from identify.command.help import add_command
+from identify.command.limits import refuse_above
+from identify.command.memory import figures_bytes
 from identify.command.options import (
     Format,
     LogOptions,
     MemoryOptions,
     RequiredOutput,
     RunOptions,
+    ThreadOptions,
 )
 from identify.command.output import Log, OutputFolder, require_extra, say_error
 from identify.errors import FileError, one_line
@@ -203,6 +206,8 @@ def figures(
         list[Path], typer.Argument(metavar="RUN...", help="Folders of runs of kktcert attack.")
     ],
     output: RequiredOutput,
+    threads: ThreadOptions,
+    memory: MemoryOptions,
     log: LogOptions,
 ) -> int:
     """Draw finished runs: pairs beside the truth, splitting, counts, shares, trajectories."""
@@ -211,6 +216,7 @@ def figures(
     from attack.figures.figures import draw_figures
     from attack.runs.finished import read_results
 
+    refuse_above(memory.memory_limit, figures_bytes(folders), "draw fewer runs")
     told = _log(log)
     earlier = _earlier_figures(output.out)
     with OutputFolder(output.out, force=output.force, names=earlier) as folder:

@@ -23,6 +23,8 @@ _ROUNDINGS = 64.0
 """Roundings of a weight up to which what follows the gap is taken for them."""
 _ALIKE = 0.75
 """Median over root mean square of the entries that moved: 0.4 after descent, 0.9 after Adam."""
+_CLIFF = 1e4
+"""The gap that is asked for where the rank is more than half of the layer."""
 _BETTER = 4.0
 """A gap this much larger speaks for a scalar beside 1."""
 _KEYS = ("basis", "singular_values", "has_bias")
@@ -177,7 +179,9 @@ def _gap(
     if split.rank >= min(change.shape):
         return change, split, "the change has the full rank of the layer"
     level = stored_precision(after) * float(np.sqrt(np.mean(after**2)))
-    if not split.clear or split.noise > _ROUNDINGS * level:
+    # Singular values that fall slowly reach the rounding too, after most of the dimensions.
+    slow = 2 * split.rank > min(change.shape) and split.gap < _CLIFF
+    if not split.clear or slow or split.noise > _ROUNDINGS * level:
         return change, split, (
             "the singular values of the first layer's change have no gap above the rounding of the "
             "weights, as after Adam, or with more samples than the layer can hold"

@@ -9,7 +9,15 @@ from typing import Annotated
 
 import typer
 
-from identify.command.options import Format, LogOptions, ModelOptions, RunOptions, SourceOptions
+from identify.command.memory import refuse_report
+from identify.command.options import (
+    Format,
+    LogOptions,
+    MemoryOptions,
+    ModelOptions,
+    RunOptions,
+    SourceOptions,
+)
 from identify.command.output import Log, say_error
 from identify.report.stationary import KIND as STATIONARY
 
@@ -36,12 +44,15 @@ def check(
     source: SourceOptions,
     layout: ModelOptions,
     run: RunOptions,
+    memory: MemoryOptions,
     log: LogOptions,
 ) -> int:
     """Redo every proof of a report without the code that made it."""
     from identify.checker.check import check_report, exit_code
     from identify.checker.outcome import CheckInputError
 
+    beside = [path for path in (source.gradient, source.initial) if path is not None]
+    refuse_report(memory.memory_limit, report, [model, *beside], layout.key)
     told = Log(verbose=log.verbose, quiet=log.quiet)
     try:
         with told.progress() as show:

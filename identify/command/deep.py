@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from identify.arrays import FloatArray
 from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
+from identify.command.memory import refuse_gradient
 from identify.command.options import (
     ArithmeticName,
     AssumeOptions,
     EvidenceName,
     Format,
+    MemoryOptions,
     ModelOptions,
     RunOptions,
     ScaleName,
@@ -24,7 +27,7 @@ from identify.command.options import (
 from identify.command.output import Log, OutputFolder, say_error
 from identify.command.run import show_written
 from identify.command.sheet import Sheet
-from identify.disaggregation.records import GLOBALLY
+from identify.disaggregation.records import GLOBALLY, LOCALLY
 from identify.errors import InvalidInputError, NotYetSupportedError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.deep_files import deep_activation, load_deep_gradient, load_deep_network
@@ -46,6 +49,7 @@ class DeepRequest:
     layout: ModelOptions
     assume: AssumeOptions
     run: RunOptions
+    memory: MemoryOptions
     log: Log
     evidence: EvidenceName = EvidenceName.AUTO
 
@@ -82,6 +86,7 @@ class DeepRequest:
         gradient = load_deep_gradient(
             self.source.gradient, network, layers=self.layout.layers, key=self.layout.key
         )
+        refuse_gradient(self.memory.memory_limit, network, gradient)
         return network, gradient
 
     def assess(self, network: DeepNetwork, gradient: DeepGradient) -> tuple[GradientReport, bool]:
@@ -175,7 +180,7 @@ def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int
         with folder.writing("samples.npz") as path:
             np.savez(path, **arrays)
         if found.layer == 0:
-            _draw(folder, sheet.settled(found.samples), report, request.log)
+            _draw(folder, sheet.settled(found.samples), found.samples, report, request.log)
     folder.write_text("report.json", report.to_json())
     show_deep(report, request.run.format, folder)
     if interrupted:
@@ -194,24 +199,27 @@ def show_deep(report: GradientReport, form: Format, folder: OutputFolder) -> Non
     show_written(folder)
 
 
-def _draw(folder: OutputFolder, sheet: Sheet, report: GradientReport, log: Log) -> None:
+def _draw(
+    folder: OutputFolder, sheet: Sheet, samples: FloatArray, report: GradientReport, log: Log
+) -> None:
     if sheet.remark:
         log.note(sheet.remark)
     if sheet.shape is None:
         return
     found = report.found
-    assert found.samples is not None
     captions = []
-    for index in range(len(found.samples)):
+    for index in range(len(samples)):
         label = "" if found.labels is None else f"label {int(found.labels[index])}\n"
         bound = np.nan if found.error_bounds is None else float(found.error_bounds[index])
         error = f"error < {number(bound)}" if np.isfinite(bound) else "no error bound"
         captions.append(f"{label}{error}")
     if report.verdict == GLOBALLY:
         title = f"GLOBALLY identifiable, {report.scope_sentence}: the batch behind one gradient"
+    elif report.verdict == LOCALLY:
+        title = f"LOCALLY identifiable, {report.scope_sentence}: the batch behind one gradient"
     else:
         title = f"UNDECIDED, no uniqueness: the samples below were separated ({report.reason})"
-    images = sheet.images(found.samples)
+    images = sheet.images(samples)
     limits, words = sheet.grey([images], free_length=not found.scaled)
     notes = [words]
     if sheet.mean is not None:

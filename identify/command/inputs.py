@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from identify.arrays import FloatArray
 from identify.command.options import (
     POWERS,
     AssumeOptions,
@@ -19,7 +20,7 @@ from identify.command.options import (
 from identify.command.routing import routed
 from identify.errors import FileError, InvalidInputError, NotYetSupportedError
 from identify.hermite.data import HermiteData
-from identify.model.dataset import load_samples
+from identify.model.dataset import as_signs, load_samples
 from identify.model.deep_files import deep_activation
 from identify.model.gradients import load_gradient
 from identify.model.loading import load_network
@@ -73,7 +74,8 @@ def _open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Herm
     if source.gradient is not None:
         gradient = load_gradient(source.gradient, network, layers=layout.layers, key=layout.key)
         return HermiteData.from_gradient(network, gradient, loss, decay=source.gradient_decay())
-    assert source.initial is not None
+    if source.initial is None:
+        raise InvalidInputError("--initial", "the network before fine-tuning", "none")
     initial = load_network(
         source.initial,
         degree=network.degree,
@@ -124,3 +126,11 @@ def open_mean(path: Path, dimension: int) -> npt.NDArray[np.float64]:
             "--add-mean", f"{dimension} numbers, as a sample has", f"{mean.size} in {path}"
         )
     return mean
+
+
+def two_classes(labels: FloatArray | None) -> FloatArray | None:
+    """Labels -1 and 1; any two values are taken for them, the smaller for -1."""
+    if labels is None:
+        return None
+    signs = as_signs(labels)
+    return labels if signs is None else signs

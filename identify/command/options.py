@@ -339,6 +339,13 @@ THREADS = typer.Option(
 
 
 @dataclass(frozen=True)
+class ThreadOptions:
+    """Threads, for commands without the other options of a run."""
+
+    threads: Annotated[int | None, THREADS] = None
+
+
+@dataclass(frozen=True)
 class MemoryOptions:
     """How much memory the work may take."""
 

@@ -159,13 +159,12 @@ class _Stepper:
             solution = scipy.linalg.cho_solve(factor, -self.slope / self.scale, check_finite=False)
             return np.asarray(solution / self.scale).reshape(shape)
         if self.triangle is not None:
-            return self._solve_triangle(self.side, damping)
+            return self._solve_triangle(self.triangle, self.side, damping)
         return self.tangent.step(self.residual, damping)
 
-    def _solve_triangle(self, side: FloatArray, damping: float) -> FloatArray:
+    def _solve_triangle(self, triangle: FloatArray, side: FloatArray, damping: float) -> FloatArray:
         """Damped least squares with the QR factor, which does not square the condition of J."""
-        assert self.triangle is not None
-        scaled = self.triangle
+        scaled = triangle
         if damping > 0.0:
             scaled = np.vstack([scaled, np.sqrt(damping) * np.eye(scaled.shape[1])])
             side = np.concatenate([side, np.zeros(scaled.shape[1])])
@@ -187,7 +186,7 @@ class _Stepper:
         ahead = self.equations.residual(self.terms + h * step)
         behind = self.equations.residual(self.terms - h * step)
         curvature = (ahead - 2.0 * self.residual + behind) / h**2
-        correction = 0.5 * self._solve_triangle(-(self.ortho.T @ curvature), damping)
+        correction = 0.5 * self._solve_triangle(self.triangle, -(self.ortho.T @ curvature), damping)
         limit = 0.4 * float(np.linalg.norm(step * self.scale.reshape(step.shape)))
         size = float(np.linalg.norm(correction * self.scale.reshape(step.shape)))
         return correction if size <= limit else nothing

@@ -144,10 +144,10 @@ def train_classifier(
             slopes = loss_slope("cross_entropy", f, classes[chosen]) / len(chosen)
             gradient = network.gradient(images[chosen], slopes)
             step += 1
-            for p, g, (mean, square) in zip(
-                parameters, (*gradient.weights, *gradient.biases), moments, strict=True
-            ):
-                assert g is not None
+            parts = (*gradient.weights, *gradient.biases)
+            for p, g, (mean, square) in zip(parameters, parts, moments, strict=True):
+                if g is None:
+                    continue
                 mean += 0.1 * (g - mean)
                 square += 0.001 * (g**2 - square)
                 scale = np.sqrt(square / (1 - 0.999**step)) + 1e-8

@@ -99,19 +99,17 @@ class HermiteData:
         before = max(network.rounding for network in self._networks)
         after = max(n.dtype_rounding or n.rounding for n in self._networks)
 
-        def strip(network: TwoLayerNetwork | None) -> TwoLayerNetwork | None:
-            if network is None or network.dtype_rounding is None:
+        def strip(network: TwoLayerNetwork) -> TwoLayerNetwork:
+            if network.dtype_rounding is None:
                 return network
             return replace(network, rounding=network.dtype_rounding, dtype_rounding=None)
 
-        stripped = strip(self.network)
-        assert stripped is not None
         return replace(
             self,
             rounding=self.rounding * (after / before),
-            network=stripped,
-            initial=strip(self.initial),
-            target=strip(self.target),
+            network=strip(self.network),
+            initial=None if self.initial is None else strip(self.initial),
+            target=None if self.target is None else strip(self.target),
         )
 
     @classmethod

@@ -83,12 +83,17 @@ _CERTIFICATE = {"format": choice(1), "samples": maybe(listed(_numbers)),
                 "cotangents": maybe(listed(_numbers)), "masks": listed(maybe(listed(_bits))),
                 "pivots": maybe(listed(whole(0))), "excluded": maybe(listed(table(_EXCLUDED))),
                 "digest": _hash}  # fmt: skip
+_SEARCH = {"found": whole(0), "missing": whole(0), "starts": whole(0), "steps": whole(0),
+           "others": whole(0), "coverage_starts": whole(0), "coverage_share": maybe(real(0.0)),
+           "least_hits": maybe(whole(0)), "null_starts": whole(0), "null_hits": whole(0),
+           "residuals": listed(real(0.0)), "tolerances": listed(real(0.0)),
+           "conditions": listed(real(0.0)), "stopped": maybe(as_text)}  # fmt: skip
 _FIELDS: dict[str, Kind] = {
     "schema_version": choice(1),
     "kind": choice(KIND),
-    "verdict": choice("globally", "undecided"),
+    "verdict": choice("globally", "locally", "undecided"),
     "reason": _sentence,
-    "scope": maybe(table({"kind": choice("at_most"), "samples": whole(1)})),
+    "scope": maybe(table({"kind": choice("at_most", "exactly"), "samples": whole(1)})),
     "candidates": _flag,
     "covered": _flag,
     "interrupted": _flag,
@@ -101,7 +106,7 @@ _FIELDS: dict[str, Kind] = {
     "counts": _NUMBERS,
     "error_bounds": _NUMBERS,
     "ranks": listed(table(_RANK)),
-    "method": choice("kernel", "masks", "none"),
+    "method": choice("kernel", "masks", "search", "none"),
     "kernel": maybe(table(_KERNEL)),
     "power": maybe(whole()),
     "smallest_visible_slope": maybe(real()),
@@ -116,7 +121,11 @@ _FIELDS: dict[str, Kind] = {
     "versions": _versions,
     "seconds": real(0.0),
 }
-_LATER: dict[str, Kind] = {"certificate": table(_CERTIFICATE), "single_rows": maybe(whole(1))}
+_LATER: dict[str, Kind] = {
+    "certificate": table(_CERTIFICATE),
+    "single_rows": maybe(whole(1)),
+    "search": maybe(table(_SEARCH)),
+}
 _TYPES = table(_FIELDS, _LATER)
 
 
@@ -161,6 +170,11 @@ class DeepReport:
     def globally(self) -> bool:
         """Whether the report claims that its samples are the only ones."""
         return bool(self.raw["verdict"] == "globally")
+
+    @property
+    def locally(self) -> bool:
+        """Whether the report claims that no other batch near its samples has the gradient."""
+        return bool(self.raw["verdict"] == "locally")
 
     @property
     def sizes(self) -> list[int]:
