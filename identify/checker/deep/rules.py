@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..outcome import require
+from ..outcome import check_possible, require
 from .confirm import BOUND_LIMIT
 from .report import FEATURES, INPUT, DeepReport
 from .uniqueness import by_kernel
@@ -14,6 +14,8 @@ from .uniqueness import by_kernel
 def check_rules(report: DeepReport) -> str:
     """The verdict is the one that the rules give for the fields of the report."""
     obstacle = find_obstacle(report.raw)
+    if report.locally:
+        check_possible(False, "the rules of a local verdict are not checked")
     if report.globally:
         require(not obstacle, f"not globally: {obstacle}")
         return "nothing stands against globally"
@@ -114,8 +116,10 @@ def check_scope(report: DeepReport) -> str:
     for name in ("labels", "label_confidence", "counts", "error_bounds"):
         require(raw[name] is None or len(raw[name]) == count, f"{name}: one for each sample")
     if not report.globally:
-        require(scope is None, "undecided has no scope")
-        return "none"
+        local = report.locally
+        fits = scope == ({"kind": "exactly", "samples": raw["rank"]} if local else None)
+        require(fits, "the scope is not the one of the verdict")
+        return f"exactly {raw['rank']} samples" if local else "none"
     expected = {"kind": "at_most", "samples": raw["rank"]}
     fits = scope == expected and count == raw["rank"]
     require(fits, f"the claim is about at most {raw['rank']} samples, the scope says otherwise")
