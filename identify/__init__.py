@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from identify.assess import assess_identifiability, recover_samples
     from identify.assess_batch import assess_gradient
     from identify.assess_weights import assess_stationary
+    from identify.budget import Budget
     from identify.checker.check import check_report
     from identify.checker.outcome import CheckInputError, CheckResult, Claim
     from identify.checkpoints.recipe import Recipe
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         TrainingSet,
         Verdict,
     )
+    from identify.recovery.assumptions import Assumptions
     from identify.report.gradient import GradientReport
     from identify.report.report import IdentifiabilityReport
     from identify.report.stationary import StationaryReport
@@ -69,7 +71,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Activation",
+    "Assumptions",
     "AuditReport",
+    "Budget",
     "BudgetExceededError",
     "CheckInputError",
     "CheckResult",
@@ -162,6 +166,7 @@ _HOMES = {
     ),
     "assess_batch": ("assess_gradient",),
     "assess_weights": ("assess_stationary",),
+    "budget": ("Budget",),
     "checker.check": ("check_report",),
     "checker.outcome": (
         "CheckInputError",
@@ -260,6 +265,7 @@ _HOMES = {
         "TrainingSet",
         "Verdict",
     ),
+    "recovery.assumptions": ("Assumptions",),
     "report.gradient": ("GradientReport",),
     "report.report": ("IdentifiabilityReport",),
     "report.stationary": ("StationaryReport",),

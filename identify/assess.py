@@ -6,6 +6,7 @@ import logging
 import time
 from dataclasses import replace
 
+from identify.alternatives.admissible import SetRules
 from identify.alternatives.pairs import search_sets
 from identify.budget import Budget, Progress
 from identify.errors import InvalidInputError, NotDeterminedError
@@ -13,8 +14,7 @@ from identify.hermite.data import HermiteData
 from identify.progress import logged
 from identify.proofs.prove import LEVELS, Proofs, prove
 from identify.records import Recovery, Scope, TrainingSet, Verdict
-from identify.recovery.assumptions import Assumptions, resolve_scale
-from identify.recovery.data_error import ARITHMETIC
+from identify.recovery.assumptions import Assumptions
 from identify.recovery.measure import METHODS, measure
 from identify.recovery.stages import Interpolated, Recovered
 from identify.report.build import build_report
@@ -40,6 +40,8 @@ def assess_identifiability(
     hidden_share: float = HIDDEN_SHARE,
     arithmetic: str = "auto",
     method: str = "pencil",
+    *,
+    assumptions: Assumptions | None = None,
 ) -> IdentifiabilityReport:
     """Decide whether the data determine the training samples, and recover them.
 
@@ -68,6 +70,8 @@ def assess_identifiability(
         method: how the tensor is decomposed: "pencil", "tensorly" (alternating least squares, up to
             20 terms), or "auto": the pencil, with tensorly as a second opinion up to 8 terms. Both
             are refined, and judged by our own residual.
+        assumptions: `samples`, `scale`, `non_negative`, `noise`, `hidden_share` and `arithmetic` as
+            one record, in place of the single keywords.
 
     Returns:
         An `IdentifiabilityReport`; a negative verdict is never an exception.
@@ -91,15 +95,16 @@ def assess_identifiability(
         'globally'
     """
     started = time.monotonic()
-    given = _check_arguments(
-        data, samples, scale, non_negative, noise, time_limit, hidden_share, arithmetic
-    )
+    budget = Budget.of(time_limit, logged(progress, _LOG))
+    given = Assumptions.chosen(
+        assumptions, samples=samples, scale=scale, non_negative=non_negative, noise=noise,
+        hidden_share=hidden_share, arithmetic=arithmetic,
+    ).resolved(data)  # fmt: skip
     if evidence not in LEVELS:
         raise InvalidInputError("evidence", f"one of {', '.join(LEVELS)}", repr(evidence))
     if method not in METHODS:
         raise InvalidInputError("method", f"one of {', '.join(METHODS)}", repr(method))
     _LOG.debug("source %s, degree %d, %d neurons", data.source, data.degree, data.network.width)
-    budget = Budget.of(time_limit, logged(progress, _LOG))
     stage = measure(data, given, seed=seed, budget=budget, method=method)
     grounds = Grounds(data, given, stage, asked=evidence)
     outcome = judge(grounds)
@@ -142,6 +147,8 @@ def recover_samples(
     hidden_share: float = HIDDEN_SHARE,
     arithmetic: str = "auto",
     method: str = "pencil",
+    *,
+    assumptions: Assumptions | None = None,
 ) -> Recovery:
     """The samples that `assess_identifiability` recovers, if its verdict is `globally`.
 
@@ -163,34 +170,11 @@ def recover_samples(
         hidden_share,
         arithmetic,
         method,
+        assumptions=assumptions,
     )
     if report.verdict is not Verdict.GLOBALLY or report.recovery is None:
         raise NotDeterminedError(f"{report.verdict.value}: {report.reason}", report=report)
     return report.recovery
-
-
-def _check_arguments(
-    data: HermiteData,
-    samples: int | None,
-    scale: str,
-    non_negative: bool,
-    noise: float | None,
-    time_limit: float | None,
-    hidden_share: float,
-    arithmetic: str,
-) -> Assumptions:
-    if samples is not None and samples < 1:
-        raise InvalidInputError("samples", "at least 1", samples, "leave it out if unknown")
-    if noise is not None and not 0.0 < noise < 1.0:
-        raise InvalidInputError("noise", "a relative size in (0, 1)", noise)
-    if time_limit is not None and not time_limit > 0.0:
-        raise InvalidInputError("time_limit", "a positive number of seconds", time_limit)
-    if not 0.0 < hidden_share <= 1.0:
-        raise InvalidInputError("hidden_share", "a share in (0, 1]", hidden_share)
-    if arithmetic not in ARITHMETIC:
-        raise InvalidInputError("arithmetic", f"one of {', '.join(ARITHMETIC)}", repr(arithmetic))
-    scale = resolve_scale(data, scale)
-    return Assumptions(samples, scale, non_negative, noise, hidden_share, arithmetic)
 
 
 def _search(
@@ -201,13 +185,9 @@ def _search(
     budget: Budget,
 ) -> tuple[TrainingSet, TrainingSet] | None:
     return search_sets(
-        data,
+        SetRules(data, stage.noise_level, given),
         stage.reduced,
         stage.linear,
-        stage.noise_level,
-        samples=given.samples,
-        scale=given.scale,
-        non_negative=given.non_negative,
         decomposes=isinstance(stage, Recovered),
         seed=seed,
         budget=budget,
@@ -222,17 +202,7 @@ def _prove(
     seed: int,
     budget: Budget,
 ) -> Proofs:
-    proofs = prove(
-        data,
-        stage.reduced,
-        stage.decomposition,
-        stage.bounds,
-        stage.noise_level,
-        given=given,
-        level=evidence,
-        seed=seed,
-        budget=budget,
-    )
+    proofs = prove(data, given, stage, level=evidence, seed=seed, budget=budget)
     r = stage.reduced.dimension
     if stage.tied and given.samples != r and not (r == 1 and not data.homogeneous):
         missing = "a redundant equation of the rank, or --samples: only a tie speaks for the number"

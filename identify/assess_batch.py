@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import logging
-import platform
 from dataclasses import replace
-from importlib import metadata
 from typing import Any
-
-import numpy as np
-import scipy
 
 from identify.budget import Budget, Progress
 from identify.disaggregation.disaggregate import disaggregate
@@ -20,6 +15,7 @@ from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.deep_files import take_deep_gradient
 from identify.progress import logged
 from identify.report.gradient import GradientReport
+from identify.report.plain import versions
 
 _LOG = logging.getLogger(__name__)
 
@@ -142,14 +138,8 @@ def build_gradient_report(
         {"role": "network", "sha256": network.sha256()},
         {"role": "gradient", "sha256": gradient.sha256()},
     )
-    versions = {
-        "kktcert": metadata.version("kktcert"),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-    }
     return GradientReport(
-        found, problem, _assumptions(network, loss, reduction, samples), inputs, seed, versions,
+        found, problem, _assumptions(network, loss, reduction, samples), inputs, seed, versions(),
         interrupted,
     )  # fmt: skip
 

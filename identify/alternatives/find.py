@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from identify.alternatives.admissible import largest_difference
+from identify.alternatives.admissible import SetRules, largest_difference
 from identify.alternatives.off_span import nu_pair_alternative, off_span_alternative
 from identify.alternatives.pairs import Pair, search_sets
 from identify.arrays import FloatArray
@@ -21,7 +21,6 @@ from identify.model.dataset import Dataset
 from identify.model.two_layer import TwoLayerNetwork
 from identify.progress import logged
 from identify.records import TrainingSet
-from identify.recovery.assumptions import resolve_scale
 from identify.thresholds import DIFFERENT, FITS
 
 _LOG = logging.getLogger(__name__)
@@ -62,6 +61,7 @@ def find_alternative(
     time_limit: float | None = None,
     progress: Progress | None = None,
     findings: Stage | None = None,
+    assumptions: Assumptions | None = None,
 ) -> tuple[TrainingSet, ...]:
     """Training sets that explain the same weights: two different ones, or none.
 
@@ -82,6 +82,8 @@ def find_alternative(
         progress: called with a stage name and a share in [0, 1].
         findings: of a report on the same data under the same assumptions, not to be measured
             again.
+        assumptions: `samples`, `scale`, `non_negative` and `noise` as one record, in place of the
+            single keywords.
 
     Returns:
         Two sets, or an empty tuple where none were found, which proves nothing.
@@ -104,10 +106,12 @@ def find_alternative(
         raise NotYetSupportedError(
             "--distance and --keep come with a later version", "leave them out"
         )
-    data = _hermite_data(network, source, gradient, initial, decay, loss)
-    if samples is not None and samples < 1:
-        raise InvalidInputError("samples", "at least 1", samples, "leave it out if unknown")
-    given = Assumptions(samples, resolve_scale(data, scale), non_negative, noise)
+    data = HermiteData.of(
+        source, network, gradient=gradient, initial=initial, decay=decay, loss=loss
+    )
+    given = Assumptions.chosen(
+        assumptions, samples=samples, scale=scale, non_negative=non_negative, noise=noise
+    ).resolved(data)
     budget = Budget.of(time_limit, logged(progress, _LOG))
     if findings is None:
         findings = measure(data, given, seed=seed, budget=budget)
@@ -116,41 +120,14 @@ def find_alternative(
     if not isinstance(findings, Interpolated):
         return ()
     found = search_sets(
-        data,
+        SetRules(data, findings.noise_level, given),
         findings.reduced,
         findings.linear,
-        findings.noise_level,
-        samples=samples,
-        scale=given.scale,
-        non_negative=non_negative,
         decomposes=isinstance(findings, Recovered),
         seed=seed,
         budget=budget,
     )
     return () if found is None else found
-
-
-def _hermite_data(
-    network: TwoLayerNetwork,
-    source: str,
-    gradient: TwoLayerNetwork | None,
-    initial: TwoLayerNetwork | None,
-    decay: float | None,
-    loss: str | None,
-) -> HermiteData:
-    if source == "kkt":
-        return HermiteData.from_kkt(network)
-    if source == "weight-decay":
-        return HermiteData.from_weight_decay(network, decay, loss)
-    if source == "gradient":
-        if gradient is None:
-            raise InvalidInputError("gradient", "the gradient for source 'gradient'", None)
-        return HermiteData.from_gradient(network, gradient, loss)
-    if source == "fine-tuning":
-        if initial is None:
-            raise InvalidInputError("initial", "the network before fine-tuning", None)
-        return HermiteData.from_fine_tuning(initial, network, loss=loss)
-    raise InvalidInputError("source", "kkt, weight-decay, gradient or fine-tuning", source)
 
 
 def _from_start(

@@ -338,9 +338,6 @@ def audit(
                 normalised(truth, mean, std),
                 truth.labels,
                 **search_arguments(given, assume, run),
-                arithmetic=assume.arithmetic.value,
-                count=assume.samples,
-                hidden_share=assume.hidden_share,
                 progress=show,
             )
         if folder:
@@ -403,7 +400,6 @@ def alternatives(
                         data.network,
                         start=truth,
                         **arguments,
-                        samples=assume.samples,
                         progress=show,
                         findings=report.findings,
                     )

@@ -67,24 +67,27 @@ def _open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Herm
     if not logits:
         network.require_supported()
     loss = None if source.loss is None else source.loss.value
-    if source.source is SourceName.KKT:
-        return HermiteData.from_kkt(network)
-    if source.source is SourceName.WEIGHT_DECAY:
-        return HermiteData.from_weight_decay(network, source.decay, loss)
+    gradient = initial = None
     if source.gradient is not None:
         gradient = load_gradient(source.gradient, network, layers=layout.layers, key=layout.key)
-        return HermiteData.from_gradient(network, gradient, loss, decay=source.gradient_decay())
-    if source.initial is None:
-        raise InvalidInputError("--initial", "the network before fine-tuning", "none")
-    initial = load_network(
-        source.initial,
-        degree=network.degree,
-        activation="monomial" if network.activation is None else network.activation,
-        layers=layout.layers,
-        key=layout.key,
-        need_key=False,
+    if source.initial is not None:
+        initial = load_network(
+            source.initial,
+            degree=network.degree,
+            activation="monomial" if network.activation is None else network.activation,
+            layers=layout.layers,
+            key=layout.key,
+            need_key=False,
+        )
+    return HermiteData.of(
+        source.source.value,
+        network,
+        gradient=gradient,
+        initial=initial,
+        decay=source.decay,
+        loss=loss,
+        gradient_decay=source.gradient_decay(),
     )
-    return HermiteData.from_fine_tuning(initial, network, loss=loss)
 
 
 def search_arguments(data: HermiteData, assume: AssumeOptions, run: RunOptions) -> dict[str, Any]:
@@ -96,9 +99,7 @@ def search_arguments(data: HermiteData, assume: AssumeOptions, run: RunOptions) 
         "initial": data.initial,
         "decay": data.decay,
         "loss": data.loss,
-        "scale": assume.scale.value,
-        "non_negative": assume.non_negative,
-        "noise": assume.noise,
+        "assumptions": assume.assumptions(),
         "seed": run.seed,
         "time_limit": run.time_limit,
     }

@@ -264,7 +264,7 @@ def _hidden(
         rows = tie_rows(data, reduced, found[0], samples, stage.tie, given.scale)
     return hidden_share(
         reduced,
-        *found,
+        found,
         data.network.lift(samples.samples) @ reduced.basis,
         stage.noise_level,
         condition_number=stage.linear.condition_number,

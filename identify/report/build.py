@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import platform
-from importlib import metadata
-
 import numpy as np
-import scipy
 
 from identify.arrays import FloatArray
 from identify.decomposition.decompose import order_by_size
@@ -14,7 +10,7 @@ from identify.hermite.data import HermiteData
 from identify.proofs.certificate import build_certificate, proof_data
 from identify.proofs.prove import Proofs
 from identify.records import Evidence, Recovery, Residual, TrainingSet, Verdict
-from identify.recovery.assumptions import Assumptions, resolve_scale
+from identify.recovery.assumptions import Assumptions
 from identify.recovery.stages import (
     Decomposed,
     Interpolated,
@@ -23,8 +19,8 @@ from identify.recovery.stages import (
     Stage,
     redundant_equations,
 )
+from identify.report.plain import versions
 from identify.report.report import IdentifiabilityReport
-from identify.thresholds import HIDDEN_SHARE
 from identify.verdict import sentences
 from identify.verdict.equations import is_covered
 from identify.verdict.rule import Grounds
@@ -70,7 +66,7 @@ def build_report(
         problem=_problem(data, stage),
         inputs=data.inputs,
         seed=seed,
-        versions=_versions(),
+        versions=versions(),
         seconds=seconds,
         certificate=_certificate(grounds, sets),
         recovery=None if found is None else _recovery(found),
@@ -87,21 +83,15 @@ def _problem(data: HermiteData, stage: Stage) -> dict[str, object]:
     reduced = stage if isinstance(stage, Reduced) else None
     linear = stage.linear if isinstance(stage, Interpolated) else None
     return {
-        **_sizes(data),
+        "source": data.source,
+        "degree": data.degree,
+        "width": data.network.width,
+        "dimension": data.network.dimension,
         "distinct_neurons": None if reduced is None else reduced.neurons or None,
         "span_dimension": None if reduced is None else reduced.reduced.dimension,
         "unknowns": None if linear is None else linear.required,
         "rank": None if linear is None else linear.rank,
         "rank_method": None if linear is None else linear.method,
-    }
-
-
-def _sizes(data: HermiteData) -> dict[str, object]:
-    return {
-        "source": data.source,
-        "degree": data.degree,
-        "width": data.network.width,
-        "dimension": data.network.dimension,
     }
 
 
@@ -171,60 +161,16 @@ def _certificate(grounds: Grounds[Stage], sets: tuple[TrainingSet, ...]) -> dict
     return build_certificate(data, given, proof, terms=terms, sets=sets)
 
 
-def _versions() -> dict[str, str]:
-    return {
-        "kktcert": metadata.version("kktcert"),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-    }
-
-
 def interrupted_report(
-    data: HermiteData,
-    *,
-    stage: str,
-    seconds: float,
-    seed: int,
-    samples: int | None = None,
-    scale: str = "auto",
-    non_negative: bool = False,
-    noise: float | None = None,
-    hidden_share: float = HIDDEN_SHARE,
-    arithmetic: str = "auto",
+    data: HermiteData, given: Assumptions, *, stage: str, seconds: float, seed: int
 ) -> IdentifiabilityReport:
     """What is known without any work: an `undecided` report with its reason and the inputs.
 
-    `stage` names what was interrupted after `seconds`; the other arguments are those of
-    `assess_identifiability`. The cost is negligible.
+    `stage` names what was interrupted after `seconds`. The cost is negligible.
     """
-    given = Assumptions(
-        samples, resolve_scale(data, scale), non_negative, noise, hidden_share, arithmetic
-    )
-    known = Stage(max(data.consistency or 0.0, data.rounding, noise or 0.0))
+    given = given.resolved(data)
+    known = Stage(max(data.consistency or 0.0, data.rounding, given.noise or 0.0))
     during = f" while {stage}" if stage else ""
     ended = f"interrupted after {seconds:.1f} s{during}: nothing is decided"
-    outcome = judge(Grounds(data, given, known, ended=ended))
-    return IdentifiabilityReport(
-        verdict=outcome.verdict,
-        reason=outcome.reason,
-        scope=outcome.scope,
-        spans_input_space=None,
-        symmetries=sentences.symmetries(data.degree, given.scale, non_negative),
-        sample_count=None,
-        conditions=outcome.conditions,
-        residuals=residuals(data, known),
-        redundant_equations=None,
-        condition_number=None,
-        condition_method=None,
-        error_bounds=None,
-        assumptions=sentences.assumptions(data, given),
-        caveats=(),
-        noise_level=known.noise_level,
-        problem=_sizes(data),
-        inputs=data.inputs,
-        seed=seed,
-        versions={"kktcert": metadata.version("kktcert")},
-        seconds=seconds,
-        covered=is_covered(data),
-    )
+    grounds = Grounds(data, given, known, ended=ended)
+    return build_report(grounds, judge(grounds), seed=seed, seconds=seconds)

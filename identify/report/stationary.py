@@ -12,9 +12,9 @@ from identify.disaggregation.stationary import NO_FACTS, StationaryFacts
 from identify.report.gradient import (
     GradientReport,
     _checks,
-    _plain,
     _problem,
 )
+from identify.report.plain import plain
 from identify.text import bullets, labelled, number, section, table
 
 KIND = "stationary"
@@ -67,8 +67,8 @@ class StationaryReport(GradientReport):
             "neuron_directions": facts.directions,
             "patterns_needed": facts.needed,
             "pattern_rank": facts.patterns,
-            "coefficients": _plain(self.coefficients),
-            "margins": _plain(facts.margins),
+            "coefficients": plain(self.coefficients),
+            "margins": plain(facts.margins),
         }
 
     def __str__(self) -> str:

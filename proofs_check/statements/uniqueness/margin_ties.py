@@ -44,7 +44,7 @@ def classes(instance: Explained) -> int:
 def _ties(instance: Explained) -> Check:
     """With unit samples the margins agree; they count as one equation less than classes."""
     count, wanted = len(instance.samples), classes(instance) - 1
-    findings = measure(instance.data, Assumptions(None, "unit", False, None), seed=instance.seed)
+    findings = measure(instance.data, Assumptions(scale="unit"), seed=instance.seed)
     if not isinstance(findings, Recovered) or findings.tie is None:
         return Check.of(False, "nothing is recovered")
     if findings.tie.equations != wanted:
@@ -127,7 +127,7 @@ def _all_different() -> AbstractContextManager[object]:
 
 def _n_minus_one(instance: Explained) -> Check:
     """n - 1 equations whatever the symmetry."""
-    findings = measure(instance.data, Assumptions(None, "unit", False, None), seed=instance.seed)
+    findings = measure(instance.data, Assumptions(scale="unit"), seed=instance.seed)
     tie = findings.tie if isinstance(findings, Recovered) else None
     found = None if tie is None else tie.equations
     return Check.of(found == len(instance.samples) - 1, f"{found} equations")

@@ -15,6 +15,7 @@ from identify.alternatives.pairs import Pair
 from identify.arrays import FloatArray
 from identify.hermite.reduction import reduce_data
 from identify.interpolation.interpolate import interpolate
+from identify.recovery.assumptions import Assumptions
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
 from proofs_check.statements.kkt.balance import UNIT
 from proofs_check.statements.uniqueness import explanations as base
@@ -90,8 +91,8 @@ def search(question: Question) -> Pair | None:
     reduced = reduce_data(explained.data, base.NOISE)
     linear = interpolate(reduced, base.NOISE, seed=explained.seed)
     return pairs.search_sets(
-        explained.data, reduced, replace(linear, determined=False), base.NOISE,
-        samples=question.count, scale="free", non_negative=False, seed=explained.seed, starts=6,
+        SetRules(explained.data, base.NOISE, Assumptions(samples=question.count, scale="free")),
+        reduced, replace(linear, determined=False), seed=explained.seed, starts=6,
     )  # fmt: skip
 
 

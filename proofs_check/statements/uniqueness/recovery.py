@@ -69,7 +69,7 @@ def _is_stiff(instance: Explained) -> bool:
 
 def recover(instance: Explained) -> tuple[Recovery | None, float]:
     """What is recovered without the truth, None if nothing is, and the noise level."""
-    given = Assumptions(len(instance.samples), instance.scale, False, None)
+    given = Assumptions(samples=len(instance.samples), scale=instance.scale)
     findings = measure(instance.data, given, seed=instance.seed)
     if not isinstance(findings, Recovered):
         return None, findings.noise_level

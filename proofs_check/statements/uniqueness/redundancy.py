@@ -64,7 +64,7 @@ def _count(instance: Explained) -> Check:
     none = r == 1 or (r == 2 and instance.data.degree == 3)
     if left != expected or (left == 0) != none:
         return Check.of(False, f"{left} by the derivative, expected {expected}")
-    given = Assumptions(None, "free", False, None)
+    given = Assumptions(scale="free")
     shown = stages.redundant_equations(measure(instance.data, given, seed=instance.seed))
     return Check.of(shown == expected, f"{shown} in a report, expected {expected}")
 

@@ -19,7 +19,7 @@ from identify.verdict.rules import judge
 from tests.identify.checker.problems import sign
 from tests.identify.families import gradient_case, unit_rows
 
-FREE = Assumptions(None, "free", False, None)
+FREE = Assumptions(scale="free")
 
 
 def batch(seed, n, m, degree=3):

@@ -68,7 +68,7 @@ def findings_of(r: int, m: int, degree: int, seed: int) -> Recovered:
         "plain", rng.normal(size=(m, r + 3)), rng.normal(size=m), rng.normal(size=(r, r + 3)),
         rng.choice([-1.0, 1.0], r), degree,
     )  # fmt: skip
-    found = measure(case.data, Assumptions(None, "free", False, None))
+    found = measure(case.data, Assumptions(scale="free"))
     assert isinstance(found, Recovered)
     return found
 
