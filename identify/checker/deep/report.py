@@ -268,7 +268,10 @@ def _answer(raw: Mapping[str, Any], certificate: Mapping[str, Any]) -> Answer | 
     cotangents = as_matrix(
         certificate["cotangents"], "certificate.cotangents", len(samples), sizes[-1]
     )
-    lines = as_list(certificate["masks"], "certificate.masks", len(sizes) - 2 - layer)
+    lines = as_list(certificate["masks"], "certificate.masks")
+    if raw["method"] == "search" and not lines:
+        lines = [None] * (len(sizes) - 2 - layer)
+    as_list(lines, "certificate.masks", len(sizes) - 2 - layer)
     masks = []
     for line, width in zip(lines, sizes[layer + 1 : -1], strict=True):
         if line is not None:
