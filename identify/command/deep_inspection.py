@@ -72,8 +72,8 @@ def describe_deep(
             **known,
             "covered": True,
             "reason": "a network with a smooth activation, for --source gradient",
-            "gradient": f"--gradient FILE; batches of up to {most} by the count of equations of one "
-            "sample, and no larger than the rank of the inputs",
+            "gradient": f"--gradient FILE; batches of up to {most} by the count of equations of "
+            "one sample, and no larger than the rank of the inputs",
             "sizes": {"largest_batch": most},
         }
     width = network.widths[-1]

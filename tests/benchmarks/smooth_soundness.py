@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.smooth_soundness [--count 600] [--first 0] [--seconds 600]
 
-One row a family: verdicts, wrong `locally`, and printed points that are no samples (all, and those
+One row a family: verdicts, merged (the true batch is larger, and the printed one has the same
+gradient), wrong `locally`, and printed points that are no samples (all, and those
 of reports with a power of at least 1). Every wrong verdict, and every determined batch that stays
 undecided, is listed with its reason.
 """
@@ -15,9 +16,23 @@ from collections import Counter, defaultdict
 
 import identify
 from identify.errors import InvalidInputError
-from tests.identify.disaggregation.search.families import draw, false_points, is_wrong
+from tests.identify.disaggregation.search.families import (
+    draw,
+    false_points,
+    is_merged,
+    is_wrong,
+)
 
-WORDS = ("locally", "undecided", "refused", "wrong", "false points", "of these R >= 1", "open gate")
+WORDS = (
+    "locally",
+    "undecided",
+    "refused",
+    "merged",
+    "wrong",
+    "false points",
+    "of these R >= 1",
+    "open gate",
+)
 
 
 def main() -> None:
@@ -45,6 +60,7 @@ def main() -> None:
             continue
         report.to_json(), str(report)
         table[report.verdict] += 1
+        table["merged"] += report.verdict == "locally" and is_merged(case, report)
         false = false_points(case, report)
         table["false points"] += false
         if (report.found.power or 0) >= 1:
