@@ -6,6 +6,8 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from identify.arrays import zero_share
 from identify.budget import Budget, Progress
 from identify.disaggregation.disaggregate import disaggregate
