@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attack.evaluation.evaluate import evaluate
     from attack.evaluation.scores import Evaluation, EvaluationSettings
+    from attack.membership import GivenInputs, module_members
     from attack.networks.activations import Activation
     from attack.networks.files import load_network, save_network
     from attack.networks.network import Network
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from attack.solving.settings import SolveSettings
     from attack.solving.starts import StartImages, load_start, start_candidates
     from attack.solving.state import Round
-    from attack.splitting.split_round import SplitRound, split_candidates
+    from attack.splitting.record import SplitRound
+    from attack.splitting.split_round import split_candidates
     from attack.training.images import ImageData, load_images
     from attack.training.train import TrainedNetwork, train_network
 
@@ -36,6 +38,7 @@ __all__ = [
     "Candidates",
     "Evaluation",
     "EvaluationSettings",
+    "GivenInputs",
     "ImageData",
     "Network",
     "NetworkSpec",
@@ -56,6 +59,7 @@ __all__ = [
     "load_network",
     "load_run",
     "load_start",
+    "module_members",
     "parse_spec",
     "preset",
     "reconstruct",
@@ -71,6 +75,10 @@ _HOMES = {
     "evaluation.scores": (
         "Evaluation",
         "EvaluationSettings",
+    ),
+    "membership": (
+        "GivenInputs",
+        "module_members",
     ),
     "networks.activations": ("Activation",),
     "networks.files": (
@@ -112,10 +120,8 @@ _HOMES = {
         "start_candidates",
     ),
     "solving.state": ("Round",),
-    "splitting.split_round": (
-        "SplitRound",
-        "split_candidates",
-    ),
+    "splitting.record": ("SplitRound",),
+    "splitting.split_round": ("split_candidates",),
     "training.images": (
         "ImageData",
         "load_images",

@@ -11,8 +11,12 @@ if TYPE_CHECKING:
     from identify.assess import assess_identifiability, recover_samples
     from identify.assess_batch import assess_gradient
     from identify.assess_weights import assess_stationary
+    from identify.budget import Budget
     from identify.checker.check import check_report
     from identify.checker.outcome import CheckInputError, CheckResult, Claim
+    from identify.checkpoints.recipe import Recipe
+    from identify.checkpoints.replay import Replay, replay_samples, retrain
+    from identify.checkpoints.span import CheckpointSpan, find_span, load_span, save_span
     from identify.disaggregation.records import Disaggregation
     from identify.errors import (
         BudgetExceededError,
@@ -25,7 +29,9 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from identify.exposure.audit import audit
+    from identify.exposure.batch_members import GivenSamples, gradient_members, span_members
     from identify.exposure.compare import Comparison, Matching, compare_recovery, match_samples
+    from identify.exposure.membership import Membership, MembershipReport
     from identify.exposure.report import AuditReport
     from identify.hermite.data import HermiteData
     from identify.model.activations import Activation
@@ -49,6 +55,7 @@ if TYPE_CHECKING:
         TrainingSet,
         Verdict,
     )
+    from identify.recovery.assumptions import Assumptions
     from identify.report.gradient import GradientReport
     from identify.report.report import IdentifiabilityReport
     from identify.report.stationary import StationaryReport
@@ -64,10 +71,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Activation",
+    "Assumptions",
     "AuditReport",
+    "Budget",
     "BudgetExceededError",
     "CheckInputError",
     "CheckResult",
+    "CheckpointSpan",
     "Claim",
     "Comparison",
     "Condition",
@@ -79,6 +89,7 @@ __all__ = [
     "Evidence",
     "ExactTrainingSet",
     "FileError",
+    "GivenSamples",
     "GradientReport",
     "HermiteData",
     "IdentifiabilityReport",
@@ -86,13 +97,17 @@ __all__ = [
     "KKTSystem",
     "KktCertError",
     "Matching",
+    "Membership",
+    "MembershipReport",
     "NotDeterminedError",
     "NotYetSupportedError",
     "PlantedNetwork",
     "PlantedRelu",
     "PlantingError",
     "RankProof",
+    "Recipe",
     "Recovery",
+    "Replay",
     "Residual",
     "Scope",
     "SingularValueBound",
@@ -114,22 +129,29 @@ __all__ = [
     "equiangular_samples",
     "exact_gradient",
     "find_alternative",
+    "find_span",
     "from_torch",
+    "gradient_members",
     "kkt_system",
     "load_deep_gradient",
     "load_deep_network",
     "load_gradient",
     "load_network",
     "load_samples",
+    "load_span",
     "match_samples",
     "plant_network",
     "plant_relu_network",
     "prove_rank",
     "recover_samples",
+    "replay_samples",
+    "retrain",
     "save_alternatives",
     "save_network",
+    "save_span",
     "solve_gradient",
     "solve_stationary",
+    "span_members",
     "three_cubes",
 ]
 
@@ -144,11 +166,24 @@ _HOMES = {
     ),
     "assess_batch": ("assess_gradient",),
     "assess_weights": ("assess_stationary",),
+    "budget": ("Budget",),
     "checker.check": ("check_report",),
     "checker.outcome": (
         "CheckInputError",
         "CheckResult",
         "Claim",
+    ),
+    "checkpoints.recipe": ("Recipe",),
+    "checkpoints.replay": (
+        "Replay",
+        "replay_samples",
+        "retrain",
+    ),
+    "checkpoints.span": (
+        "CheckpointSpan",
+        "find_span",
+        "load_span",
+        "save_span",
     ),
     "disaggregation.records": ("Disaggregation",),
     "errors": (
@@ -162,11 +197,20 @@ _HOMES = {
         "UnsupportedModelError",
     ),
     "exposure.audit": ("audit",),
+    "exposure.batch_members": (
+        "GivenSamples",
+        "gradient_members",
+        "span_members",
+    ),
     "exposure.compare": (
         "Comparison",
         "Matching",
         "compare_recovery",
         "match_samples",
+    ),
+    "exposure.membership": (
+        "Membership",
+        "MembershipReport",
     ),
     "exposure.report": ("AuditReport",),
     "hermite.data": ("HermiteData",),
@@ -221,6 +265,7 @@ _HOMES = {
         "TrainingSet",
         "Verdict",
     ),
+    "recovery.assumptions": ("Assumptions",),
     "report.gradient": ("GradientReport",),
     "report.report": ("IdentifiabilityReport",),
     "report.stationary": ("StationaryReport",),

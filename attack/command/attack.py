@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from attack.command.attack_options import ObjectiveOptions, SearchOptions, parse_assignments
 from attack.command.compute import device_and_dtype
@@ -14,54 +14,141 @@ from attack.memory import attack_bytes
 from attack.networks.files import load_network
 from attack.networks.network import Network
 from attack.objectives.presets import preset
-from attack.reconstruction import DEFAULT_COUNT, reconstruct
+from attack.reconstruction import reconstruct
 from attack.runs.folder import remove_run
 from attack.runs.run import Run
-from identify.arrays import FloatArray
+from attack.runs.task import DEFAULT_COUNT
 from identify.command.inputs import open_mean
 from identify.command.limits import refuse_above
+from identify.command.options import MemoryOptions, RunOptions
 from identify.command.output import check_writable
-from identify.errors import FileError, InvalidInputError, listed
-from identify.model.dataset import LABELS, flat_labels
-from identify.model.untrusted import read_npy, read_tensors
+from identify.errors import FileError, InvalidInputError
+from identify.model.dataset import read_labels
 from identify.pictures import parse_image_shape
 
 
+@dataclass(frozen=True)
+class Destination:
+    """The folder of a run: whether the run in it goes on, or gives way."""
+
+    out: Path
+    resume: bool
+    force: bool
+
+    def check(self) -> None:
+        """Refuse a folder that cannot take a run, before anything is computed."""
+        out, hint = self.out, "choose another folder"
+        if self.resume and self.force:
+            raise InvalidInputError("--resume", "no --force beside it", "both", "drop one of them")
+        if self.resume and not out.exists():
+            raise InvalidInputError(
+                "--resume", "the folder of a run", f"{out}, absent", "drop --resume"
+            )
+        try:
+            if out.exists() and not out.is_dir():
+                raise InvalidInputError("--out", "a folder", f"the file {out}", hint)
+            self._check_content(hint)
+            parent = out
+            while not parent.exists():
+                parent = parent.parent
+            if not parent.is_dir():
+                raise InvalidInputError("--out", "a folder", f"{out} below the file {parent}", hint)
+        except (OSError, ValueError) as error:
+            if isinstance(error, InvalidInputError):
+                raise
+            raise InvalidInputError(
+                "--out", "a folder that can be written", str(out), hint
+            ) from error
+        check_writable(parent, "--out", hint)
+
+    def _check_content(self, hint: str) -> None:
+        out = self.out
+        used = out.is_dir() and next(out.iterdir(), None) is not None
+        if self.resume and not used:
+            raise InvalidInputError("--resume", "the folder of a run", f"{out}, which is empty")
+        if used and self.force and not (out / "config.toml").exists():
+            raise InvalidInputError(
+                "--force", "the folder of a run", f"{out}, which holds something else", hint
+            )
+        if used and not self.resume and not self.force:
+            raise InvalidInputError(
+                "--out", "an absent or empty folder", f"{out}, not empty",
+                "add --resume to continue the run in it, or --force to replace it",
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AttackCall:
+    """What `kktcert attack` was given: the file of the victim, and its groups of options."""
+
+    model: Path
+    aim: ObjectiveOptions
+    search: SearchOptions
+    file: FileOptions
+    compute: ComputeOptions
+    run: RunOptions
+    memory: MemoryOptions
+
+    def victim(self) -> Network:
+        """Load the network, and refuse an attack on it that needs too much memory."""
+        file, aim = self.file, self.aim
+        network = load_network(
+            self.model, layers=file.layers, activation=file.activation, key=file.key
+        )
+        if self.memory.memory_limit is not None:
+            count = self.search.count or _most_candidates(aim, network)
+            needed = attack_bytes(network.widths, count)
+            refuse_above(self.memory.memory_limit, needed, "lower --count")
+        return network
+
+    def beside(self, path: Path | None, network: Network) -> Network | None:
+        """Load a network of the victim's form; a file without activation has the victim's."""
+        if path is None:
+            return None
+        file = self.file
+        try:
+            return load_network(path, layers=file.layers, key=file.key, need_key=False)
+        except InvalidInputError as error:
+            if error.context["name"] != "activation":
+                raise
+            return load_network(
+                path, layers=file.layers, activation=network.activation, key=file.key,
+                need_key=False,
+            )  # fmt: skip
+
+    def beginning(self, network: Network) -> dict[str, Any]:
+        """Return what `reconstruct` needs of where candidates start and how they look."""
+        search, aim = self.search, self.aim
+        shape = search.image_shape
+        return {
+            "image_shape": None if shape is None else parse_image_shape(shape, network.dimension),
+            "mean": None if aim.add_mean is None else open_mean(aim.add_mean, network.dimension),
+            "labels": None if search.labels is None else read_labels(search.labels),
+            "count": search.count,
+            "start": search.start,
+            "start_scale": search.start_scale,
+            "share": search.share,
+            "mixture": search.mixture.value,
+        }
+
+
 def attack_network(
-    model: Path,
-    aim: ObjectiveOptions,
-    search: SearchOptions,
-    file: FileOptions,
-    compute: ComputeOptions,
-    *,
-    out: Path,
-    resume: bool,
-    force: bool,
-    seed: int,
-    time_limit: float | None,
-    progress: Callable[[str, float], None] | None,
-    memory_limit: str | None = None,
+    call: AttackCall, place: Destination, progress: Callable[[str, float], None] | None
 ) -> Run:
     """Load what the options name and run the attack into the folder."""
-    device, dtype = device_and_dtype(compute)
+    aim, search, run = call.aim, call.search, call.run
+    device, dtype = device_and_dtype(call.compute)
     options = parse_assignments("--option", aim.option)
     settings = parse_assignments("--setting", search.setting)
     if aim.preset is not None:
         preset(aim.preset)  # refused before any file is opened
-    network = load_network(model, layers=file.layers, activation=file.activation, key=file.key)
-    if memory_limit is not None:
-        count = search.count or _most_candidates(aim, network)
-        hint = "lower --count"
-        refuse_above(memory_limit, attack_bytes(network.widths, count), hint)
-    shape = search.image_shape
-    image_shape = None if shape is None else parse_image_shape(shape, network.dimension)
-    mean = None if aim.add_mean is None else open_mean(aim.add_mean, network.dimension)
-    labels = None if search.labels is None else _labels(search.labels)
-    _check_folder(out, resume=resume, force=force)
-    gradient = _beside(aim.gradient, network, file)
-    initial = _beside(aim.initial, network, file)
-    if force:
-        remove_run(out)
+    network = call.victim()
+    beginning = call.beginning(network)
+    place.check()
+    gradient = call.beside(aim.gradient, network)
+    initial = call.beside(aim.initial, network)
+    if place.force:
+        remove_run(place.out)
     return reconstruct(
         network,
         None if aim.objective is None else aim.objective.value,
@@ -69,25 +156,18 @@ def attack_network(
         gradient=gradient,
         options=options or None,
         preset=aim.preset,
-        mean=mean,
-        count=search.count,
-        labels=labels,
-        start=search.start,
-        start_scale=search.start_scale,
-        share=search.share,
-        mixture=search.mixture.value,
         splitting=search.splitting.value,
         solver=None if search.solver is None else search.solver.value,
         steps=search.steps,
         settings=settings or None,
-        image_shape=image_shape,
-        seed=seed,
+        seed=run.seed,
         device=device,
         dtype=dtype,
-        time_limit=time_limit,
+        time_limit=run.time_limit,
         progress=progress,
-        out=out,
-        resume=resume,
+        out=place.out,
+        resume=place.resume,
+        **beginning,
     )
 
 
@@ -108,70 +188,3 @@ def failed_writing(error: FileError) -> bool:
         True
     """
     return str(error.context.get("problem", "")).startswith(("cannot be written", "cannot be made"))
-
-
-def _beside(path: Path | None, network: Network, file: FileOptions) -> Network | None:
-    """A network of the victim's form; a file that names no activation has the victim's."""
-    if path is None:
-        return None
-    try:
-        return load_network(path, layers=file.layers, key=file.key, need_key=False)
-    except InvalidInputError as error:
-        if error.context["name"] != "activation":
-            raise
-        return load_network(
-            path, layers=file.layers, activation=network.activation, key=file.key, need_key=False
-        )
-
-
-def _labels(text: str) -> FloatArray:
-    """Labels from a file (.npz with labels, .npy) or as numbers with commas between them."""
-    suffix = Path(text).suffix.lower()
-    if suffix not in (".npz", ".npy"):
-        try:
-            return np.array([float(part) for part in text.split(",")])
-        except ValueError:
-            raise InvalidInputError(
-                "--labels", "an .npz or .npy file, or numbers such as 0,3,7", repr(text)
-            ) from None
-    file = read_npy(text, "labels") if suffix == ".npy" else read_tensors(text)
-    name = next((name for name in LABELS if name in file.shapes), None)
-    if name is None:
-        raise FileError(text, "holds no labels", f"it holds {listed(file.shapes)}")
-    return flat_labels(file.floats(name, integers=True), (file.shapes[name] or (1,))[0])
-
-
-def _check_folder(out: Path, *, resume: bool, force: bool) -> None:
-    """Refuse a folder that cannot take a run, before anything is computed."""
-    hint = "choose another folder"
-    if resume and force:
-        raise InvalidInputError("--resume", "no --force beside it", "both", "drop one of them")
-    if resume and not out.exists():
-        raise InvalidInputError(
-            "--resume", "the folder of a run", f"{out}, absent", "drop --resume"
-        )
-    try:
-        if out.exists() and not out.is_dir():
-            raise InvalidInputError("--out", "a folder", f"the file {out}", hint)
-        used = out.is_dir() and next(out.iterdir(), None) is not None
-        if resume and not used:
-            raise InvalidInputError("--resume", "the folder of a run", f"{out}, which is empty")
-        if used and force and not (out / "config.toml").exists():
-            raise InvalidInputError(
-                "--force", "the folder of a run", f"{out}, which holds something else", hint
-            )
-        if used and not resume and not force:
-            raise InvalidInputError(
-                "--out", "an absent or empty folder", f"{out}, not empty",
-                "add --resume to continue the run in it, or --force to replace it",
-            )  # fmt: skip
-        parent = out
-        while not parent.exists():
-            parent = parent.parent
-        if not parent.is_dir():
-            raise InvalidInputError("--out", "a folder", f"{out} below the file {parent}", hint)
-    except (OSError, ValueError) as error:
-        if isinstance(error, InvalidInputError):
-            raise
-        raise InvalidInputError("--out", "a folder that can be written", str(out), hint) from error
-    check_writable(parent, "--out", hint)

@@ -41,6 +41,19 @@ class ScoreOptions:
             rich_help_panel=_SCORE,
         ),
     ] = None  # fmt: skip
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M", help="Mean that the network's inputs had removed; DATA.npz has it.",
+            rich_help_panel=_SCORE,
+        ),
+    ] = None  # fmt: skip
+    std: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S", help="What they were divided by then.", rich_help_panel=_SCORE,
+        ),
+    ] = None  # fmt: skip
     range: Annotated[
         str,
         typer.Option(

@@ -16,12 +16,15 @@ from attack.command.training_options import (
     TrainingOptions,
 )
 from identify.command.help import add_command
+from identify.command.limits import refuse_above
+from identify.command.memory import figures_bytes
 from identify.command.options import (
     Format,
     LogOptions,
     MemoryOptions,
     RequiredOutput,
     RunOptions,
+    ThreadOptions,
 )
 from identify.command.output import Log, OutputFolder, require_extra, say_error
 from identify.errors import FileError, one_line
@@ -71,23 +74,20 @@ def train(
 ) -> int:
     """Train a network to attack, and keep its start and its data."""
     require_extra("train", "attack", PACKAGES)
-    from attack.command.train import VictimFiles, summary, train_victim, write_victim
+    from attack.command.train import (
+        TrainingCall,
+        VictimFiles,
+        summary,
+        train_victim,
+        write_victim,
+    )
 
     files = VictimFiles.beside(out)
     files.check(force=force)
     told = _log(log)
     with told.progress() as show:
-        victim = train_victim(
-            source,
-            chosen,
-            training,
-            file,
-            compute,
-            seed=run.seed,
-            time_limit=run.time_limit,
-            progress=show,
-            memory_limit=memory.memory_limit,
-        )
+        call = TrainingCall(source, chosen, training, file, compute, run, memory)
+        victim = train_victim(call, show)
     written = write_victim(victim, files)
     if victim.held_out is None:
         told.note("no held-out images: none are left of what was asked for")
@@ -127,26 +127,14 @@ def attack(
 ) -> int:
     """Reconstruct training data by optimisation, splitting candidates where it pays."""
     require_extra("attack", "attack", PACKAGES)
-    from attack.command.attack import attack_network, failed_writing
+    from attack.command.attack import AttackCall, Destination, attack_network, failed_writing
     from attack.memory import is_out_of_memory
 
     told = _log(log)
     try:
         with told.progress() as show:
-            found = attack_network(
-                model,
-                aim,
-                search,
-                file,
-                compute,
-                out=out,
-                resume=resume,
-                force=force,
-                seed=run.seed,
-                time_limit=run.time_limit,
-                progress=show,
-                memory_limit=memory.memory_limit,
-            )
+            call = AttackCall(model, aim, search, file, compute, run, memory)
+            found = attack_network(call, Destination(out, resume, force), show)
     except KeyboardInterrupt:
         told.note(f"what was reached is in {out}; the same command with --resume goes on")
         return INTERRUPTED
@@ -218,6 +206,8 @@ def figures(
         list[Path], typer.Argument(metavar="RUN...", help="Folders of runs of kktcert attack.")
     ],
     output: RequiredOutput,
+    threads: ThreadOptions,
+    memory: MemoryOptions,
     log: LogOptions,
 ) -> int:
     """Draw finished runs: pairs beside the truth, splitting, counts, shares, trajectories."""
@@ -226,6 +216,7 @@ def figures(
     from attack.figures.figures import draw_figures
     from attack.runs.finished import read_results
 
+    refuse_above(memory.memory_limit, figures_bytes(folders), "draw fewer runs")
     told = _log(log)
     earlier = _earlier_figures(output.out)
     with OutputFolder(output.out, force=output.force, names=earlier) as folder:

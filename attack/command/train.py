@@ -25,10 +25,11 @@ from attack.command.training_options import (
 from attack.memory import training_bytes
 from attack.networks.files import load_network, save_network
 from attack.networks.network import Network
-from attack.networks.spec import parse_spec
+from attack.networks.spec import NetworkSpec, parse_spec
 from attack.training.images import ImageData, load_images
 from attack.training.train import TrainedNetwork, train_network
 from identify.command.limits import refuse_above
+from identify.command.options import MemoryOptions, RunOptions
 from identify.command.output import check_file_target, replacing
 from identify.errors import FileError, InvalidInputError
 from identify.model import loading
@@ -89,35 +90,48 @@ class Victim:
     held_out: ImageData | None
 
 
-def train_victim(
-    source: str,
-    chosen: DataOptions,
-    training: TrainingOptions,
-    file: FileOptions,
-    compute: ComputeOptions,
-    *,
-    seed: int,
-    time_limit: float | None,
-    progress: Callable[[str, float], None] | None,
-    memory_limit: str | None = None,
-) -> Victim:
+@dataclass(frozen=True)
+class TrainingCall:
+    """What `kktcert train` was given: where the data are, and its groups of options."""
+
+    source: str
+    chosen: DataOptions
+    training: TrainingOptions
+    file: FileOptions
+    compute: ComputeOptions
+    run: RunOptions
+    memory: MemoryOptions
+
+    def form(self) -> tuple[Network | NetworkSpec, Network | None]:
+        """The network to train, and the saved start if there is one."""
+        training, file = self.training, self.file
+        saved = None
+        if training.initial is not None:
+            saved = load_network(
+                training.initial, layers=file.layers, activation=file.activation, key=file.key
+            )
+        elif (file.layers, file.activation, file.key) != (None, None, None):
+            names = "--activation, --layers and --key"
+            raise InvalidInputError(names, "--initial beside them", "none")
+        if training.network is not None:
+            return parse_spec(training.network), saved
+        if saved is None:
+            raise InvalidInputError("--network", "a specification", "none", "or give --initial")
+        return saved, saved
+
+
+def train_victim(call: TrainingCall, progress: Callable[[str, float], None] | None) -> Victim:
     """Load the data, train, and take the next images of the same kind for comparison."""
-    device, dtype = device_and_dtype(compute)
-    saved = None
-    if training.initial is not None:
-        saved = load_network(
-            training.initial, layers=file.layers, activation=file.activation, key=file.key
-        )
-    elif (file.layers, file.activation, file.key) != (None, None, None):
-        raise InvalidInputError("--activation, --layers and --key", "--initial beside them", "none")
+    chosen, training, run = call.chosen, call.training, call.run
+    device, dtype = device_and_dtype(call.compute)
     # A specification that cannot be read is refused before the data are.
-    form = saved if training.network is None else parse_spec(training.network)
-    assert form is not None
+    form, saved = call.form()
     outputs = form.outputs if isinstance(form, Network) else form.sizes[-1]
     task, loss = _task_and_loss(chosen.task, training.loss, outputs)
-    data, held_out = _images(source, chosen, task, seed)
+    data, held_out = _images(call.source, chosen, task, run.seed)
     widths = form.widths if isinstance(form, Network) else form.sizes
-    refuse_above(memory_limit, training_bytes(widths, len(data.samples)), "train a smaller network")
+    needed = training_bytes(widths, len(data.samples))
+    refuse_above(call.memory.memory_limit, needed, "train a smaller network")
     trained = train_network(
         form,
         data,
@@ -131,10 +145,10 @@ def train_victim(
         scale=training.scale,
         scheme=training.scheme.value,
         initial=saved,
-        seed=seed,
+        seed=run.seed,
         dtype=dtype or torch.float64,
         device=device,
-        time_limit=time_limit,
+        time_limit=run.time_limit,
         progress=progress,
         interruptible=True,
     )

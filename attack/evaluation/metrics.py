@@ -205,27 +205,6 @@ def ssim(a: FloatArray, b: FloatArray, shape: Shape, window: str = "gaussian-3")
     return values
 
 
-def ssim_matrix(rows: FloatArray, columns: FloatArray, shape: Shape) -> FloatArray:
-    """SSIM (n, m) of every row with every column under the window "gaussian-3".
-
-    Cost: about 40 n m D flops, a minute for n = 500, m = 1000, D = 3072 on one core; blocks of
-    2 million numbers.
-
-    Example:
-        >>> a = np.random.default_rng(0).random((2, 16))
-        >>> ssim_matrix(a, a, (4, 4)).diagonal().round(12)
-        array([1., 1.])
-    """
-    values = np.empty((len(rows), len(columns)))
-    for part in _blocks(len(columns), columns.shape[1]):
-        images = as_images(columns[part], shape)
-        moments = _moments(images)
-        for i in range(len(rows)):
-            image = as_images(rows[i : i + 1], shape)
-            values[i, part] = _ssim(image, images, _moments(image), moments)
-    return values
-
-
 def dssim(similarity: FloatArray) -> FloatArray:
     """Structural dissimilarity (1 - SSIM) / 2, in [0, 1]."""
     return np.asarray((1.0 - similarity) / 2.0)

@@ -27,7 +27,7 @@ from attack.figures.scores import (
     pair_values,
 )
 from attack.figures.trajectory import Skipped, trajectory
-from attack.runs.finished import RunResult
+from attack.runs.finished import RunResult, legend_names
 from identify.pictures import Row, as_images, contact_sheet
 
 __all__ = ["FIGURES", "Drawn", "Skipped", "draw_figures"]
@@ -121,23 +121,23 @@ def pairs(runs: Sequence[RunResult], page: _Page) -> Drawn | Skipped:
     if len(shape) < 2:
         return Skipped(what, "the samples are rows of a table and no images")
     mean = run.pictures["mean"].ravel()
-    truth, candidates = run.pictures["truth"][order], run.images[indices[order]]
+    truth, candidates = run.pictures["truth"][order], run.pixels(run.images[indices[order]])
     words = [word for word, part in chosen.items() for _ in part]
     labels = [f"{w}\nSSIM {v:.2f}" for w, v in zip(words, ssim[order], strict=True)]
     sheet: list[Row] = [
-        ("truth", as_images(truth, shape, mean)),
-        ("candidate", as_images(candidates, shape, mean), labels),
+        ("true image", as_images(truth, shape, mean)),
+        ("found by the attack", as_images(candidates, shape, mean), labels),
     ]
     numbers: dict[str, Any] = {"samples": order.tolist(), "ssim": ssim[order].tolist()}
-    note = "mean added, every image from its smallest to its largest value; "
+    note = "mean added; each image is stretched from black to white by itself; "
     if "nearest_held_out" in run.pictures:
         nearest = run.pictures["nearest_held_out"][order]
         stretched = [metrics.min_max(part + mean) for part in (nearest, truth)]
         null = metrics.ssim(stretched[0], np.clip(truth + mean, 0.0, 1.0), shape)
         captions = [f"SSIM {v:.2f}" for v in null]
-        sheet.append(("nearest held-out image", as_images(nearest, shape, mean), captions))
+        sheet.append(("nearest image not trained on", as_images(nearest, shape, mean), captions))
         numbers["held_out_ssim"] = null.tolist()
-        note += "the held-out images know nothing of the network, but each is the nearest of many"
+        note += "images not trained on know nothing of the network, but each is the nearest of many"
     else:
         note += "no held-out images were given: likeness of the kind cannot be told from recovery"
     title = f"{run.label}: best, median and worst of {len(rows)} pairs by SSIM with the truth"
@@ -147,18 +147,17 @@ def pairs(runs: Sequence[RunResult], page: _Page) -> Drawn | Skipped:
 
 def curves(runs: Sequence[RunResult], page: _Page) -> Drawn | Skipped:
     """Loo's reconstruction curves: distances of the greedy matching, sorted, beside the null."""
-    usable = [run for run in runs if run.evaluation is not None]
+    usable = [(run, run.evaluation) for run in runs if run.evaluation is not None]
     if not usable:
         return Skipped("reconstruction curves", "no run is evaluated")
-    series = []
-    numbers = {}
-    for run in usable:
-        assert run.evaluation is not None
-        found = run.evaluation["curve"]
-        numbers[run.name] = found
-        series.append(Series(run.name, np.arange(1, len(found) + 1), found, line=True))
+    numbers = {run.name: evaluation["curve"] for run, evaluation in usable}
+    names = legend_names([run for run, _ in usable])
+    series = [
+        Series(name, np.arange(1, len(found) + 1), found, line=True)
+        for name, found in zip(names, numbers.values(), strict=True)
+    ]
     for name, words in (("held_out", _NULL), ("mean_image", "mean image")):
-        parts = [(run.evaluation or {})["null"].get(name) for run in usable]
+        parts = [evaluation["null"].get(name) for _, evaluation in usable]
         first = next((part for part in parts if part is not None), None)
         if first is not None:
             values = np.sort([v for v in first["scores"]["greedy_l2"]["l2"] if v is not None])
@@ -169,7 +168,7 @@ def curves(runs: Sequence[RunResult], page: _Page) -> Drawn | Skipped:
         [Panel("reconstruction curve", "pair", "L2 distance to the truth", series)],
         "grey and dashed: the same matching for candidates that know nothing of the samples",
     )  # fmt: skip
-    return Drawn(page.name, title, _paths(usable), numbers)
+    return Drawn(page.name, title, _paths(run for run, _ in usable), numbers)
 
 
 def losses(runs: Sequence[RunResult], page: _Page) -> Drawn | Skipped:
@@ -184,11 +183,11 @@ def losses(runs: Sequence[RunResult], page: _Page) -> Drawn | Skipped:
     ):
         series = [
             Series(
-                run.name, x, run.history.losses, line=True,
+                name, x, run.history.losses, line=True,
                 marks=np.interp(run.split_steps, run.history.steps, x).tolist()
                 if len(run.split_steps) else (),
             )
-            for run, x in zip(usable, values, strict=True)
+            for run, name, x in zip(usable, legend_names(usable), values, strict=True)
         ]  # fmt: skip
         drawn.append(Panel(f"loss against {across}", across, "loss", series, ("linear", "log")))
     title = "Loss of the attacks"
@@ -210,9 +209,10 @@ def splitting(runs: Sequence[RunResult], page: _Page) -> Drawn | Skipped:
     numbers: list[dict[str, Any]] = []
     for pipeline, key, name in (("matched_ncc", "ssim", "SSIM"), ("matched_l2", "l2", "L2")):
         series = []
-        for before, after in mates:
+        names = legend_names([after for _, after in mates])
+        for (before, after), label in zip(mates, names, strict=True):
             x, y = (pair_values(run, pipeline, key) for run in (before, after))
-            series.append(Series(f"{after.name} ({after.splitting})", x, y))
+            series.append(Series(label, x, y))
             both = np.isfinite(x) & np.isfinite(y)
             better = (y > x) if key == "ssim" else (y < x)
             numbers.append(
@@ -367,9 +367,8 @@ def _grouped(
 
 
 def _mode_name(run: RunResult, runs: Sequence[RunResult]) -> str:
-    mode = "no splitting" if run.splitting == "off" else f"splitting {run.splitting}"
     several = len({other.objective for other in runs}) > 1
-    return f"{run.objective}, {mode}" if several else mode
+    return f"{run.objective}, {run.mode}" if several else run.mode
 
 
 def _paths(runs: Iterable[RunResult]) -> tuple[str, ...]:

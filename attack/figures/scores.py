@@ -70,9 +70,12 @@ def _truth(run: RunResult) -> Any:
 
 
 def pair_values(run: RunResult, pipeline: str, key: str, *, null: bool = False) -> FloatArray:
-    """The metric of every true sample, NaN without a pair; with `null` of held-out images."""
-    assert run.evaluation is not None
-    part = run.evaluation["null"].get("held_out") if null else run.evaluation["found"]
+    """The metric of every true sample, NaN without a pair; with `null` of held-out images.
+
+    One NaN where there is no such comparison.
+    """
+    evaluation = run.evaluation or {}
+    part = evaluation.get("null", {}).get("held_out") if null else evaluation.get("found")
     if part is None:
         return np.array([np.nan])
     return np.array([np.nan if v is None else v for v in part["scores"][pipeline][key]])

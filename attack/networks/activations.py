@@ -91,16 +91,6 @@ class Activation:
         return self.name + (str(int(value)) if value == int(value) else repr(value))
 
     @property
-    def derivatives_exact(self) -> bool:
-        """Whether phi', phi'', phi''' are the derivatives of phi almost everywhere.
-
-        Example:
-            >>> Activation("relu").derivatives_exact, Activation("soft_relu").derivatives_exact
-            (True, False)
-        """
-        return self.name != "soft_relu"
-
-    @property
     def piecewise_linear(self) -> bool:
         """Whether phi'' and phi''' vanish.
 

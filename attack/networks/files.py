@@ -140,16 +140,15 @@ def _activation(
             found = parse_activation(stored)
         except InvalidInputError as error:
             raise FileError(file.path, f"has an unknown activation ({error})") from error
-    if found is None and option is None:
+    chosen = option or found
+    if chosen is None:
         raise InvalidInputError(
             "activation", f"a word such as relu, as {file.path} names none", "nothing"
         )
-    if found is not None and option is not None and found != option:
+    if found is not None and found != chosen:
         raise InvalidInputError(
-            "activation", f"{found.spec} as {file.path} says", option.spec, "leave the option out"
+            "activation", f"{found.spec} as {file.path} says", chosen.spec, "leave the option out"
         )
-    chosen = option or found
-    assert chosen is not None
     return chosen
 
 

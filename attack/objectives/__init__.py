@@ -7,12 +7,12 @@ from attack.objectives.base import (
     Products,
     doubled_products,
 )
-from attack.objectives.bilevel import BilevelObjective, bilevel_objective
+from attack.objectives.bilevel import BilevelObjective, Unrolled, bilevel_objective
 from attack.objectives.buzaglo import buzaglo_objective
 from attack.objectives.candidates import Candidates
 from attack.objectives.gradient_matching import gradient_matching_objective, gradient_norm_objective
 from attack.objectives.haim import haim_objective
-from attack.objectives.loo import loo_objective, pixel_box
+from attack.objectives.loo import LooPenalties, loo_objective, pixel_box
 from attack.objectives.residual import Kernel, ResidualObjective
 from attack.objectives.schedules import StartRange, TemperatureSchedule
 
@@ -25,12 +25,14 @@ __all__ = [
     "Candidates",
     "Evaluation",
     "Kernel",
+    "LooPenalties",
     "MultiplierSystem",
     "Objective",
     "Products",
     "ResidualObjective",
     "StartRange",
     "TemperatureSchedule",
+    "Unrolled",
     "bilevel_objective",
     "buzaglo_objective",
     "doubled_products",

@@ -187,13 +187,20 @@ class Objective(ABC):
         """
         return doubled_products(self.data_loss, candidates)
 
-    def splitting_products(self, candidates: Candidates, v: Tensor) -> Tensor:
-        """Return S_i v_i for all candidates at once, v and result (m, D)."""
-        return self.splitting_operator(candidates)(v)
+    def split_operator(self, candidates: Candidates) -> Products:
+        """Freeze the candidates and return v -> S_i v_i + P_i v_i, the curvature of halving."""
+        data = self.splitting_operator(candidates)
+        if not self.penalties:
+            return data
+        return lambda v: data(v) + self.split_penalty_products(candidates, v)
 
-    def multiplier_system(self, candidates: Candidates) -> MultiplierSystem | None:
-        """Return the quadratic form of the data loss in lam, or None where it is not quadratic."""
-        return None
+    def multiplier_system(self, candidates: Candidates) -> MultiplierSystem:
+        """Return the quadratic form of the data loss in lam.
+
+        Raises InvalidInputError where it is not quadratic.
+        """
+        hint = "leave the multipliers free"
+        raise InvalidInputError("multipliers", "a loss that is quadratic in them", self.name, hint)
 
     def with_step(self, step: int) -> Objective:
         """Return the objective at a step of its schedule: itself unless it has one."""

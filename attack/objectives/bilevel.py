@@ -19,18 +19,42 @@ from attack.objectives.schedules import ONES, StartRange
 from identify.errors import InvalidInputError
 
 
+@dataclass(frozen=True)
+class Unrolled:
+    """Gradient descent that is differentiated: ``steps`` at ``rate`` with heavy-ball ``momentum``.
+
+    ``decay`` mu adds mu/2 |theta|^2 to what is minimised.
+
+    Raises InvalidInputError for settings out of range.
+    """
+
+    steps: int = 1
+    rate: float = 0.1
+    momentum: float = 0.0
+    decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.steps, bool) or not 1 <= self.steps <= 10_000:
+            raise InvalidInputError("steps", "1 to 10000 unrolled steps", self.steps)
+        if not 0 < self.rate < float("inf"):
+            raise InvalidInputError("rate", "a positive number", self.rate)
+        if not 0 <= self.momentum < 1:
+            raise InvalidInputError("momentum", "a number in [0, 1)", self.momentum)
+        if not 0 <= self.decay < float("inf"):
+            raise InvalidInputError("decay", "a finite number >= 0", self.decay)
+
+
 @dataclass(frozen=True, eq=False)
 class BilevelObjective(Objective):
     """|theta* - theta_T|^2 after T steps of training on the candidates, started at theta_0.
 
     E(theta) = (1/normaliser) sum_i lam_i loss(f_theta(x_i), y_i) + decay/2 |theta|^2 is minimised
-    by ``steps`` steps of gradient descent at ``rate`` with heavy-ball ``momentum``; its functions
-    sum_i lam_i loss(f_theta(x_i), y_i) of theta are the phi of the protocol, so halves of a
-    candidate leave the training as it is. All derivatives are those of autograd through the steps,
-    splitting matrices by antisymmetric doubling. A gradient costs about five passes over the
-    candidates per step and keeps the graph of every step.
+    by the steps of ``training``; its functions sum_i lam_i loss(f_theta(x_i), y_i) of theta are the
+    phi of the protocol, so halves of a candidate leave the training as it is. All derivatives are
+    those of autograd through the steps, splitting matrices by antisymmetric doubling. A gradient
+    costs about five passes over the candidates per step and keeps the graph of every step.
 
-    Raises InvalidInputError for networks of two forms and settings out of range.
+    Raises InvalidInputError for networks of two forms.
 
     Source: Runkel, Gandikota, Geiping, Schoenlieb & Moeller (2024), "Training data reconstruction:
     privacy due to uncertainty?"; unrolling after Maclaurin, Duvenaud & Adams (2015),
@@ -41,10 +65,7 @@ class BilevelObjective(Objective):
     final: Network
     readout: LossReadout
     normaliser: float
-    steps: int
-    rate: float
-    momentum: float = 0.0
-    decay: float = 0.0
+    training: Unrolled
     penalties: tuple[Penalty, ...] = ()
     image_shape: tuple[int, int, int] | None = None
     multipliers: StartRange = ONES
@@ -55,14 +76,6 @@ class BilevelObjective(Objective):
         check_normaliser(self.normaliser)
         check_image_shape(self.image_shape, self.final.dimension)
         self.readout.check_outputs(self.final.outputs)
-        if isinstance(self.steps, bool) or not 1 <= self.steps <= 10_000:
-            raise InvalidInputError("steps", "1 to 10000 unrolled steps", self.steps)
-        if not 0 < self.rate < float("inf"):
-            raise InvalidInputError("rate", "a positive number", self.rate)
-        if not 0 <= self.momentum < 1:
-            raise InvalidInputError("momentum", "a number in [0, 1)", self.momentum)
-        if not 0 <= self.decay < float("inf"):
-            raise InvalidInputError("decay", "a finite number >= 0", self.decay)
 
     @property
     def network(self) -> Network:
@@ -95,15 +108,16 @@ class BilevelObjective(Objective):
 
     def trained_parameters(self, candidates: Candidates) -> list[Tensor]:
         """Train on the candidates and return theta_T, with the graph of every step."""
+        rate, momentum = self.training.rate, self.training.momentum
         with torch.enable_grad():
             theta = [p.detach().requires_grad_() for p in self.initial.parameters()]
             velocity = [torch.zeros_like(p) for p in theta]
-            for _ in range(self.steps):
+            for _ in range(self.training.steps):
                 slope = torch.autograd.grad(
                     self.training_loss(candidates, theta), theta, create_graph=True
                 )
-                velocity = [self.momentum * v + g for v, g in zip(velocity, slope, strict=True)]
-                theta = [p - self.rate * v for p, v in zip(theta, velocity, strict=True)]
+                velocity = [momentum * v + g for v, g in zip(velocity, slope, strict=True)]
+                theta = [p - rate * v for p, v in zip(theta, velocity, strict=True)]
         return theta if needs_graph(candidates) else [p.detach() for p in theta]
 
     def training_loss(self, candidates: Candidates, theta: list[Tensor]) -> Tensor:
@@ -113,9 +127,9 @@ class BilevelObjective(Objective):
         values = self.final.forward(candidates.x, theta)
         losses = self.readout.sample_losses(values, candidates.labels)
         total = (candidates.lam[:, 0] * losses).sum() / self.normaliser
-        if self.decay:
+        if self.training.decay:
             square = torch.stack([p.square().sum() for p in theta]).sum()
-            total = total + 0.5 * self.decay * square
+            total = total + 0.5 * self.training.decay * square
         return total
 
     def data_loss(self, candidates: Candidates) -> Tensor:
@@ -140,10 +154,7 @@ class BilevelObjective(Objective):
             "signed": False,
             "normaliser": self.normaliser,
             "loss": self.readout.loss,
-            "steps": self.steps,
-            "rate": self.rate,
-            "momentum": self.momentum,
-            "decay": self.decay,
+            **vars(self.training),
             "penalties": [penalty.describe() for penalty in self.penalties],
         }
 
@@ -154,27 +165,24 @@ def bilevel_objective(
     *,
     normaliser: float,
     loss: str,
-    steps: int = 1,
-    rate: float = 0.1,
-    momentum: float = 0.0,
-    decay: float = 0.0,
+    training: Unrolled | None = None,
     activation: Activation | None = None,
     box: tuple[float, float] | None = None,
     image_shape: tuple[int, int, int] | None = None,
 ) -> BilevelObjective:
     """Build the bilevel objective; without ``initial`` the training starts at the victim itself.
 
-    Started at the victim, one step without momentum makes it rate^2 times the squared gradient norm
-    of ``gradient_norm_objective``; more steps ask that training stays there. Sample weights lam_i
-    start at 1.
+    ``training`` is one step at rate 0.1 unless given. Started at the victim, one step without
+    momentum makes it rate^2 times the squared gradient norm of ``gradient_norm_objective``; more
+    steps ask that training stays there. Sample weights lam_i start at 1.
 
-    Raises InvalidInputError for networks of two forms and settings out of range.
+    Raises InvalidInputError for networks of two forms.
 
     Example:
         >>> from attack.networks.spec import parse_spec
         >>> spec = parse_spec("4-6-1,tanh")
         >>> first, last = spec.initialise(seed=0), spec.initialise(seed=1)
-        >>> objective = bilevel_objective(last, first, normaliser=4, loss="logistic", steps=3)
+        >>> objective = bilevel_objective(last, first, normaliser=4, loss="logistic")
         >>> tuple(objective.value_and_gradients(objective.start(4, 0, 1.0)).grad_x.shape)
         (4, 4)
     """
@@ -186,10 +194,7 @@ def bilevel_objective(
         final=network,
         readout=LossReadout(loss),
         normaliser=normaliser,
-        steps=steps,
-        rate=rate,
-        momentum=momentum,
-        decay=decay,
+        training=training or Unrolled(),
         penalties=() if box is None else (BoxPenalty(*box),),
         image_shape=image_shape,
     )

@@ -13,14 +13,17 @@ from attack.networks.activations import Activation, parse_activation
 from attack.networks.network import Network
 from attack.objectives import (
     OBJECTIVES,
+    LooPenalties,
     Objective,
     TemperatureSchedule,
+    Unrolled,
     bilevel_objective,
     buzaglo_objective,
     gradient_matching_objective,
     gradient_norm_objective,
     haim_objective,
     loo_objective,
+    pixel_box,
 )
 from attack.objectives.presets import Preset
 from identify.errors import InvalidInputError
@@ -159,8 +162,10 @@ def _haim(name: str, victim: Victim, arguments: dict[str, Any]) -> Objective:
 def _loo(name: str, victim: Victim, arguments: dict[str, Any]) -> Objective:
     if arguments["activation"] is None and victim.network.activation.name == "relu":
         arguments["schedule"] = TemperatureSchedule()
-    if "box" not in arguments and victim.mean is not None:
-        arguments["box"] = (-victim.mean, 1.0 - victim.mean)
+    if victim.mean is not None:
+        arguments.setdefault("box", pixel_box(victim.mean))
+    names = [name for name in ("box", "box_weight", "blur", "sparsity") if name in arguments]
+    arguments["penalties"] = LooPenalties(**{name: arguments.pop(name) for name in names})
     return loo_objective(victim.initial, victim.network, **arguments)
 
 
@@ -177,10 +182,13 @@ def _norm(name: str, victim: Victim, arguments: dict[str, Any]) -> Objective:
 
 
 def _bilevel(name: str, victim: Victim, arguments: dict[str, Any]) -> Objective:
-    unrolled = arguments.pop("unrolled", None)
-    if unrolled is not None:
-        arguments["steps"] = unrolled
-    return bilevel_objective(victim.network, victim.initial, **_with_loss(name, arguments))
+    arguments = _with_loss(name, arguments)
+    training = {"steps": arguments.pop("unrolled", None)}
+    training |= {key: arguments.pop(key, None) for key in ("rate", "momentum", "decay")}
+    given = {key: value for key, value in training.items() if value is not None}
+    return bilevel_objective(
+        victim.network, victim.initial, training=Unrolled(**given), **arguments
+    )
 
 
 def _with_loss(name: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ m times the number of parameters: sums over samples are matrix products.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -287,8 +289,8 @@ def gradient_gram(
 
     Source: the empirical tangent kernel, Jacot, Gabriel & Hongler (2018), "Neural tangent kernel".
     """
-    total: Tensor | None = None
-    for k in range(network.depth):
+
+    def layer(k: int) -> Tensor:
         h = first[0].inputs[k] @ second[0].inputs[k].T
         if network.biases[k] is not None:
             h = h + 1
@@ -296,7 +298,6 @@ def gradient_gram(
         rows, columns = len(p) // len(h), len(q) // h.shape[1]
         if rows > 1 or columns > 1:
             h = h.repeat_interleave(rows, 0).repeat_interleave(columns, 1)
-        part = (p @ q.T) * h
-        total = part if total is None else total + part
-    assert total is not None
-    return total
+        return (p @ q.T) * h
+
+    return functools.reduce(operator.add, map(layer, range(network.depth)))

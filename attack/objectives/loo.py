@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,43 @@ from identify.errors import InvalidInputError
 FEATURES = ("final", "initial", "both", "average")
 
 
+@dataclass(frozen=True, eq=False)
+class LooPenalties:
+    """What a candidate of `loo_objective` pays.
+
+    ``box_weight`` times the mean over pixels of the squared excess over ``box`` (in pixels [0, 1]
+    less a mean: the bounds -mean and 1 - mean; None for no box), ``blur`` times that of the part
+    that a binomial blur removes, ``sparsity`` times the mean of |lam|.
+    """
+
+    box: tuple[float | Tensor, float | Tensor] | None = (-1.0, 1.0)
+    box_weight: float = 0.1
+    blur: float = 0.0
+    sparsity: float = 0.0
+
+    def of(
+        self, network: Network, multipliers: float, image_shape: tuple[int, int, int] | None
+    ) -> tuple[Penalty, ...]:
+        """Return the penalties for images of a network, ``multipliers`` in number.
+
+        Raises InvalidInputError for a blur without ``image_shape``.
+        """
+        found: list[Penalty] = []
+        if self.box is not None:
+            lower, upper = (
+                b.to(network.device, network.dtype) if isinstance(b, Tensor) else b
+                for b in self.box
+            )
+            found.append(BoxPenalty(lower, upper, weight=self.box_weight, mean=True))
+        if self.blur:
+            if image_shape is None:
+                raise InvalidInputError("image_shape", "(C, H, W) for the blur penalty", None)
+            found.append(BlurPenalty(image_shape, self.blur))
+        if self.sparsity:
+            found.append(SparsityPenalty(self.sparsity / multipliers))
+        return tuple(found)
+
+
 def loo_objective(
     initial: Network | None,
     final: Network,
@@ -24,10 +63,7 @@ def loo_objective(
     features: str = "final",
     activation: Activation | None = None,
     schedule: TemperatureSchedule | None = None,
-    box: tuple[float | Tensor, float | Tensor] | None = (-1.0, 1.0),
-    box_weight: float = 0.1,
-    blur: float = 0.0,
-    sparsity: float = 0.0,
+    penalties: LooPenalties | None = None,
     image_shape: tuple[int, int, int] | None = None,
 ) -> ResidualObjective:
     """Build |(theta_f - theta_0) - 1/(normaliser C) sum_ic lam_ic grad f_c(x_i)|^2, lam signed.
@@ -36,10 +72,8 @@ def loo_objective(
     exact for a network linearised there; ``both`` at both, each with multipliers of its own (2 C
     columns); ``average`` the mean of both with one set of multipliers. ``schedule`` raises the
     temperature of a softplus in place of the victim's relu with the steps; ``activation`` fixes
-    another one. Penalties: ``box_weight`` times the mean over pixels of the squared excess over
-    ``box`` (in pixels [0, 1] less a mean: the bounds -mean and 1 - mean), ``blur`` times that of
-    the part that a binomial blur removes, ``sparsity`` times the mean of |lam|. Multipliers start
-    uniform on [-0.5, 0.5).
+    another one. ``penalties`` are a box of [-1, 1] unless given. Multipliers start uniform on
+    [-0.5, 0.5).
 
     Raises InvalidInputError without an initial network, for networks of two forms, for unknown
     ``features``, and for a blur without ``image_shape``.
@@ -75,25 +109,13 @@ def loo_objective(
         "average": (Kernel(last, weight=0.5), Kernel(first, weight=0.5)),
     }[features]
     columns = final.outputs * (2 if features == "both" else 1)
-    penalties: list[Penalty] = []
-    if box is not None:
-        lower, upper = (
-            b.to(final.device, final.dtype) if isinstance(b, Tensor) else b for b in box
-        )
-        penalties.append(BoxPenalty(lower, upper, weight=box_weight, mean=True))
-    if blur:
-        if image_shape is None:
-            raise InvalidInputError("image_shape", "(C, H, W) for the blur penalty", None)
-        penalties.append(BlurPenalty(image_shape, blur))
-    if sparsity:
-        penalties.append(SparsityPenalty(sparsity / (normaliser * columns)))
     return ResidualObjective(
         name="loo",
         kernels=kernels,
         target=flat_target(target, final),
         readout=FreeReadout(),
         normaliser=normaliser * final.outputs,
-        penalties=tuple(penalties),
+        penalties=(penalties or LooPenalties()).of(final, normaliser * columns, image_shape),
         image_shape=image_shape,
         multipliers=StartRange("uniform", -0.5, 0.5),
         schedule=schedule if activation is None else None,

@@ -10,6 +10,7 @@ from torch import Tensor
 from attack.networks.activations import parse_activation
 from attack.networks.network import Network
 from attack.objectives import (
+    LooPenalties,
     ResidualObjective,
     StartRange,
     TemperatureSchedule,
@@ -86,7 +87,7 @@ class Preset:
                 features=self.features or "final",
                 activation=activation,
                 schedule=TemperatureSchedule() if activation is None else None,
-                box=pixel_box(mean),
+                penalties=LooPenalties(box=pixel_box(mean)),
                 image_shape=image_shape,
             )
         elif self.objective == "haim":
@@ -130,75 +131,87 @@ _HAIM = "Haim et al. (2022), Reconstructing training data from trained neural ne
 _BUZAGLO = "Buzaglo et al. (2023), Deconstructing data reconstruction"
 _LOO = "Loo et al. (2024), Understanding reconstruction attacks with the neural tangent kernel"
 _SHEN = "Shen et al. (2026), Data reconstruction: identifiability and optimization"
-_UNIT = StartRange("uniform", 0.0, 1.0)
+# Gradient descent with momentum 0.9 for 50,000 steps in float64: the solver of both families.
+_BINARY = Preset(
+    name="",
+    source=_HAIM,
+    objective="haim",
+    task=None,
+    network="D-1000-1000-1,relu,bias=first",
+    optimiser="sgd",
+    rate_x=1e-4,
+    rate_lam=1e-4,
+    momentum=0.9,
+    steps=50_000,
+    start_scale=1e-9,
+    multipliers=StartRange("uniform", 0.0, 1.0),
+    activation="soft_relu300.0",
+    floor=0.05,
+    candidates=500,
+)
+_MULTICLASS = replace(
+    _BINARY,
+    source=_BUZAGLO,
+    objective="buzaglo",
+    task="multiclass",
+    network="D-1000-1000-10,relu,bias=first",
+    candidates=100,
+)
+_REGRESSION = replace(
+    _BINARY,
+    source=_BUZAGLO,
+    objective="buzaglo",
+    task="regression",
+    multipliers=StartRange("normal"),
+    floor=None,
+)
+_NTK = Preset(
+    name="loo",
+    source=_LOO,
+    objective="loo",
+    task=None,
+    network="D-1000-1000-1,relu,bias=all",
+    optimiser="adam",
+    rate_x=0.02,
+    rate_lam=0.02,
+    momentum=0.9,
+    steps=80_001,
+    start_scale=0.2,
+    multipliers=StartRange("uniform", -0.5, 0.5),
+    activation=None,
+    floor=None,
+    candidates=500,
+    dtype="float32",
+    features="final",
+    remark="two candidates per training image; candidates counts 250 images per class",
+)
+# The published defaults, of which the source then draws scale, rates and softness at random.
+_SPLITTING = replace(
+    _BINARY,
+    source=f"{_SHEN}, default settings",
+    rate_x=1e-2,
+    steps=200_000,
+    start_scale=1e-4,
+    activation="soft_relu50.0",
+    floor=0.1,
+    split_every=50_000,
+    remark="the source searches start_scale, rate_x, floor and softness at random",
+)
 
 
-def _momentum(
-    name: str,
-    source: str,
-    *,
-    scale: float,
-    rate: float,
-    floor: float | None,
-    softness: float,
-    rate_lam: float = 1e-4,
-    task: str | None = None,
-    candidates: int = 500,
-    remark: str = "",
-) -> Preset:
-    # Gradient descent with momentum 0.9 for 50,000 steps: the solver of both families.
-    outputs = 10 if task == "multiclass" else 1
-    return Preset(
+def _run(base: Preset, name: str, run: str, scale: float, rate: float, softness: float) -> Preset:
+    return replace(
+        base,
         name=name,
-        source=source,
-        objective="haim" if task is None else "buzaglo",
-        task=task,
-        network=f"D-1000-1000-{outputs},relu,bias=first",
-        optimiser="sgd",
-        rate_x=rate,
-        rate_lam=rate_lam,
-        momentum=0.9,
-        steps=50_000,
+        source=f"{base.source}, {run}",
         start_scale=scale,
-        multipliers=StartRange("normal") if task == "regression" else _UNIT,
+        rate_x=rate,
         activation=f"soft_relu{softness}",
-        floor=floor,
-        candidates=candidates,
-        remark=remark,
     )
 
 
 def _haim(name: str, run: str, scale: float, rate: float, floor: float, softness: float) -> Preset:
-    return _momentum(
-        name, f"{_HAIM}, run {run}", scale=scale, rate=rate, floor=floor, softness=softness
-    )
-
-
-def _regression(number: int, run: str, scale: float, rate: float, softness: float) -> Preset:
-    return _momentum(
-        f"buzaglo-regression-{number}",
-        f"{_BUZAGLO}, regression {run}",
-        scale=scale,
-        rate=rate,
-        floor=None,
-        softness=softness,
-        task="regression",
-    )
-
-
-def _splitting(which: str, **changes: object) -> Preset:
-    # The published defaults, of which the source then draws scale, rates and softness at random.
-    base = _momentum(
-        f"sample-splitting-{which}",
-        f"{_SHEN}, default settings",
-        scale=1e-4,
-        rate=1e-2,
-        floor=0.1,
-        softness=50.0,
-        remark="the source searches start_scale, rate_x, floor and softness at random",
-    )
-    settings: dict[str, object] = {"objective": which, "steps": 200_000, "split_every": 50_000}
-    return replace(base, **(settings | changes))  # type: ignore[arg-type]
+    return replace(_run(_BINARY, name, f"run {run}", scale, rate, softness), floor=floor)
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -208,65 +221,41 @@ PRESETS: Mapping[str, Preset] = {
         _haim("haim-cifar-2", "k60fvjdy", 4.474e-3, 0.34621, 0.49359, 21.679),
         _haim("haim-mnist-1", "kcf9bhbi", 3.498e-2, 0.030524, 0.44705, 149.866),
         _haim("haim-mnist-2", "rbijxft7", 1.742e-3, 0.28212, 0.41527, 19.215),
-        _momentum(
-            "buzaglo-multiclass-1",
-            f"{_BUZAGLO}, multiclass sweep",
-            scale=3.605e-4,
-            rate=2.420e-4,
+        replace(
+            _run(
+                _MULTICLASS, "buzaglo-multiclass-1", "multiclass sweep", 3.605e-4, 2.420e-4, 326.466
+            ),
             rate_lam=0.95128,
             floor=0.040118,
-            softness=326.466,
-            task="multiclass",
-            candidates=100,
             remark="probably the first multiclass run; the file published for it is another one",
         ),
-        _momentum(
-            "buzaglo-multiclass-2",
-            f"{_BUZAGLO}, multiclass run 2",
-            scale=6.228e-5,
-            rate=1.362e-3,
+        replace(
+            _run(
+                _MULTICLASS, "buzaglo-multiclass-2", "multiclass run 2", 6.228e-5, 1.362e-3, 39.517
+            ),
             rate_lam=0.47933,
             floor=0.20321,
-            softness=39.517,
-            task="multiclass",
-            candidates=100,
         ),
-        _regression(1, "run 1", 1.975e-2, 0.95175, 90.289),
-        _regression(2, "run 2", 1.365e-2, 0.87155, 107.413),
-        _regression(3, "sweep", 3.504e-6, 0.94914, 103.717),
-        Preset(
-            name="loo",
-            source=_LOO,
-            objective="loo",
-            task=None,
-            network="D-1000-1000-1,relu,bias=all",
-            optimiser="adam",
-            rate_x=0.02,
-            rate_lam=0.02,
-            momentum=0.9,
-            steps=80_001,
-            start_scale=0.2,
-            multipliers=StartRange("uniform", -0.5, 0.5),
-            activation=None,
-            floor=None,
-            candidates=500,
-            dtype="float32",
-            features="final",
-            remark="two candidates per training image; candidates counts 250 images per class",
-        ),
-        _splitting("haim"),
-        _splitting(
-            "buzaglo",
+        _run(_REGRESSION, "buzaglo-regression-1", "regression run 1", 1.975e-2, 0.95175, 90.289),
+        _run(_REGRESSION, "buzaglo-regression-2", "regression run 2", 1.365e-2, 0.87155, 107.413),
+        _run(_REGRESSION, "buzaglo-regression-3", "regression sweep", 3.504e-6, 0.94914, 103.717),
+        _NTK,
+        replace(_SPLITTING, name="sample-splitting-haim"),
+        replace(
+            _SPLITTING,
+            name="sample-splitting-buzaglo",
             objective="buzaglo",
             task="multiclass",
-            network="D-1000-1000-10,relu,bias=first",
+            network=_MULTICLASS.network,
         ),
-        _splitting(
-            "loo",
-            features="average",
-            floor=None,
+        replace(
+            _SPLITTING,
+            name="sample-splitting-loo",
+            objective="loo",
+            network=_NTK.network,
             multipliers=StartRange("uniform", -1.0, 1.0),
-            network="D-1000-1000-1,relu,bias=all",
+            floor=None,
+            features="average",
             remark="the source states no more for this objective than these defaults",
         ),
     )

@@ -72,6 +72,10 @@ class AffineSpan:
         """Return the coordinates of the nearest points of the span."""
         return (x - self.mean) @ self.basis.T
 
+    def describe(self) -> dict[str, Any]:
+        """Return what a record keeps to recognise the span."""
+        return {"dimension": self.dimension, "sha256": self.sha256()}
+
     def sha256(self) -> str:
         """Hash mean and basis as little-endian float64."""
         digest = hashlib.sha256()
@@ -175,7 +179,7 @@ class SpanObjective(Objective):
         product, basis = self.base.splitting_operator(self.lifted(candidates)), self.span.basis
         return lambda v: product(v @ basis) @ basis.T
 
-    def multiplier_system(self, candidates: Candidates) -> MultiplierSystem | None:
+    def multiplier_system(self, candidates: Candidates) -> MultiplierSystem:
         return self.base.multiplier_system(self.lifted(candidates))
 
     def with_step(self, step: int) -> Objective:
@@ -192,8 +196,7 @@ class SpanObjective(Objective):
         self.base.check_labels(labels, count)
 
     def describe(self) -> dict[str, Any]:
-        span = {"dimension": self.span.dimension, "sha256": self.span.sha256()}
-        return {**self.base.describe(), "span": span}
+        return {**self.base.describe(), "span": self.span.describe()}
 
 
 def span_objective(objective: Objective, span: AffineSpan) -> SpanObjective:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -84,8 +84,12 @@ class RunResult:
     @property
     def label(self) -> str:
         """How figures call the run."""
-        mode = "without splitting" if self.splitting == "off" else f"splitting {self.splitting}"
-        return f"{self.name} ({self.objective}, {mode})"
+        return f"{self.name} ({self.objective}, {self.mode})"
+
+    @property
+    def mode(self) -> str:
+        """The mode of splitting in words."""
+        return "without splitting" if self.splitting == "off" else f"splitting {self.splitting}"
 
     @property
     def accepted(self) -> int:
@@ -112,6 +116,11 @@ class RunResult:
         """The final candidates, channels last."""
         return self.ordered(self.x)
 
+    def pixels(self, rows: FloatArray) -> FloatArray:
+        """Rows, channels last, in units of pixels: times what the inputs were divided by."""
+        unit = None if self.pictures is None else self.pictures.get("unit")
+        return rows if unit is None else np.asarray(rows * unit.ravel())
+
     def ordered(self, rows: FloatArray) -> FloatArray:
         """Rows in the order of the run's images, channels last."""
         return rows if self._order is None else channels_last(rows, self._order)
@@ -119,6 +128,29 @@ class RunResult:
     def renamed(self, name: str) -> RunResult:
         """The same run under another name."""
         return replace(self, name=name)
+
+
+def legend_names(runs: Sequence[RunResult]) -> list[str]:
+    """What tells runs apart in a legend: the mode of splitting, and what else differs.
+
+    Runs that differ in none of objective, candidates, share and seed have their folders named.
+    """
+    facts = [
+        ("", [run.objective for run in runs]),
+        ("candidates ", [f"{run.count:,}" for run in runs]),
+        ("share ", ["none" if run.share is None else f"{run.share:g}" for run in runs]),
+        ("seed ", [str(run.seed) for run in runs]),
+    ]
+    parts = [[run.mode] for run in runs]
+    for word, values in facts:
+        if len(set(values)) > 1:
+            for own, value in zip(parts, values, strict=True):
+                own.append(f"{word}{value}")
+    names = [", ".join(own) for own in parts]
+    return [
+        name if names.count(name) == 1 else f"{name} ({run.name})"
+        for name, run in zip(names, runs, strict=True)
+    ]
 
 
 def read_results(paths: list[Path]) -> list[RunResult]:

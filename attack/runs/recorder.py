@@ -29,35 +29,46 @@ class Recorder:
     """Runs the loop and keeps what it leaves behind.
 
     ``config`` says what the run is; ``folder`` is None for a run in memory. Candidates are kept in
-    pixels, whatever span they are restricted to.
+    pixels, whatever span they are restricted to. ``state`` is the last that is known to be good,
+    ``began`` when the run would have begun without a break.
     """
 
     objective: Objective
     config: Mapping[str, Any]
     folder: RunFolder | None
     image_shape: tuple[int, ...] | None
+    settings: SolveSettings
+    state: LoopState
+    snapshots: list[Snapshot]
+    began: float
 
-    def run(
-        self,
-        first: Candidates,
+    @staticmethod
+    def begin(
+        objective: Objective,
+        config: Mapping[str, Any],
+        folder: RunFolder | None,
+        image_shape: tuple[int, ...] | None,
         settings: SolveSettings,
-        time_limit: float | None,
-        hooks: Hooks,
-    ) -> Run:
-        """Start, or continue where the folder stands, and write the result.
+        first: Candidates,
+    ) -> Recorder:
+        """Begin at the first candidates, or where the folder stands."""
+        now = time.monotonic()
+        if folder is not None and folder.state is not None:
+            state = folder.state
+            kept = folder.read_snapshots(1 + sum(r.changed for r in state.rounds))
+            began = now - state.seconds
+            return Recorder(objective, config, folder, image_shape, settings, state, kept, began)
+        state = LoopState.first(first, settings)
+        begun = Recorder(objective, config, folder, image_shape, settings, state, [], now)
+        begun._keep(0, state.candidates, np.arange(first.count))
+        return begun
+
+    def run(self, time_limit: float | None, hooks: Hooks) -> Run:
+        """Run the loop to its end and write the result.
 
         Raises KktCertError if the loss became NaN or infinite, with the last good candidates
         written and as a Run in ``context["run"]``.
         """
-        state = None if self.folder is None else self.folder.state
-        self.began, self.earlier = time.monotonic(), 0.0 if state is None else state.seconds
-        self.snapshots: list[Snapshot] = []
-        if state is not None and self.folder is not None:
-            self.snapshots = self.folder.read_snapshots(1 + sum(r.changed for r in state.rounds))
-        if state is None:
-            state = LoopState.first(first, settings)
-            self._keep(0, state.candidates, np.arange(first.count))
-        self.last = state
         inner = replace(
             hooks,
             save=self._save,
@@ -65,14 +76,16 @@ class Recorder:
             round=self._round,
         )
         try:
-            found = solve(self.objective, state, settings, hooks=inner, time_limit=time_limit)
+            found = solve(
+                self.objective, self.state, self.settings, hooks=inner, time_limit=time_limit
+            )
         except KeyboardInterrupt:
             self._broken("interrupted")
             raise
         except KktCertError as error:
             if "state" not in error.context:
                 raise
-            self.last = error.context.pop("state")
+            self.state = error.context.pop("state")
             run = self._broken("not finite")
             raise KktCertError(str(error), **error.context, run=run) from error
         return self._finish(
@@ -81,7 +94,7 @@ class Recorder:
         )  # fmt: skip
 
     def _save(self, state: LoopState) -> None:
-        self.last = state
+        self.state = state
         if self.folder is not None:
             self.folder.save(state)
 
@@ -102,7 +115,7 @@ class Recorder:
         self.snapshots.append(kept)
 
     def _broken(self, reason: str) -> Run:
-        state = self.last
+        state = self.state
         point = self.objective.with_step(state.step).value_and_gradients(state.candidates)
         losses = (float(point.loss), float(point.data_loss))
         return self._finish(state.candidates, state, reason, losses, state.history, None)
@@ -134,7 +147,7 @@ class Recorder:
             snapshots=tuple(self.snapshots),
             settings=settings,
             versions=settings["versions"],
-            seconds=self.earlier + time.monotonic() - self.began,
+            seconds=time.monotonic() - self.began,
             image_shape=self.image_shape,
             path=path,
             masses=None if at.mass is None else at.mass.cpu().numpy().copy(),

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from attack.objectives.candidates import Candidates
 from attack.solving.second_order import SecondOrder
 from attack.solving.state import COLUMNS, Round, Row
 
@@ -98,6 +99,15 @@ class Run:
             f"check       {self.check if self.check is not None else 'none, the run broke off'}",
         ]
         return "\n".join(lines)
+
+    def as_candidates(self) -> Candidates:
+        """Return the candidates as tensors on the CPU, in memory of their own."""
+        labels, mass = (
+            None if part is None else torch.from_numpy(part.copy())
+            for part in (self.labels, self.masses)
+        )
+        x, lam = torch.from_numpy(self.candidates.copy()), torch.from_numpy(self.multipliers.copy())
+        return Candidates(x, lam, labels, mass)
 
     @property
     def status(self) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
+import operator
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +17,7 @@ from attack.objectives.candidates import Candidates
 from attack.objectives.closed_form import Backward, Forward, backward_pass, forward_pass
 from attack.objectives.residual import Kernel, ResidualObjective
 from attack.objectives.spans import SpanObjective
-from attack.solving.problem import Move, Problem, Solver, State
+from attack.solving.problem import Move, Point, Problem, Solver, State
 from identify.errors import InvalidInputError
 
 LARGEST = 6_000
@@ -65,51 +68,26 @@ class GaussNewton(Solver):
         return _state(_FIRST_DAMPING, 2.0)
 
     def advance(self, problem: Problem, candidates: Candidates, state: State) -> Move:
-        objective = problem.objective
         at = problem.evaluate(candidates)
         if not math.isfinite(at.loss):
             return Move(at, candidates, state)
-        here = at.candidates
-        z = torch.cat([here.x, here.lam], 1)
-        slope = 0.5 * torch.cat([at.grad_x, at.grad_lam], 1)
-        held = torch.zeros_like(z, dtype=torch.bool)
-        if problem.multipliers != "free":
-            held[:, objective.dimension :] = True
-        elif problem.bounded:
-            held[:, objective.dimension :] = (here.lam <= 0) & (at.grad_lam >= 0)
-        moving = (~held).flatten().nonzero()[:, 0]
-        matrix = curvature(objective, here)[moving][:, moving]
-        right = -slope.flatten()[moving]
-        diagonal = matrix.diagonal()
-        # Unknowns that do not matter yet, as points with multiplier 0, must not divide by 0.
-        scale = diagonal.clamp_min(1e-12 * float(diagonal.max()) or 1.0)
-        damping, growth = float(state["damping"]), float(state["growth"])
-        if float(right.abs().max()) == 0.0:
+        here, model = at.candidates, _Model.at(problem, at)
+        if float(model.right.abs().max()) == 0.0:
             return Move(at, here, state, stuck="stationary")
+        size = float(torch.cat([here.x, here.lam], 1).norm())
+        damping, growth = float(state["damping"]), float(state["growth"])
         stuck = "no further decrease"
         for tries in range(1, _TRIES + 1):
-            factor, info = torch.linalg.cholesky_ex(matrix + torch.diag_embed(damping * scale))
-            if int(info) == 0:
-                p = torch.cholesky_solve(right[:, None], factor)[:, 0]
-                step = torch.zeros_like(z).flatten()
-                step[moving] = p
-                step = step.reshape(z.shape)
-                new = z + step
-                trial = problem.moved(
-                    here, new[:, : objective.dimension], new[:, objective.dimension :]
-                )
-                if problem.multipliers == "eliminated":
-                    trial = problem.eliminated(trial)
-                value = float(objective.value(trial))
-                predicted = float((p * (right + damping * scale * p)).sum())
-                gain = (at.loss - value) / predicted if predicted > 0 else -1.0
+            p = model.step(damping)
+            if p is not None:
+                trial = model.moved(problem, here, p)
+                value = float(problem.objective.value(trial))
                 if value < at.loss and math.isfinite(value):
-                    shrink = max(1 / 3, 1 - (2 * min(gain, 1.0) - 1) ** 3)
-                    # Close to a root the damping has to vanish with the loss.
-                    shrink = min(shrink, max(value / at.loss, 1e-6)) if gain > 0.5 else shrink
-                    damping = max(damping * shrink, _LEAST_DAMPING)
-                    return Move(at, trial, _state(damping, 2.0), 1 + tries)
-                if float(step.norm()) <= _NOTHING * torch.finfo(z.dtype).eps * float(z.norm()):
+                    predicted = model.decrease(p, damping)
+                    gain = (at.loss - value) / predicted if predicted > 0 else -1.0
+                    relaxed = _relaxed(damping, gain, value / at.loss)
+                    return Move(at, trial, _state(relaxed, 2.0), 1 + tries)
+                if float(p.norm()) <= _NOTHING * torch.finfo(p.dtype).eps * size:
                     stuck = "stationary"
                     break
             damping = min(damping * growth, _MOST_DAMPING)
@@ -120,13 +98,69 @@ class GaussNewton(Solver):
         return self.begin(new)
 
 
+@dataclass(frozen=True, eq=False)
+class _Model:
+    """The quadratic model at a point, in the k unknowns that may move.
+
+    ``matrix`` (k, k) is J^T J + H, ``right`` (k,) half the descent direction, ``scale`` (k,) what
+    the damping multiplies, ``moving`` (k,) the places of the unknowns among all.
+    """
+
+    matrix: Tensor
+    right: Tensor
+    scale: Tensor
+    moving: Tensor
+
+    @staticmethod
+    def at(problem: Problem, point: Point) -> _Model:
+        here, dimension = point.candidates, problem.objective.dimension
+        slope = 0.5 * torch.cat([point.grad_x, point.grad_lam], 1)
+        held = torch.zeros_like(slope, dtype=torch.bool)
+        if problem.multipliers != "free":
+            held[:, dimension:] = True
+        elif problem.bounded:
+            held[:, dimension:] = (here.lam <= 0) & (point.grad_lam >= 0)
+        moving = (~held).flatten().nonzero()[:, 0]
+        matrix = curvature(problem.objective, here)[moving][:, moving]
+        diagonal = matrix.diagonal()
+        # Unknowns that do not matter yet, as points with multiplier 0, must not divide by 0.
+        scale = diagonal.clamp_min(1e-12 * float(diagonal.max()) or 1.0)
+        return _Model(matrix, -slope.flatten()[moving], scale, moving)
+
+    def step(self, damping: float) -> Tensor | None:
+        """The step (k,) at a damping, None where the damped matrix is not positive definite."""
+        damped = self.matrix + torch.diag_embed(damping * self.scale)
+        factor, info = torch.linalg.cholesky_ex(damped)
+        return None if int(info) else torch.cholesky_solve(self.right[:, None], factor)[:, 0]
+
+    def decrease(self, p: Tensor, damping: float) -> float:
+        """The decrease of the loss that the model predicts for its own step."""
+        return float((p * (self.right + damping * self.scale * p)).sum())
+
+    def moved(self, problem: Problem, here: Candidates, p: Tensor) -> Candidates:
+        z, dimension = torch.cat([here.x, here.lam], 1), here.x.shape[1]
+        step = torch.zeros_like(z).flatten()
+        step[self.moving] = p
+        new = z + step.reshape(z.shape)
+        trial = problem.moved(here, new[:, :dimension], new[:, dimension:])
+        return problem.eliminated(trial) if problem.multipliers == "eliminated" else trial
+
+
+def _relaxed(damping: float, gain: float, ratio: float) -> float:
+    """The damping after a step with this gain over the model, which left `ratio` of the loss."""
+    shrink = max(1 / 3, 1 - (2 * min(gain, 1.0) - 1) ** 3)
+    # Close to a root the damping has to vanish with the loss.
+    shrink = min(shrink, max(ratio, 1e-6)) if gain > 0.5 else shrink
+    return max(damping * shrink, _LEAST_DAMPING)
+
+
 def _state(damping: float, growth: float) -> State:
     numbers = {"damping": damping, "growth": growth}
     return {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
 
 
-def check_small(objective: Objective, count: int) -> None:
-    """Raise InvalidInputError unless the objective is a residual with few enough unknowns."""
+def check_small(objective: Objective, count: int) -> ResidualObjective:
+    """Return the residual in pixels; InvalidInputError unless it is one with few unknowns."""
     base = objective.base if isinstance(objective, SpanObjective) else objective
     if not isinstance(base, ResidualObjective):
         raise InvalidInputError(
@@ -138,6 +172,7 @@ def check_small(objective: Objective, count: int) -> None:
             "solver", f"lbfgs for more than {LARGEST} unknowns", f"gauss-newton for {unknowns}",
             "restrict the candidates to a span, or take fewer",
         )  # fmt: skip
+    return base
 
 
 def curvature(objective: Objective, candidates: Candidates) -> Tensor:
@@ -160,21 +195,18 @@ def curvature(objective: Objective, candidates: Candidates) -> Tensor:
         >>> tuple(matrix.shape), bool(torch.linalg.eigvalsh(matrix)[0] > -1e-12)
         ((8, 8), True)
     """
-    check_small(objective, candidates.count)
-    points, axes, base = candidates.detach(), None, objective
+    base = check_small(objective, candidates.count)
+    points = candidates.detach()
     if isinstance(objective, SpanObjective):
-        points, axes, base = objective.lifted(points), objective.span.basis, objective.base
-    assert isinstance(base, ResidualObjective)
-    if axes is None:
+        points, axes = objective.lifted(points), objective.span.basis
+    else:
         axes = torch.eye(base.dimension, dtype=points.x.dtype, device=points.x.device)
     with torch.no_grad():
         sides = [_tangents(base, kernel, points, axes) for kernel in base.kernels]
-        total: Tensor | None = None
-        for first in sides:
-            for second in sides:
-                part = _gram(base.network, first, second)
-                total = part if total is None else total + part
-        assert total is not None
+        pairs = itertools.product(sides, sides)
+        total = functools.reduce(
+            operator.add, (_gram(base.network, first, second) for first, second in pairs)
+        )
         total = 0.5 * (total + total.T)
         _add_penalties(objective, candidates.detach(), total)
     return total

@@ -6,14 +6,14 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from attack.objectives.base import Objective
 from attack.objectives.candidates import Candidates
-from attack.solving.problem import Move, Point, Problem
+from attack.solving.problem import Move, Point, Problem, Solver
 from attack.solving.second_order import SecondOrder, check_second_order
 from attack.solving.settings import SolveSettings
 from attack.solving.state import COLUMNS, LoopState, Round, Row, summarised
@@ -108,28 +108,49 @@ def solve(
     objective.check(state.candidates)
     if state.step == 0:
         settings.check(objective, state.candidates.count)
-    return _Loop(objective, state, settings, hooks or Hooks(), time_limit).run()
+    now = time.monotonic()
+    loop = _Loop(
+        objective=objective,
+        settings=settings,
+        solver=settings.build(),
+        hooks=hooks or Hooks(),
+        began=now - state.seconds,
+        deadline=math.inf if time_limit is None else now + time_limit,
+        state=state,
+        good=state,
+        history=list(state.history),
+    )
+    return loop.run()
 
 
 @dataclass(eq=False)
 class _Loop:
-    objective: Objective
-    state: LoopState
-    settings: SolveSettings
-    hooks: Hooks
-    time_limit: float | None
-    started: float = field(default_factory=time.monotonic)
+    """A loop under way: ``state`` is where it stands, all else that changes is its record.
 
-    def __post_init__(self) -> None:
-        self.solver = self.settings.build()
-        self.interval = self.settings.interval or self.solver.interval
-        self.earlier = self.state.seconds
-        self.history = list(self.state.history)
-        self.saved: float | None = None
-        self.good = self.state
-        eliminated = self.settings.multipliers == "eliminated"
-        self.sparse = eliminated and (self.settings.eliminate_every or 1) > 1
-        self.treatment = "free" if self.sparse else self.settings.multipliers
+    ``good`` is the last state with a finite loss, ``history`` its rows, ``saved`` the time of the
+    last save.
+    """
+
+    objective: Objective
+    settings: SolveSettings
+    solver: Solver
+    hooks: Hooks
+    began: float
+    deadline: float
+    state: LoopState
+    good: LoopState
+    history: list[Row]
+    saved: float = -math.inf
+
+    @property
+    def interval(self) -> int:
+        return self.settings.interval or self.solver.interval
+
+    @property
+    def sparse(self) -> bool:
+        """Whether multipliers are eliminated in some steps and free in the others."""
+        settings = self.settings
+        return settings.multipliers == "eliminated" and (settings.eliminate_every or 1) > 1
 
     def run(self) -> Solution:
         try:
@@ -164,7 +185,7 @@ class _Loop:
                 return state.ended
             if state.step >= settings.steps:
                 return "steps"
-            if self.time_limit is not None and time.monotonic() - self.started > self.time_limit:
+            if time.monotonic() > self.deadline:
                 return "time limit"
             due, state = self._due(state)
             if due:
@@ -189,7 +210,8 @@ class _Loop:
     def _problem(self, step: int) -> Problem:
         held = step - step % self.solver.hold
         stepped = self.objective.with_step(held)
-        return Problem(stepped, self.treatment, self.settings.ridge)
+        treatment = "free" if self.sparse else self.settings.multipliers
+        return Problem(stepped, treatment, self.settings.ridge)
 
     def _prepared(self, state: LoopState, problem: Problem) -> LoopState:
         """Forget what a new temperature or new multipliers have made wrong."""
@@ -227,7 +249,7 @@ class _Loop:
         )  # fmt: skip
 
     def _seconds(self) -> float:
-        return self.earlier + time.monotonic() - self.started
+        return time.monotonic() - self.began
 
     def _say(self, text: str) -> None:
         _LOG.info("%s", text)
@@ -253,27 +275,16 @@ class _Loop:
     def _round(self, state: LoopState) -> tuple[LoopState, str]:
         """Run one round; the text is empty, or says why the loop cannot go on."""
         settings, problem, stuck = self.settings, self._problem(state.step), state.stuck
+        seed, state = _seeded(state)
         given = state.candidates
-        generator = torch.Generator()
-        generator.set_state(state.generator)
-        seed = int(torch.randint(2**31 - 1, (), generator=generator))
-        state = replace(
-            state, generator=generator.get_state(), last_round=state.step, since=state.step,
-            mark=math.inf, best=math.inf, stuck="",
-        )  # fmt: skip
-        # A split into opposite signs adds two candidates.
-        each = 2 if self.objective.signed and settings.splitting == "auto" else 1
-        most = given.count // 2
-        if settings.limit is not None:
-            room = settings.limit - given.count
-            if room < 1:
-                return replace(state, wait=self.interval), stuck
-            most = min(most, room // each)
+        most = self._most_splits(given.count)
+        if most < 1:
+            return replace(state, wait=self.interval), stuck
         if settings.multipliers == "eliminated":
             given = problem.eliminated(given)
         new, origin, record = split_candidates(
             problem.objective, given, mode="paper" if settings.splitting == "paper" else "auto",
-            seed=seed, limit=max(1, most), products=settings.products, rollback=settings.rollback,
+            seed=seed, limit=most, products=settings.products, rollback=settings.rollback,
         )  # fmt: skip
         taken = settings.limit is None or new.count <= settings.limit
         if not taken:
@@ -290,16 +301,30 @@ class _Loop:
             evaluations=state.evaluations + record.evaluations,
             rounds=(*state.rounds, summary),
         )
-        if self.hooks.log is not None:
-            self.hooks.log({"event": "round", "step": state.step, "message": summary.message})
-        if self.hooks.round is not None:
-            self.hooks.round(summary, new)
-        self._say(summary.message)
-        ended = stuck and not lower and new.count == given.count
-        if not ended:
+        self._tell(summary, new)
+        if not stuck or lower or new.count != given.count:
             return state, ""
         measured = taken and settings.splitting == "auto"
         return state, "second-order stationary" if measured else stuck
+
+    def _most_splits(self, count: int) -> int:
+        """The most candidates that may be split; 0 where the limit leaves no room."""
+        half, limit = max(1, count // 2), self.settings.limit
+        if limit is None:
+            return half
+        if limit <= count:
+            return 0
+        # A split into opposite signs adds two candidates.
+        each = 2 if self.objective.signed and self.settings.splitting == "auto" else 1
+        return max(1, min(half, (limit - count) // each))
+
+    def _tell(self, summary: Round, new: Candidates) -> None:
+        if self.hooks.log is not None:
+            event = {"event": "round", "step": summary.step, "message": summary.message}
+            self.hooks.log(event)
+        if self.hooks.round is not None:
+            self.hooks.round(summary, new)
+        self._say(summary.message)
 
     def _check_finite(self, loss: float) -> None:
         if math.isfinite(loss):
@@ -309,7 +334,7 @@ class _Loop:
             raise InvalidInputError(
                 "start", "candidates with a finite loss", seen, "lower start_scale"
             )
-        if self.saved is None:
+        if self.saved == -math.inf:
             self._save(self.good)
         settings, at = self.settings, self.state.candidates
         advice = "lower start_scale"
@@ -325,7 +350,7 @@ class _Loop:
 
     def _maybe_save(self, state: LoopState) -> None:
         every, now = self.hooks.save_every, time.monotonic()
-        late = self.saved is None or now - self.saved >= self.hooks.save_seconds
+        late = now - self.saved >= self.hooks.save_seconds
         if late or (every and state.step % every == 0):
             self._save(state)
 
@@ -334,3 +359,15 @@ class _Loop:
             rows = tuple(row for row in self.history if row[0] < state.step)
             self.hooks.save(replace(state, history=rows))
             self.saved = time.monotonic()
+
+
+def _seeded(state: LoopState) -> tuple[int, LoopState]:
+    """The seed of a round, and the state after it was drawn, its stall test begun anew."""
+    generator = torch.Generator()
+    generator.set_state(state.generator)
+    seed = int(torch.randint(2**31 - 1, (), generator=generator))
+    renewed = replace(
+        state, generator=generator.get_state(), last_round=state.step, since=state.step,
+        mark=math.inf, best=math.inf, stuck="",
+    )  # fmt: skip
+    return seed, renewed

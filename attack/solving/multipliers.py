@@ -63,7 +63,6 @@ def optimal_multipliers(
             "multipliers", f"at most {LARGEST} to eliminate", size, "leave them free"
         )
     system = objective.multiplier_system(candidates.detach())
-    assert system is not None
     gram, linear = system.gram.double(), system.linear.double()
     if not bool(torch.isfinite(gram).all() and torch.isfinite(linear).all()):
         # The loss at these points is not finite either, and its caller says so.
@@ -105,6 +104,15 @@ def check_eliminable(objective: Objective) -> FloorPenalty | None:
             "multipliers", "at most one floor as their penalty", ", ".join(others) or "two", hint
         )
     return floors[0] if floors else None
+
+
+def is_eliminable(objective: Objective) -> bool:
+    """Whether the multipliers can be eliminated."""
+    try:
+        check_eliminable(objective)
+    except InvalidInputError:
+        return False
+    return True
 
 
 def non_negative(

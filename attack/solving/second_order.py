@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from attack.objectives.base import Objective
 from attack.objectives.candidates import Candidates
 from attack.solving.problem import Problem
-from attack.splitting.eigenpairs import smallest_eigenpairs
+from attack.splitting.eigenpairs import EigenSearch, smallest_eigenpairs
 
 
 @dataclass(frozen=True)
@@ -75,15 +74,9 @@ def check_second_order(
     grad_lam = point.grad_lam
     if problem.bounded:
         grad_lam = torch.where(at.lam <= 0, grad_lam.clamp_max(0), grad_lam)
-    operator = objective.splitting_operator(at)
-
-    def product(v: Tensor) -> Tensor:
-        plain = operator(v)
-        return plain + objective.split_penalty_products(at, v) if objective.penalties else plain
-
     pairs = smallest_eigenpairs(
-        product, at.count, objective.dimension, seed=seed, iterations=products,
-        dtype=at.x.dtype, device=at.x.device,
+        objective.split_operator(at), at.count, objective.dimension,
+        search=EigenSearch(iterations=products, seed=seed), like=at.x,
     )  # fmt: skip
     smallest = float(pairs.values.min())
     return SecondOrder(

@@ -123,13 +123,11 @@ class SolveSettings:
             return LimitedMemory(self.memory or 10)
         if self.solver == "gauss-newton":
             return GaussNewton()
-        assert self.rate_x is not None
-        assert self.rate_lam is not None
+        default_x, default_lam = _RATES[self.solver]
+        rate_x, rate_lam = self.rate_x or default_x, self.rate_lam or default_lam
         if self.solver == "adam":
-            return Adam(self.rate_x, self.rate_lam)
-        return MomentumDescent(
-            self.rate_x, self.rate_lam, 0.9 if self.momentum is None else self.momentum
-        )
+            return Adam(rate_x, rate_lam)
+        return MomentumDescent(rate_x, rate_lam, 0.9 if self.momentum is None else self.momentum)
 
     def check(self, objective: Objective, count: int) -> None:
         """Raise InvalidInputError unless the settings suit the objective and the count."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from attack.objectives.candidates import Candidates
 from attack.solving.problem import State
 from attack.solving.settings import SolveSettings
-from attack.splitting.split_round import SplitRound
+from attack.splitting.record import SplitRound
 
 COLUMNS = ("step", "loss", "data_loss", "candidates", "evaluations", "seconds")
 """Of the history; the loss is that before the step, evaluations are gradients."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -47,36 +47,71 @@ class Eigenpairs:
     method: str
 
 
+@dataclass(frozen=True)
+class EigenSearch:
+    """How eigenpairs are looked for: ``method``, ``iterations``, ``tolerance`` and ``seed``.
+
+    "exact" forms the matrices (D <= 64), "lanczos" keeps a basis that is orthogonalised fully,
+    "lobpcg" keeps three vectors a matrix, "auto" takes the first of them that fits. ``iterations``
+    bounds the products before the last one, which measures the residual; the search stops once
+    every residual is below the share ``tolerance`` of |S_i|. ``seed`` is that of the directions.
+
+    Raises InvalidInputError for another method and less than one iteration.
+
+    Example:
+        >>> EigenSearch().method_for(10, 64, torch.float64)
+        'exact'
+        >>> EigenSearch().method_for(10, 784, torch.float64)
+        'lanczos'
+    """
+
+    method: Method = "auto"
+    iterations: int = 24
+    tolerance: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in ("auto", "exact", "lanczos", "lobpcg"):
+            raise InvalidInputError("method", "auto, exact, lanczos or lobpcg", self.method)
+        if self.iterations < 1:
+            raise InvalidInputError("iterations", "at least 1", self.iterations)
+
+    def method_for(self, count: int, dimension: int, dtype: torch.dtype) -> Method:
+        """Return the method for m = `count` matrices of size D = `dimension`.
+
+        Raises InvalidInputError for D above 64 where the matrices are to be formed.
+        """
+        if self.method == "exact" and dimension > EXACT_LIMIT:
+            hint = 'take method "lanczos"'
+            raise InvalidInputError("dimension", f"at most {EXACT_LIMIT}", dimension, hint)
+        if self.method != "auto":
+            return self.method
+        if dimension <= EXACT_LIMIT:
+            return "exact"
+        size = count * min(self.iterations, dimension) * dimension * dtype.itemsize
+        return "lobpcg" if size > _MEMORY else "lanczos"
+
+
 def smallest_eigenpairs(
     product: Product,
     count: int,
     dimension: int,
     *,
-    method: Method = "auto",
+    search: EigenSearch | None = None,
     start: Tensor | None = None,
-    seed: int = 0,
-    iterations: int = 24,
-    tolerance: float = 1e-3,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
+    like: Tensor | None = None,
 ) -> Eigenpairs:
     """Find the smallest eigenpair of each of `count` symmetric matrices S_i, all at once.
 
-    "exact" forms the matrices (D <= 64), "lanczos" keeps a basis that is orthogonalised fully,
-    "lobpcg" keeps three vectors a matrix, "auto" takes the first of them that fits. An
-    exhausted Krylov space goes on from a random direction, so no eigenvalue is out of reach.
+    An exhausted Krylov space goes on from a random direction, so no eigenvalue is out of reach.
 
     Args:
         product: maps V (m, D) to the rows S_i v_i.
         count: m >= 1.
         dimension: D >= 1.
-        method: "auto", "exact", "lanczos" or "lobpcg".
+        search: method, effort and seed.
         start: vectors (m, D) near the eigenvectors, mixed with noise; random if not given.
-        seed: of the random directions.
-        iterations: bound on the products before the last one, which measures the residual.
-        tolerance: stop once every residual is below this share of |S_i|.
-        dtype: of the vectors; `start` decides if given.
-        device: of the vectors; `start` decides if given.
+        like: a tensor with the dtype and device of the vectors; `start`, else float64 on the CPU.
 
     Returns:
         Eigenpairs; `margins` follow the theorem below for Lanczos from random starts.
@@ -94,15 +129,12 @@ def smallest_eigenpairs(
     Example:
         >>> S = torch.tensor([[[2.0, 1.0], [1.0, 2.0]], [[0.0, 3.0], [3.0, 0.0]]])
         >>> pairs = smallest_eigenpairs(
-        ...     lambda v: torch.einsum("ijk,ik->ij", S, v), 2, 2, dtype=torch.float32
+        ...     lambda v: torch.einsum("ijk,ik->ij", S, v), 2, 2, like=S
         ... )
         >>> [round(value, 4) for value in pairs.values.tolist()]
         [1.0, -3.0]
     """
-    return _ends(
-        product, count, dimension, ("smallest",), method, start, seed, iterations, tolerance,
-        dtype, device,
-    )[0]  # fmt: skip
+    return _Search.begin(product, (count, dimension), search, start, like).ends(("smallest",))[0]
 
 
 def extreme_eigenpairs(
@@ -110,13 +142,9 @@ def extreme_eigenpairs(
     count: int,
     dimension: int,
     *,
-    method: Method = "auto",
+    search: EigenSearch | None = None,
     start: Tensor | None = None,
-    seed: int = 0,
-    iterations: int = 24,
-    tolerance: float = 1e-3,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
+    like: Tensor | None = None,
 ) -> tuple[Eigenpairs, Eigenpairs]:
     """Find the smallest and the largest eigenpairs, from one Krylov space where there is one.
 
@@ -129,58 +157,62 @@ def extreme_eigenpairs(
         >>> round(low.values.item(), 6), round(high.values.item(), 6)
         (-2.0, 5.0)
     """
-    low, high = _ends(
-        product, count, dimension, ("smallest", "largest"), method, start, seed, iterations,
-        tolerance, dtype, device,
-    )  # fmt: skip
+    begun = _Search.begin(product, (count, dimension), search, start, like)
+    low, high = begun.ends(("smallest", "largest"))
     return low, high
 
 
-def _ends(
-    product: Product,
-    count: int,
-    dimension: int,
-    ends: tuple[str, ...],
-    method: Method,
-    start: Tensor | None,
-    seed: int,
-    iterations: int,
-    tolerance: float,
-    dtype: torch.dtype,
-    device: torch.device | str,
-) -> list[Eigenpairs]:
-    if start is not None:
-        if start.shape != (count, dimension):
-            raise InvalidInputError("start", f"shape ({count}, {dimension})", tuple(start.shape))
-        dtype, device = start.dtype, start.device
-    if count < 1 or dimension < 1 or iterations < 1:
-        got = f"{count}, {dimension} and {iterations}"
-        raise InvalidInputError("count, dimension and iterations", "at least 1 each", got)
-    if method == "auto":
-        size = count * min(iterations, dimension) * dimension * dtype.itemsize
-        method = "exact" if dimension <= EXACT_LIMIT else "lanczos"
-        method = "lobpcg" if method == "lanczos" and size > _MEMORY else method
-    if method == "exact" and dimension > EXACT_LIMIT:
-        hint = 'take method "lanczos"'
-        raise InvalidInputError("dimension", f"at most {EXACT_LIMIT}", dimension, hint)
-    generator = torch.Generator(device).manual_seed(seed)
-    first = torch.randn((count, dimension), generator=generator, dtype=dtype, device=device)
-    first = _unit(first)
-    if start is not None:
-        first = _unit(_unit(start) + _WARM_NOISE * first)
-    counted = _Counted(product)
-    if method == "exact":
-        return _exact(counted, first, ends)
-    if method == "lanczos":
-        warm = start is not None
-        return _lanczos(counted, first, ends, iterations, tolerance, generator, warm)
-    if method == "lobpcg":
-        pairs = [_lobpcg(counted, first, iterations, tolerance, generator)]
-        if "largest" in ends:
-            minus = _Counted(lambda v: -counted(v))
-            pairs.append(_mirrored(_lobpcg(minus, first, iterations, tolerance, generator)))
-        return pairs
-    raise InvalidInputError("method", "auto, exact, lanczos or lobpcg", method)
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """One search: the product, the first vectors (m, D), and the stream of further ones."""
+
+    product: _Counted
+    first: Tensor
+    chosen: EigenSearch
+    generator: torch.Generator
+    warm: bool
+
+    @classmethod
+    def begin(
+        cls,
+        product: Product,
+        shape: tuple[int, int],
+        chosen: EigenSearch | None,
+        start: Tensor | None,
+        like: Tensor | None,
+    ) -> _Search:
+        if start is not None and start.shape != shape:
+            raise InvalidInputError("start", f"shape {shape}", tuple(start.shape))
+        if min(shape) < 1:
+            raise InvalidInputError("count and dimension", "at least 1 each", shape)
+        given = like if start is None else start
+        dtype = torch.float64 if given is None else given.dtype
+        device = torch.device("cpu") if given is None else given.device
+        chosen = chosen or EigenSearch()
+        generator = torch.Generator(device).manual_seed(chosen.seed)
+        first = _unit(torch.randn(shape, generator=generator, dtype=dtype, device=device))
+        if start is not None:
+            first = _unit(_unit(start) + _WARM_NOISE * first)
+        return cls(_Counted(product), first, chosen, generator, start is not None)
+
+    def ends(self, ends: tuple[str, ...]) -> list[Eigenpairs]:
+        count, dimension = self.first.shape
+        method = self.chosen.method_for(count, dimension, self.first.dtype)
+        if method == "exact":
+            return _exact(self.product, self.first, ends)
+        if method == "lanczos":
+            return _lanczos(self, ends)
+        return [_lobpcg(self) if end == "smallest" else _lobpcg_above(self) for end in ends]
+
+    def measured(self, vectors: Tensor, scales: Tensor, margins: Tensor, name: str) -> Eigenpairs:
+        """One more product: the Rayleigh quotients and residuals that are reported are true."""
+        image = self.product(vectors)
+        values = (vectors * image).sum(dim=1)
+        residuals = torch.linalg.vector_norm(image - values[:, None] * vectors, dim=1)
+        converged = residuals <= self.chosen.tolerance * scales
+        return Eigenpairs(
+            values, vectors, residuals, scales, converged, margins, self.product.calls, name
+        )
 
 
 class _Counted:
@@ -226,17 +258,10 @@ def _exact(product: _Counted, first: Tensor, ends: tuple[str, ...]) -> list[Eige
     return pairs
 
 
-def _lanczos(
-    product: _Counted,
-    first: Tensor,
-    ends: tuple[str, ...],
-    iterations: int,
-    tolerance: float,
-    generator: torch.Generator,
-    warm: bool,
-) -> list[Eigenpairs]:
+def _lanczos(search: _Search, ends: tuple[str, ...]) -> list[Eigenpairs]:
+    first, tolerance = search.first, search.chosen.tolerance
     count, dimension = first.shape
-    steps = min(iterations, dimension)
+    steps = min(search.chosen.iterations, dimension)
     basis = first.new_empty((count, steps, dimension))
     projected = first.new_zeros((count, steps, steps))
     scales = first.new_zeros(count)
@@ -244,7 +269,7 @@ def _lanczos(
     used = 0
     for k in range(steps):
         basis[:, k] = vector
-        image = product(vector)
+        image = search.product(vector)
         scales = torch.maximum(scales, torch.linalg.vector_norm(image, dim=1))
         space = basis[:, : k + 1]
         # Once against the last two, which take nearly all of it, and once against every vector.
@@ -266,15 +291,15 @@ def _lanczos(
                 break
         vector = rest / beta.clamp_min(torch.finfo(first.dtype).tiny)[:, None]
         if bool(ended.any()):
-            vector = torch.where(ended[:, None], _fresh(space, generator), vector)
+            vector = torch.where(ended[:, None], _fresh(space, search.generator), vector)
     values, small = torch.linalg.eigh(projected[:, :used, :used])
     scales = torch.maximum(scales, values.abs().amax(dim=1))
-    margins = _margins(values, dimension, used, count, warm)
+    margins = _margins(values, dimension, used, count, search.warm)
     pairs = []
     for end in ends:
         at = 0 if end == "smallest" else -1
         ritz = _unit(torch.einsum("ik,ikj->ij", small[:, :, at], basis[:, :used]))
-        pairs.append(_measured(product, ritz, scales, margins, tolerance, "lanczos"))
+        pairs.append(search.measured(ritz, scales, margins, "lanczos"))
     return pairs
 
 
@@ -293,19 +318,21 @@ def _margins(values: Tensor, dimension: int, steps: int, count: int, warm: bool)
     return root**2 / (1 - 2 * root**2) * spread
 
 
-def _lobpcg(
-    product: _Counted,
-    first: Tensor,
-    iterations: int,
-    tolerance: float,
-    generator: torch.Generator,
-) -> Eigenpairs:
+def _lobpcg_above(search: _Search) -> Eigenpairs:
+    """The largest eigenpairs, as the smallest of -S_i."""
+    minus = _Counted(lambda v: -search.product(v))
+    pairs = _lobpcg(replace(search, product=minus))
+    return replace(pairs, values=-pairs.values)
+
+
+def _lobpcg(search: _Search) -> Eigenpairs:
+    product, first, tolerance = search.product, search.first, search.chosen.tolerance
     dimension = first.shape[1]
     eps = torch.finfo(first.dtype).eps
     vector, image = first, product(first)
     step = step_image = torch.zeros_like(first)
     scales = torch.linalg.vector_norm(image, dim=1)
-    for _ in range(iterations - 1):
+    for _ in range(search.chosen.iterations - 1):
         values = (vector * image).sum(dim=1)
         residual = image - values[:, None] * vector
         size = torch.linalg.vector_norm(residual, dim=1)
@@ -323,7 +350,7 @@ def _lobpcg(
         direction, _ = _orthogonal(_unit(residual), space)
         direction = _unit(direction)
         if bool(ended.any()):
-            direction = torch.where(ended[:, None], _fresh(space, generator), direction)
+            direction = torch.where(ended[:, None], _fresh(space, search.generator), direction)
         space = torch.cat([space, direction[:, None]], dim=1)
         direction_image = product(direction)
         scales = torch.maximum(scales, torch.linalg.vector_norm(direction_image, dim=1))
@@ -340,30 +367,7 @@ def _lobpcg(
         step, step_image = _combined(rest, space), _combined(rest, images)
         vector, image = new, new_image
     margins = torch.full_like(scales, math.inf)
-    return _measured(product, _unit(vector), scales, margins, tolerance, "lobpcg")
-
-
-def _measured(
-    product: _Counted,
-    vectors: Tensor,
-    scales: Tensor,
-    margins: Tensor,
-    tolerance: float,
-    method: str,
-) -> Eigenpairs:
-    """One more product: the Rayleigh quotients and residuals that are reported are true ones."""
-    image = product(vectors)
-    values = (vectors * image).sum(dim=1)
-    residuals = torch.linalg.vector_norm(image - values[:, None] * vectors, dim=1)
-    converged = residuals <= tolerance * scales
-    return Eigenpairs(values, vectors, residuals, scales, converged, margins, product.calls, method)
-
-
-def _mirrored(pairs: Eigenpairs) -> Eigenpairs:
-    return Eigenpairs(
-        -pairs.values, pairs.vectors, pairs.residuals, pairs.scales, pairs.converged,
-        pairs.margins, pairs.products, pairs.method,
-    )  # fmt: skip
+    return search.measured(_unit(vector), scales, margins, "lobpcg")
 
 
 def _orthogonal(vectors: Tensor, space: Tensor, passes: int = 2) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attack.objectives.base import Objective
 from attack.objectives.candidates import Candidates
-from attack.splitting.eigenpairs import Eigenpairs, Product
+from attack.splitting.eigenpairs import Eigenpairs
 
 PAPER_THRESHOLD = -0.1
 PAPER_LIMIT = 150
@@ -122,7 +122,6 @@ def auto_plan(
     candidates: Candidates,
     low: Eigenpairs,
     high: Eigenpairs | None,
-    curvature: Product,
     data_loss: float,
     limit: int,
 ) -> SplitPlan:
@@ -132,14 +131,14 @@ def auto_plan(
     opposite signs, where `high` allows them, by another jump plus eps^2/2 v.(-S_i + 2 D^2 h)v,
     and must be twice as good, since they cost two candidates. Where penalties are shared by mass s,
     nothing jumps and s D^2 h takes the place of 2 D^2 h, half of it for opposite signs. A split
-    whose jump exceeds the whole data loss cannot pay. `curvature` is v -> P_i v_i of
-    `split_penalty_products`.
+    whose jump exceeds the whole data loss cannot pay.
     """
     eps = torch.finfo(low.values.dtype).eps
     values, directions = low.values, low.vectors
     opposite = torch.zeros_like(values, dtype=torch.bool)
     if high is not None:
-        bend = (high.vectors * curvature(high.vectors)).sum(1)
+        bend = objective.split_penalty_products(candidates, high.vectors)
+        bend = (high.vectors * bend).sum(1)
         turned = (2.0 if candidates.mass is None else 1.5) * bend - high.values
         opposite = turned < 2 * values.clamp_max(0)
         values = torch.where(opposite, turned, values)

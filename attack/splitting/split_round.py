@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,8 +11,15 @@ from torch import Tensor
 from attack.objectives.base import Evaluation, Objective
 from attack.objectives.candidates import Candidates
 from attack.splitting.accept import FittedSteps, common_step, fit_steps
-from attack.splitting.eigenpairs import Eigenpairs, Method, extreme_eigenpairs, smallest_eigenpairs
+from attack.splitting.eigenpairs import (
+    Eigenpairs,
+    EigenSearch,
+    Method,
+    extreme_eigenpairs,
+    smallest_eigenpairs,
+)
 from attack.splitting.plan import SplitPlan, auto_plan, joined, offspring, paper_choice
+from attack.splitting.record import SplitRound, round_sentence
 from attack.splitting.tidy import Tidied, tidy
 from identify.errors import InvalidInputError
 
@@ -21,45 +27,32 @@ PAPER_PRODUCTS = 20
 AUTO_PRODUCTS = 20
 
 
-@dataclass(frozen=True, eq=False)
-class SplitRound:
-    """What one round found and did; indices are those of the candidates it was given.
+@dataclass(frozen=True)
+class SplitRules:
+    """The rules of a round, as `split_candidates` explains them.
 
-    `before`, `after` the total loss; `eigenvalues`, `residuals`, `gradient_norms` (m,): smallest
-    eigenvalue of each splitting matrix (with 2 D^2 h in mode "auto"; NaN for candidates that were
-    merged or pruned), |S v - mu v|, and |grad_x L| of the candidate; `smallest` the least
-    eigenvalue, `margin` how far below it the spectrum may reach (probability 0.99, infinite where
-    unknown), `relative_smallest` the least mu_i / |lam_i|, since every split halves S_i;
-    `gradient_norm` |grad L| in x and lam; `idle_gradient` the largest |D phi(x_i)^T grad l| where
-    lam_i = 0. `chosen` (k,), `steps` (k,) eps, `gains` (k,) lower bounds (convex l) of the loss
-    that undoing the split alone would cost, `opposite` (k,) for offspring of opposite signs;
-    `merged` pairs (kept, other), `pruned` and `undone` indices. `accepted`: some split stays;
-    `rolled_back`: the whole round of splits was taken back. `products`, `evaluations` the cost.
+    Raises InvalidInputError for an unknown mode and settings out of range.
     """
 
-    mode: str
-    before: float
-    after: float
-    eigenvalues: Tensor
-    residuals: Tensor
-    gradient_norms: Tensor
-    smallest: float
-    margin: float
-    relative_smallest: float
-    gradient_norm: float
-    idle_gradient: float
-    chosen: Tensor
-    steps: Tensor
-    gains: Tensor
-    opposite: Tensor
-    merged: tuple[tuple[int, int], ...]
-    pruned: tuple[int, ...]
-    undone: tuple[int, ...]
-    accepted: bool
-    rolled_back: bool
-    products: int
-    evaluations: int
-    message: str
+    mode: str = "auto"
+    limit: int | None = None
+    products: int = AUTO_PRODUCTS
+    method: Method = "auto"
+    minimum_gain: float = 1e-4
+    merge_radius: float = 0.1
+    rollback: bool = True
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("auto", "paper"):
+            raise InvalidInputError("mode", "auto or paper", self.mode)
+        if self.limit is not None and self.limit < 0:
+            raise InvalidInputError("limit", "at least 0", self.limit)
+        if self.products < 1:
+            raise InvalidInputError("products", "at least 1", self.products)
+        if not 0 <= self.minimum_gain < 1:
+            raise InvalidInputError("minimum_gain", "a share in [0, 1)", self.minimum_gain)
+        if not 0 <= self.merge_radius < math.inf:
+            raise InvalidInputError("merge_radius", "a distance >= 0", self.merge_radius)
 
 
 def split_candidates(
@@ -91,14 +84,14 @@ def split_candidates(
         seed: of the random starts of the eigenvectors.
         limit: most candidates to split in "auto", 0 for the check alone; half unless given.
         products: batched products with the splitting matrices for "auto"; "paper" takes 20.
-        method: of `smallest_eigenpairs`, for "auto".
+        method: of `EigenSearch`, for "auto".
         minimum_gain: least gain of a split in "auto", relative to the data loss per candidate.
         merge_radius: relative distance up to which candidates may be merged in "auto".
         rollback: whether "paper" takes rounds back that raise the loss; the authors keep them.
 
     Returns:
         New candidates, `origin` (m',) int64 (new index -> old index, of the heavier one for a
-        merged pair), and the SplitRound; `carry_over` brings optimiser state along.
+        merged pair), and the SplitRound.
 
     Raises:
         InvalidInputError: unknown mode, settings out of range, numbers that are not finite.
@@ -121,38 +114,15 @@ def split_candidates(
         >>> record.after < record.before, new.count == len(origin)
         (True, True)
     """
-    _check_settings(mode, limit, products, minimum_gain, merge_radius)
+    rules = SplitRules(mode, limit, products, method, minimum_gain, merge_radius, rollback)
     objective.check(candidates)
-    candidates = candidates.detach()
-    start = objective.value_and_gradients(candidates)
+    given = candidates.detach()
+    start = objective.value_and_gradients(given)
     if not bool(torch.isfinite(start.loss)):
         hint = "lower the learning rate"
         raise InvalidInputError("loss", "a finite number", float(start.loss), hint)
-    if mode == "paper":
-        return _paper_round(objective, candidates, start, seed, rollback)
-    return _auto_round(
-        objective, candidates, start, seed, limit, products, method, minimum_gain, merge_radius
-    )
-
-
-def carry_over(state: Mapping[str, Tensor], origin: Tensor) -> dict[str, Tensor]:
-    """Give every new candidate the optimiser state of the one it comes from.
-
-    Args:
-        state: tensors whose first axis runs over the old candidates (momentum, Adam's moments);
-            tensors of no axis (step counts) are kept.
-        origin: new index -> old index, as from `split_candidates`.
-
-    Returns:
-        New tensors with the first axis over the new candidates.
-
-    Example:
-        >>> carry_over({"momentum": torch.tensor([[1.0], [2.0]])}, torch.tensor([0, 1, 1]))
-        {'momentum': tensor([[1.],
-                [2.],
-                [2.]])}
-    """
-    return {name: part[origin] if part.ndim else part.clone() for name, part in state.items()}
+    split_round = _Round(objective, given, start, rules, seed)
+    return split_round.paper() if rules.mode == "paper" else split_round.auto()
 
 
 def rounding_level(objective: Objective, candidates: Candidates, loss: float) -> float:
@@ -164,10 +134,8 @@ def rounding_level(objective: Objective, candidates: Candidates, loss: float) ->
     eps = torch.finfo(candidates.x.dtype).eps
     if objective.quadratic:
         one = candidates.select(torch.zeros(1, dtype=torch.long, device=candidates.x.device))
-        system = objective.multiplier_system(one)
-        if system is not None:
-            size = float(system.constant)
-            return 8 * eps * (loss + math.sqrt(size * max(loss, 0.0)) + 8 * eps * size)
+        size = float(objective.multiplier_system(one).constant)
+        return 8 * eps * (loss + math.sqrt(size * max(loss, 0.0)) + 8 * eps * size)
     turned = candidates.select(
         torch.arange(candidates.count - 1, -1, -1, device=candidates.x.device)
     )
@@ -175,153 +143,126 @@ def rounding_level(objective: Objective, candidates: Candidates, loss: float) ->
     return 8 * eps * abs(loss) + 4 * abs(other - loss)
 
 
-def _paper_round(
-    objective: Objective, candidates: Candidates, start: Evaluation, seed: int, rollback: bool
-) -> tuple[Candidates, Tensor, SplitRound]:
-    x, before = candidates.x, float(start.loss)
-    pairs = smallest_eigenpairs(
-        objective.splitting_operator(candidates), candidates.count, objective.dimension,
-        method="lanczos", seed=seed, iterations=PAPER_PRODUCTS, dtype=x.dtype, device=x.device,
-    )  # fmt: skip
-    chosen = paper_choice(objective.normaliser * pairs.values)
-    halves = torch.zeros_like(chosen, dtype=torch.bool)
-    plan = SplitPlan(chosen, pairs.vectors[chosen], pairs.values[chosen], halves)
-    fitted = FittedSteps.nothing(plan, before, (), rising=False, evaluations=0)
-    if len(chosen):
-        step, after, evaluations = common_step(objective, candidates, plan)
-        if rollback and not after < before:
-            undone = tuple(chosen.tolist())
-            fitted = FittedSteps.nothing(plan, before, undone, True, evaluations)
-        else:
-            steps = torch.full_like(plan.curvatures, step)
-            unknown = torch.full_like(steps, math.nan)
-            fitted = FittedSteps(plan, steps, after, unknown, (), False, evaluations)
-    everyone = torch.arange(candidates.count, device=x.device)
-    untouched = Tidied(candidates, everyone, (), (), 0)
-    return _finish("paper", candidates, untouched, start, before, pairs, fitted, 1)
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What a round decided: candidates `kept` with their loss, eigenpairs and fitted splits."""
+
+    kept: Tidied
+    evaluation: Evaluation
+    pairs: Eigenpairs
+    fitted: FittedSteps
+    evaluations: int
+    idle: float = 0.0
 
 
-def _auto_round(
-    objective: Objective,
-    candidates: Candidates,
-    start: Evaluation,
-    seed: int,
-    limit: int | None,
-    products: int,
-    method: Method,
-    minimum_gain: float,
-    merge_radius: float,
-) -> tuple[Candidates, Tensor, SplitRound]:
-    before = float(start.loss)
-    noise = rounding_level(objective, candidates, before)
-    least = minimum_gain * max(float(start.data_loss), 0.0) / candidates.count
-    tidied = tidy(
-        objective, candidates, before, radius=merge_radius, least=least + noise, noise=noise
-    )
-    kept = tidied.candidates
-    evaluation = start if kept is candidates else objective.value_and_gradients(kept)
-    operator = objective.splitting_operator(kept)
+@dataclass(frozen=True, eq=False)
+class _Round:
+    """One round at `given`, where the loss is `start`, by either rule."""
 
-    def bend(v: Tensor) -> Tensor:
-        return objective.split_penalty_products(kept, v)
+    objective: Objective
+    given: Candidates
+    start: Evaluation
+    rules: SplitRules
+    seed: int
 
-    def product(v: Tensor) -> Tensor:
-        return operator(v) + bend(v) if objective.penalties else operator(v)
+    @property
+    def before(self) -> float:
+        return float(self.start.loss)
 
-    find = extreme_eigenpairs if objective.signed else smallest_eigenpairs
-    found = find(
-        product, kept.count, objective.dimension, method=method, seed=seed, iterations=products,
-        dtype=kept.x.dtype, device=kept.x.device,
-    )  # fmt: skip
-    low, high = found if isinstance(found, tuple) else (found, None)
-    now, data_now = float(evaluation.loss), float(evaluation.data_loss)
-    most = max(1, kept.count // 2) if limit is None else limit
-    plan = auto_plan(objective, kept, low, high, bend, data_now, most)
-    fitted = FittedSteps.nothing(plan, now, (), rising=False, evaluations=0)
-    if len(plan.chosen) and data_now > noise:
-        fitted = fit_steps(objective, kept, plan, now, data_now, least, noise)
-    idle, more = _idle_gradient(objective, kept)
-    evaluations = 3 + tidied.evaluations + more
-    low = low if high is None else replace(low, products=high.products)
-    return _finish("auto", candidates, tidied, evaluation, before, low, fitted, evaluations, idle)
+    def paper(self) -> tuple[Candidates, Tensor, SplitRound]:
+        """Split by the authors' rule."""
+        objective, given, before = self.objective, self.given, self.before
+        pairs = smallest_eigenpairs(
+            objective.splitting_operator(given), given.count, objective.dimension,
+            search=EigenSearch("lanczos", PAPER_PRODUCTS, seed=self.seed), like=given.x,
+        )  # fmt: skip
+        chosen = paper_choice(objective.normaliser * pairs.values)
+        halves = torch.zeros_like(chosen, dtype=torch.bool)
+        plan = SplitPlan(chosen, pairs.vectors[chosen], pairs.values[chosen], halves)
+        fitted = FittedSteps.nothing(plan, before, (), rising=False, evaluations=0)
+        if len(chosen):
+            step, after, evaluations = common_step(objective, given, plan)
+            if self.rules.rollback and not after < before:
+                undone = tuple(chosen.tolist())
+                fitted = FittedSteps.nothing(plan, before, undone, True, evaluations)
+            else:
+                steps = torch.full_like(plan.curvatures, step)
+                unknown = torch.full_like(steps, math.nan)
+                fitted = FittedSteps(plan, steps, after, unknown, (), False, evaluations)
+        everyone = torch.arange(given.count, device=given.x.device)
+        untouched = Tidied(given, everyone, (), (), 0)
+        return self._carried_out(_Found(untouched, self.start, pairs, fitted, 1))
 
+    def auto(self) -> tuple[Candidates, Tensor, SplitRound]:
+        """Tidy up, split what pays, and undo the rest."""
+        objective, rules = self.objective, self.rules
+        noise = rounding_level(objective, self.given, self.before)
+        least = rules.minimum_gain * max(float(self.start.data_loss), 0.0) / self.given.count
+        tidied = tidy(
+            objective, self.given, self.before,
+            radius=rules.merge_radius, least=least + noise, noise=noise,
+        )  # fmt: skip
+        kept = tidied.candidates
+        same = kept is self.given
+        evaluation = self.start if same else objective.value_and_gradients(kept)
+        low, high = self._extremes(kept)
+        now, data_now = float(evaluation.loss), float(evaluation.data_loss)
+        most = max(1, kept.count // 2) if rules.limit is None else rules.limit
+        plan = auto_plan(objective, kept, low, high, data_now, most)
+        fitted = FittedSteps.nothing(plan, now, (), rising=False, evaluations=0)
+        if len(plan.chosen) and data_now > noise:
+            fitted = fit_steps(objective, kept, plan, now, data_now, least, noise)
+        idle, more = _idle_gradient(objective, kept)
+        evaluations = 3 + tidied.evaluations + more
+        low = low if high is None else replace(low, products=high.products)
+        return self._carried_out(_Found(tidied, evaluation, low, fitted, evaluations, idle))
 
-def _finish(
-    mode: str,
-    given: Candidates,
-    tidied: Tidied,
-    evaluation: Evaluation,
-    before: float,
-    pairs: Eigenpairs,
-    fitted: FittedSteps,
-    evaluations: int,
-    idle: float = 0.0,
-) -> tuple[Candidates, Tensor, SplitRound]:
-    """Carry the splits out, translate indices to those of the given candidates, and report."""
-    kept, origin = tidied.candidates, tidied.origin
-    new, parents = offspring(kept, fitted.plan, fitted.steps)
-    norms = torch.linalg.vector_norm(evaluation.grad_x, dim=1)
-    sizes = kept.lam.abs().sum(1)
-    ratios = (pairs.values / sizes)[sizes > 0]
-    record = SplitRound(
-        mode=mode,
-        before=before,
-        after=fitted.loss,
-        eigenvalues=_spread(pairs.values, origin, given.count),
-        residuals=_spread(pairs.residuals, origin, given.count),
-        gradient_norms=_spread(norms, origin, given.count),
-        smallest=float(pairs.values.min()),
-        margin=float(pairs.margins.max()),
-        relative_smallest=float(ratios.min()) if len(ratios) else 0.0,
-        gradient_norm=math.hypot(float(norms.norm()), float(evaluation.grad_lam.norm())),
-        idle_gradient=idle,
-        chosen=origin[fitted.plan.chosen],
-        steps=fitted.steps,
-        gains=fitted.gains,
-        opposite=fitted.plan.opposite,
-        merged=tidied.merged,
-        pruned=tidied.pruned,
-        undone=tuple(int(origin[i]) for i in fitted.undone),
-        accepted=len(fitted.steps) > 0,
-        rolled_back=fitted.rising,
-        products=pairs.products,
-        evaluations=evaluations + fitted.evaluations,
-        message="",
-    )
-    flat = not bool(pairs.scales.any())
-    message = _message(record, given.count, pairs.method, flat)
-    return new, origin[parents], replace(record, message=message)
+    def _extremes(self, kept: Candidates) -> tuple[Eigenpairs, Eigenpairs | None]:
+        """The ends of the spectra of S_i + P_i, the upper one where signs are free."""
+        objective, rules = self.objective, self.rules
+        product = objective.split_operator(kept)
+        size = kept.count, objective.dimension
+        search = EigenSearch(rules.method, rules.products, seed=self.seed)
+        if objective.signed:
+            return extreme_eigenpairs(product, *size, search=search, like=kept.x)
+        return smallest_eigenpairs(product, *size, search=search, like=kept.x), None
 
-
-def _message(record: SplitRound, count: int, method: str, flat: bool) -> str:
-    tidied = f"{len(record.merged)} merged, {len(record.pruned)} pruned"
-    change = f"loss {record.before:.6g} -> {record.after:.6g}"
-    if record.accepted:
-        opposite = int(record.opposite.sum())
-        signs = f" ({opposite} into opposite signs)" if opposite else ""
-        return f"{len(record.chosen)} of {count} candidates split{signs}, {tidied}; {change}"
-    reason = "no split"
-    if record.rolled_back:
-        reason = f"{len(record.undone)} splits taken back: they raised the loss"
-    elif record.undone:
-        reason = f"{len(record.undone)} splits tried, none gains enough"
-    elif flat:
-        reason = "no split, all S_i are 0 (as for relu; soft_relu or softplus bend)"
-    matrix = "S_i" if record.mode == "paper" else "S_i + 2 D^2 h"
-    sure = "not certain"
-    if method == "exact":
-        sure = "exact"
-    elif record.margin < math.inf:
-        sure = f"with probability 0.99 up to {record.margin:.3g} lower"
-    idle = ""
-    if record.idle_gradient:
-        idle = f"; |D phi^T grad l| up to {record.idle_gradient:.3g} where lam = 0"
-    return (
-        f"{reason}, {tidied}; {change}; second-order stationary with "
-        f"(eps, gamma) = ({record.gradient_norm:.3g}, {max(0.0, -record.smallest):.3g}): "
-        f"|grad L| = eps, lambda_min({matrix}) >= -gamma "
-        f"({sure}; {method}, {record.products} products){idle}"
-    )
+    def _carried_out(self, found: _Found) -> tuple[Candidates, Tensor, SplitRound]:
+        """Split, translate indices to those of the given candidates, and report."""
+        kept, origin = found.kept.candidates, found.kept.origin
+        pairs, fitted, count = found.pairs, found.fitted, self.given.count
+        new, parents = offspring(kept, fitted.plan, fitted.steps)
+        norms = torch.linalg.vector_norm(found.evaluation.grad_x, dim=1)
+        sizes = kept.lam.abs().sum(1)
+        ratios = (pairs.values / sizes)[sizes > 0]
+        record = SplitRound(
+            mode=self.rules.mode,
+            before=self.before,
+            after=fitted.loss,
+            eigenvalues=_spread(pairs.values, origin, count),
+            residuals=_spread(pairs.residuals, origin, count),
+            gradient_norms=_spread(norms, origin, count),
+            smallest=float(pairs.values.min()),
+            margin=float(pairs.margins.max()),
+            relative_smallest=float(ratios.min()) if len(ratios) else 0.0,
+            gradient_norm=math.hypot(float(norms.norm()), float(found.evaluation.grad_lam.norm())),
+            idle_gradient=found.idle,
+            chosen=origin[fitted.plan.chosen],
+            steps=fitted.steps,
+            gains=fitted.gains,
+            opposite=fitted.plan.opposite,
+            merged=found.kept.merged,
+            pruned=found.kept.pruned,
+            undone=tuple(int(origin[i]) for i in fitted.undone),
+            accepted=len(fitted.steps) > 0,
+            rolled_back=fitted.rising,
+            products=pairs.products,
+            evaluations=found.evaluations + fitted.evaluations,
+            message="",
+        )
+        flat = not bool(pairs.scales.any())
+        message = round_sentence(record, count, pairs.method, flat)
+        return new, origin[parents], replace(record, message=message)
 
 
 def _idle_gradient(objective: Objective, candidates: Candidates) -> tuple[float, int]:
@@ -349,18 +290,3 @@ def _spread(values: Tensor, origin: Tensor, count: int) -> Tensor:
     result = torch.full((count,), math.nan, dtype=values.dtype, device=values.device)
     result[origin] = values
     return result
-
-
-def _check_settings(
-    mode: str, limit: int | None, products: int, minimum_gain: float, merge_radius: float
-) -> None:
-    if mode not in ("auto", "paper"):
-        raise InvalidInputError("mode", "auto or paper", mode)
-    if limit is not None and limit < 0:
-        raise InvalidInputError("limit", "at least 0", limit)
-    if products < 1:
-        raise InvalidInputError("products", "at least 1", products)
-    if not 0 <= minimum_gain < 1:
-        raise InvalidInputError("minimum_gain", "a share in [0, 1)", minimum_gain)
-    if not 0 <= merge_radius < math.inf:
-        raise InvalidInputError("merge_radius", "a distance >= 0", merge_radius)

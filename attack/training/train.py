@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import time
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from attack.training.kkt_residual import MAX_MULTIPLIERS, KktFit, fit_multiplier
 from attack.training.losses import MARGIN_LOSSES, TrainingProblem, margins, norm, prepare_labels
 from identify.arrays import FloatArray, real_array
 from identify.errors import InvalidInputError
+
+_LOG = logging.getLogger(__name__)
 
 STATIONARY = 1e-12
 """|grad F| over decay |theta| at which training with weight decay counts as done."""
@@ -192,6 +195,7 @@ def train_network(
         raise InvalidInputError("time_limit", "a positive number of seconds", time_limit)
     start = _start(network, initial, seed, scale, first_only, scheme).to(device, dtype)
     problem = _problem(start, data, settings)
+    _LOG.info("training on %d samples", len(problem.samples))
     run = Descent(
         problem, start.parameters(), settings, progress=progress,
         deadline=None if time_limit is None else started + time_limit,
@@ -211,6 +215,7 @@ def train_network(
     count = len(problem.samples) * max(1, start.outputs - 1)
     fits = kkt and loss in MARGIN_LOSSES and decay == 0 and count <= MAX_MULTIPLIERS
     log10_loss = run.log10_loss
+    _LOG.info("%s after %d steps, loss 1e%.1f", stopped, run.step, log10_loss)
     return TrainedNetwork(
         network=final,
         initial=start,

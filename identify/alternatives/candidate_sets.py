@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
@@ -20,15 +19,14 @@ from identify.alternatives.solvers import (
     start_cost,
 )
 from identify.arrays import FloatArray
+from identify.budget import Budget
 from identify.decomposition.decompose import decompose_tensor
 from identify.hermite.reduction import ReducedData
 from identify.interpolation.interpolate import Interpolation
 from identify.records import TrainingSet
 
-Progress = Callable[[str, float], None]
-
 _STARTS, _HOPELESS_STARTS = 48, 4
-_BUDGET, _ALL_BUDGET = 4e9, 1e10
+_FLOPS, _ALL_FLOPS = 4e9, 1e10
 """Flops that the starts of one size, and of all sizes, may take unless their number is given."""
 _HASTE, _PATIENCE = (12, 0.5), (25, 0.9)
 _HASTY_SHARE = 0.2
@@ -62,25 +60,19 @@ class SetSource:
         decomposes: bool,
         seed: int,
         starts: int | None,
-        deadline: float | None,
-        progress: Progress | None,
+        budget: Budget,
     ) -> None:
         self.rules, self.data = rules, rules.data
         self.reduced, self.linear, self.decomposes = reduced, linear, decomposes
-        self.seed, self.starts = seed, starts
-        self.deadline, self.progress = deadline, progress
+        self.seed, self.starts, self.budget = seed, starts, budget
         enough = 2 * ceil(linear.required / reduced.dimension) + 2
         self.few = thinned(reduced, enough)
         self.equations = SetEquations(rules.data, self.few, rules.scale)
-        self._left = _ALL_BUDGET
-
-    def late(self) -> bool:
-        """Whether the time is up."""
-        return self.deadline is not None and time.monotonic() > self.deadline
+        self._left = _ALL_FLOPS
 
     def affords(self, count: int, equations: SetEquations | None = None) -> bool:
         """Whether work on one set of `count` samples fits the budget."""
-        return start_cost(equations or self.equations, count) <= _BUDGET
+        return start_cost(equations or self.equations, count) <= _FLOPS
 
     def decomposed(self) -> Iterator[Candidate]:
         """The set of r samples that the tensor decomposes into."""
@@ -90,7 +82,7 @@ class SetSource:
             return
         found = decompose_tensor(
             self.reduced, self.linear.tensor, accept=10.0 * self.rules.noise_level,
-            seed=self.seed, deadline=self.deadline,
+            seed=self.seed, budget=self.budget,
         )  # fmt: skip
         if found is not None:
             shown = self.rules.accept(self.reduced, found.terms, found.signs)
@@ -105,20 +97,19 @@ class SetSource:
         number, cost = self.starts, start_cost(equations, count)
         if number is None:
             number = _STARTS if spare >= 0 else _HOPELESS_STARTS
-            number = min(number, int(min(_BUDGET, self._left) / cost))
+            number = min(number, int(min(_FLOPS, self._left) / cost))
         rng = np.random.default_rng([self.seed, count, equations.reduced.dimension])
         # A few starts with little patience first: mostly they are enough.
         done, size, patience = 0, 4, _HASTE
-        while done < number and not self.late():
-            if self.progress is not None:
-                self.progress(f"looking for other sets of {count} samples", done / number)
+        while done < number and not self.budget.expired:
+            self.budget.tell(f"looking for other sets of {count} samples", done / number)
             size = min(size, number - done, batch_size(equations, count))
             yield from self._valid(equations, *self._solve(equations, count, size, patience, rng))
             self._left -= size * cost * (_HASTY_SHARE if patience == _HASTE else 1.0)
             done, size = done + size, 3 * size
             if done >= 16:
                 patience = _PATIENCE
-        if spare != 0 or number < _STARTS or self.late():
+        if spare != 0 or number < _STARTS or self.budget.expired:
             return
         size = min(_STARTS, batch_size(equations, count + 1))
         terms, signs, norms = self._solve(equations, count + 1, size, _PATIENCE, rng)
@@ -126,7 +117,7 @@ class SetSource:
         for _ in range(_ROUNDS if np.any(solved) else 0):
             ends = eliminate(
                 equations, terms[solved], signs[solved], limit=size, rng=rng,
-                deadline=self.deadline,
+                budget=self.budget,
             )  # fmt: skip
             yield from self._valid(equations, *ends)
 
@@ -141,7 +132,7 @@ class SetSource:
         """Ends of random starts: terms, signs and relative residuals."""
         terms, signs = draw_starts(equations, count, size, self.data.source == "kkt", rng)
         terms, norms = minimise(
-            equations, terms, signs, goal=1e-13, patience=patience, deadline=self.deadline
+            equations, terms, signs, goal=1e-13, patience=patience, budget=self.budget
         )
         return terms, signs, norms
 
@@ -167,7 +158,7 @@ class SetSource:
         cubes in a two-parameter family, whatever the data.
         """
         count, r = first.terms.shape
-        if r == 1 or self.late() or not self.affords(count + more):
+        if r == 1 or self.budget.expired or not self.affords(count + more):
             return
         rng = np.random.default_rng([self.seed, 0x6E])
         tries, alpha = 8, self.data.degree
@@ -189,7 +180,7 @@ class SetSource:
         terms = np.concatenate([np.repeat(first.terms[None], tries, axis=0), extra], axis=1)
         signs = np.concatenate([np.repeat(first.signs[None], tries, axis=0), added], axis=1)
         terms, norms = minimise(
-            self.equations, terms, signs, goal=1e-13, max_steps=60, deadline=self.deadline
+            self.equations, terms, signs, goal=1e-13, max_steps=60, budget=self.budget
         )
         yield from self._valid(self.equations, terms, signs, norms)
 
@@ -197,7 +188,7 @@ class SetSource:
         """Sets of fewer samples: each sample of a set is driven out, with those that follow it."""
         terms, signs, norms = eliminate(
             self.equations, first.terms[None], first.signs[None], limit=len(first.terms),
-            rng=np.random.default_rng([self.seed, 0xE1]), deadline=self.deadline,
+            rng=np.random.default_rng([self.seed, 0xE1]), budget=self.budget,
         )  # fmt: skip
         yield from self._valid(self.equations, terms, signs, norms)
         yield from self._pruned(terms, signs)
@@ -210,6 +201,6 @@ class SetSource:
             if self.reduced.dimension < np.count_nonzero(large) < len(large):
                 part = s[None, large]
                 ends, norms = minimise(
-                    self.equations, z[None, large], part, goal=1e-13, deadline=self.deadline
+                    self.equations, z[None, large], part, goal=1e-13, budget=self.budget
                 )
                 yield from self._valid(self.equations, ends, part, norms)

@@ -8,7 +8,7 @@ from math import ceil
 import numpy as np
 
 from identify.alternatives.admissible import SetRules
-from identify.alternatives.candidate_sets import Candidate, Progress, SetSource
+from identify.alternatives.candidate_sets import Candidate, SetSource
 from identify.alternatives.equations import SetEquations, padded
 from identify.alternatives.off_span import (
     free_directions,
@@ -17,7 +17,7 @@ from identify.alternatives.off_span import (
 )
 from identify.alternatives.solvers import walk
 from identify.arrays import FloatArray
-from identify.hermite.data import HermiteData
+from identify.budget import UNLIMITED, Budget
 from identify.hermite.reduction import ReducedData
 from identify.interpolation.interpolate import Interpolation
 from identify.records import TrainingSet
@@ -30,65 +30,56 @@ _REPEATS = 24
 
 
 def search_sets(
-    data: HermiteData,
+    rules: SetRules,
     reduced: ReducedData,
     linear: Interpolation,
-    noise_level: float,
     *,
-    samples: int | None,
-    scale: str,
-    non_negative: bool,
     decomposes: bool = False,
     seed: int = 0,
     starts: int | None = None,
-    deadline: float | None = None,
-    progress: Progress | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Pair | None:
     """Two explicit, different training sets that both explain the data, or None.
 
-    Which sizes count: with `samples` n, both of size n. Without: both of size r = dim V; or both
-    of the smallest size found, if T is determined and is no sum of r independent terms; or sizes
-    r and r + 1, if no redundant equation is left. Each set is stationary on the network to
-    max(1e-10, 2 rho), obeys every assumption (KKT: b_i f(x_i) > 0; ties of a fixed scale;
-    `non_negative`), has no vanishing and no parallel samples.
+    Which sizes count: with a known number n of samples, both of size n. Without: both of size r =
+    dim V; or both of the smallest size found, if T is determined and is no sum of r independent
+    terms; or sizes r and r + 1, if no redundant equation is left. Each set is stationary on the
+    network to max(1e-10, 2 rho), obeys every assumption (KKT: b_i f(x_i) > 0; ties of a fixed
+    scale; `non_negative`), has no vanishing and no parallel samples.
 
     Sets come from Levenberg-Marquardt at random starts, second sets from a walk along the
     continuum of solutions where there are more unknowns than equations, else from other starts
     or from the freedom off V.
 
     Args:
-        data, reduced, linear, noise_level: the data and what was measured on them.
-        samples: number of active samples, if known.
-        scale: "free", "unit", "margin" or "bias" ("auto" is resolved).
-        non_negative: whether all entries of the samples are known to be non-negative.
+        rules: what a set must satisfy: the data, their noise level rho and the assumptions.
+        reduced, linear: what was measured on the data.
         decomposes: whether T_V is a sum of r independent terms that obey the assumptions.
         seed: of all starts.
         starts: random starts of each size; 48, or 4 where there are more equations than
             unknowns, and as few as fit a budget at large size.
-        deadline: `time.monotonic()` value at which the search ends.
-        progress: called with a stage name and a share in [0, 1].
+        budget: of the search.
 
     Cost: tens of milliseconds to a second up to r = 8.
     """
-    r = reduced.dimension
+    r, samples = reduced.dimension, rules.given.samples
     if r == 0 or reduced.neurons == 0 or (samples is not None and samples < r):
         return None
-    rules = SetRules(data, noise_level, scale, non_negative)
     source = SetSource(
         rules, reduced, linear, decomposes=decomposes, seed=seed, starts=starts,
-        deadline=deadline, progress=progress,
+        budget=budget,
     )  # fmt: skip
     search = _Search(source)
     with np.errstate(all="ignore"):
         if samples is not None:
             return search.pair(samples) or search.pair_off_span(samples)
         if linear.determined is True and not decomposes:
-            last = max(ceil(linear.required / r) + 1, data.degree)
+            last = max(ceil(linear.required / r) + 1, rules.data.degree)
             for count in range(r + 1, last + 1):
                 pair = search.pair(count)
                 if pair is not None and count * r < linear.rank:
                     return search.smaller(pair)
-                if pair is not None or search.seen or source.late():
+                if pair is not None or search.seen or budget.expired:
                     return pair
             return None
         pair = search.pair(r)
@@ -129,7 +120,9 @@ class _Search:
 
         With fewer unknowns than equations a continuum hints at samples too many.
         """
-        while len(self.seen[0].terms) > self.reduced.dimension + 1 and not self.source.late():
+        while (
+            len(self.seen[0].terms) > self.reduced.dimension + 1 and not self.source.budget.expired
+        ):
             first, self.seen = self.seen[0], []
             found = self._two_of(self.source.shrunk(first))
             if found is None:
@@ -205,7 +198,7 @@ class _Search:
 
         reached = walk(
             equations, first.terms, first.signs, examine,
-            cut=self.rules.level, seed=self.seed, deadline=self.source.deadline,
+            cut=self.rules.level, seed=self.seed, budget=self.source.budget,
         )  # fmt: skip
         if reached is None or reached.difference < DIFFERENT:
             return None

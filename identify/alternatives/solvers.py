@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import scipy.linalg
 
 from identify.alternatives.equations import SetEquations
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 
 _CHUNK = 3_000_000
 """Numbers in the Jacobians of one batch."""
@@ -63,7 +63,7 @@ def minimise(
     goal: float,
     max_steps: int = 400,
     patience: tuple[int, float] = (25, 0.9),
-    deadline: float | None = None,
+    budget: Budget = UNLIMITED,
 ) -> tuple[FloatArray, FloatArray]:
     """Levenberg-Marquardt from all starts at once: terms (B, n, r) and relative residuals (B,).
 
@@ -83,7 +83,7 @@ def minimise(
     diagonal = np.arange(unknowns)
     for step in range(1, max_steps + 1):
         active = np.flatnonzero(alive & (norms > goal))
-        if active.size == 0 or (deadline is not None and time.monotonic() > deadline):
+        if active.size == 0 or budget.expired:
             break
         z, s = terms[active], signs[active]
         jacobian = equations.jacobian(z, s)
@@ -182,7 +182,7 @@ def walk(
     cut: float,
     seed: int = 0,
     tries: int = 6,
-    deadline: float | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Walk | None:
     """Move along the continuum of solutions through `terms`, back to the equations at each step.
 
@@ -208,11 +208,10 @@ def walk(
             mix = np.eye(useful.shape[1])[0]
         direction = np.tensordot(useful @ mix, moves, axes=1)
         for sense in (1.0, -1.0):
-            found = _march(equations, terms, signs, sense * direction, examine, cut, deadline)
+            found = _march(equations, terms, signs, sense * direction, examine, cut, budget)
             if found is not None and (best is None or found.difference > best.difference):
                 best = found
-            late = deadline is not None and time.monotonic() > deadline
-            if late or (best is not None and best.difference >= FAR):
+            if budget.expired or (best is not None and best.difference >= FAR):
                 return best
         if useful.shape[1] == 1 or (attempt == 1 and best is not None and best.difference > 0.2):
             break
@@ -226,13 +225,13 @@ def _march(
     direction: FloatArray,
     examine: Callable[[FloatArray], float],
     cut: float,
-    deadline: float | None,
+    budget: Budget,
 ) -> Walk | None:
     """One walk; the direction follows the secant and the step halves where Newton fails."""
     best: Walk | None = None
     current, stride = start, 0.25
     for _ in range(16):
-        if deadline is not None and time.monotonic() > deadline:
+        if budget.expired:
             break
         direction = direction / float(np.linalg.norm(direction, axis=1).max())
         sizes = np.linalg.norm(current, axis=1, keepdims=True)
@@ -277,7 +276,7 @@ def eliminate(
     *,
     limit: int,
     rng: np.random.Generator,
-    deadline: float | None = None,
+    budget: Budget = UNLIMITED,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Sets of n terms from sets of n + 1: each term in turn is driven to zero along the continuum.
 
@@ -290,12 +289,9 @@ def eliminate(
     z = np.take_along_axis(terms[sets], order[:, :, None], axis=1)
     s = np.take_along_axis(signs[sets], order, axis=1)
     typical = float(np.median(np.linalg.norm(terms, axis=2))) + _TINY
-    try:
-        for share in (0.03, 0.003):
-            equations.shrink = share / typical
-            z, _ = minimise(equations, z, s, goal=1e-14, max_steps=60, deadline=deadline)
-    finally:
-        equations.shrink = 0.0
+    for share in (0.03, 0.003):
+        shrinking = equations.shrinking(share / typical)
+        z, _ = minimise(shrinking, z, s, goal=1e-14, max_steps=60, budget=budget)
     z, s = np.ascontiguousarray(z[:, :-1]), np.ascontiguousarray(s[:, :-1])
-    z, norms = minimise(equations, z, s, goal=1e-13, deadline=deadline)
+    z, norms = minimise(equations, z, s, goal=1e-13, budget=budget)
     return z, s, norms

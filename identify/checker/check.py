@@ -19,8 +19,12 @@ from typing import NoReturn
 
 from . import bounds, leftover, linear, premises, sets, terms, ties
 from .case import Case
-from .conditions import check_conditions, check_margins, overall_evidence
+from .conditions import check_conditions
+from .deep.check import check_deep_report
+from .deep.report import is_deep, load_report
 from .enclosure import BALLS, check_enclosure
+from .levels import overall_evidence
+from .margins import check_margins
 from .outcome import (
     CONFIRMED,
     FLOAT,
@@ -32,6 +36,7 @@ from .outcome import (
     Progress,
     decide,
     require,
+    required,
 )
 from .reading.files import Network, read_network
 from .reading.gradient import one_output, read_gradient
@@ -65,6 +70,7 @@ def check_report(
     gradient: object = None,
     initial: object = None,
     degree: int | None = None,
+    activation: str | None = None,
     layers: object = None,
     key: str | None = None,
     progress: Progress | None = None,
@@ -77,6 +83,7 @@ def check_report(
         model: the network: ``.safetensors``, ``.npz``, a torch checkpoint, an index, a folder.
         gradient, initial: the second file, for the sources gradient and fine-tuning.
         degree: of the monomial, for files that do not carry it.
+        activation: of a ReLU network; without it that of the file or of the report.
         layers: names of the two layers, "HIDDEN,OUTPUT" or a pair.
         key: name of the state_dict in a torch checkpoint that holds several.
         progress: called with a claim's name and a share in [0, 1].
@@ -94,7 +101,22 @@ def check_report(
         ball arithmetic.
     """
     deadline = None if time_limit is None else time.monotonic() + time_limit
-    content = read_report(report, time_limit)
+    plain = load_report(report, time_limit)
+    if is_deep(plain):
+        for name, extra in (("initial", initial), ("degree", degree)):
+            if extra is not None:
+                raise CheckInputError(name, "none for a gradient of a ReLU network", extra)
+        return check_deep_report(
+            plain,
+            model,
+            gradient=gradient,
+            activation=activation,
+            layers=layers,
+            key=key,
+            progress=progress,
+            time_limit=time_limit,
+        )
+    content = read_report(plain, time_limit)
     files = _read_files(content, (model, gradient, initial), degree, layers, key)
     found: dict[str, Claim] = {}
     found["inputs"] = decide("inputs", "hash", lambda: premises.check_inputs(content, files))
@@ -251,10 +273,10 @@ def _scope(report: Report) -> str:
         )
         return f"at most {r} samples"
     kind = "shown" if report.verdict == "nonidentifiable" else "exactly"
-    require(scope is not None and scope[0] == kind, f"the scope has to be of the kind {kind}")
+    said, counts = required(scope, f"the scope has to be of the kind {kind}")
+    require(said == kind, f"the scope has to be of the kind {kind}")
     require(report.sample_count is None or kind == "exactly", "no number of samples is determined")
-    assert scope is not None
-    return f"{kind} {' and '.join(map(str, scope[1]))} samples"
+    return f"{kind} {' and '.join(map(str, counts))} samples"
 
 
 def _verdict(report: Report, found: Mapping[str, Claim]) -> Claim:
@@ -300,7 +322,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="checker", description="Redo the proofs of a report.")
     parser.add_argument("report")
     parser.add_argument("model")
-    for option in ("--gradient", "--initial", "--layers", "--key"):
+    for option in ("--gradient", "--initial", "--activation", "--layers", "--key"):
         parser.add_argument(option)
     parser.add_argument("--degree", type=int)
     parser.add_argument("--time-limit", type=float)

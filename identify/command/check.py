@@ -9,9 +9,16 @@ from typing import Annotated
 
 import typer
 
-from identify.command.options import Format, LogOptions, ModelOptions, RunOptions, SourceOptions
+from identify.command.memory import refuse_report
+from identify.command.options import (
+    Format,
+    LogOptions,
+    MemoryOptions,
+    ModelOptions,
+    RunOptions,
+    SourceOptions,
+)
 from identify.command.output import Log, say_error
-from identify.report.gradient import KIND
 from identify.report.stationary import KIND as STATIONARY
 
 UNUSABLE = 2
@@ -37,12 +44,15 @@ def check(
     source: SourceOptions,
     layout: ModelOptions,
     run: RunOptions,
+    memory: MemoryOptions,
     log: LogOptions,
 ) -> int:
     """Redo every proof of a report without the code that made it."""
     from identify.checker.check import check_report, exit_code
     from identify.checker.outcome import CheckInputError
 
+    beside = [path for path in (source.gradient, source.initial) if path is not None]
+    refuse_report(memory.memory_limit, report, [model, *beside], layout.key)
     told = Log(verbose=log.verbose, quiet=log.quiet)
     try:
         with told.progress() as show:
@@ -52,6 +62,7 @@ def check(
                 gradient=source.gradient,
                 initial=source.initial,
                 degree=layout.degree,
+                activation=layout.activation,
                 layers=layout.layers,
                 key=layout.key,
                 progress=show,
@@ -75,8 +86,6 @@ def _no_checker(report: Path) -> str:
         content = json.loads(report.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return ""
-    if isinstance(content, dict) and content.get("kind") == KIND:
-        return f"{report}: reports on gradients of ReLU networks have no independent check yet"
     if isinstance(content, dict) and content.get("kind") == STATIONARY:
         return f"{report}: reports on weights of ReLU networks have no independent check yet"
     return ""

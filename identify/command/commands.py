@@ -11,14 +11,16 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from identify.arrays import FloatArray
 from identify.command.check import check
+from identify.command.checkpoints import replay, span
 from identify.command.deep import DeepRequest
 from identify.command.derive import derive
 from identify.command.gate import BLOCKED, Gate, parse_exposed, parse_gate
 from identify.command.help import add_command
-from identify.command.inputs import check_dimension, open_data, search_arguments
-from identify.command.limits import PROCESS, check_memory, refuse_above
+from identify.command.inputs import check_dimension, open_data, search_arguments, two_classes
+from identify.command.limits import check_memory, refuse_above
+from identify.command.membership import member
+from identify.command.memory import DEMO, open_within, planting_bytes
 from identify.command.options import (
     AssumeOptions,
     EvidenceName,
@@ -32,6 +34,7 @@ from identify.command.options import (
     RequiredOutput,
     RunOptions,
     SourceOptions,
+    ThreadOptions,
 )
 from identify.command.output import (
     Log,
@@ -59,7 +62,7 @@ from identify.errors import (
     UnsupportedModelError,
 )
 from identify.hermite.data import HermiteData
-from identify.model.dataset import as_signs, load_samples
+from identify.model.dataset import load_samples
 from identify.records import Verdict
 
 RESULTS = ("report.json", "samples.npz", "alternatives.npz", "contact.png", "audit.json")
@@ -98,6 +101,14 @@ def mount(app: typer.Typer) -> None:
         "check results/report.json model.safetensors --require confirmed",
         "3 a claim is refuted, 4 the verdict is not confirmed, with --require",
     )
+    add_command(app, span, "span initial.safetensors final.safetensors --out span.safetensors")
+    add_command(
+        app,
+        replay,
+        "replay initial.pt final.pt --activation gelu --recipe steps=40,rate=0.05 "
+        "--labels 3,1,4 --out replay",
+    )
+    add_command(app, member, "member model.pt images.npz --gradient gradient.npz")
     add_command(app, plant, "plant data.npz --degree 3 --out model.safetensors")
     add_command(app, derive, "derive --degree 3 --width 2 --dimension 2 --samples 2")
 
@@ -109,12 +120,15 @@ def demo(
     ),
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier run.")] = False,
     seed: Annotated[int, typer.Option(metavar="S", help="Seed of digits and networks.")] = 0,
+    threads: ThreadOptions,
+    memory: MemoryOptions,
     log: LogOptions,
 ) -> int:
     """Show on handwritten digits what weights determine and what they do not."""
     require_extra("demo", "demo", ("matplotlib", "sklearn"))
     if seed < 0:
         raise InvalidInputError("--seed", "at least 0", seed)
+    refuse_above(memory.memory_limit, DEMO, "its networks have fixed sizes")
     from identify.demo.demo import run_demo
 
     with OutputFolder(out, force=force) as folder:
@@ -130,22 +144,27 @@ def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A network or samples.")],
     layout: ModelOptions,
     run: RunOptions,
+    memory: MemoryOptions,
     log: LogOptions,
 ) -> int:
     """Say what a file holds, which sources fit it, and what the verifier would need."""
     from identify.command.inspection import inspect_file
 
+    # Opened once: the headers of thousands of arrays take their time.
+    opened = open_within(memory.memory_limit, file, layout.key)
     found = inspect_file(
-        file,
+        opened,
         degree=layout.degree,
         activation=layout.activation,
         layers=layout.layers,
         key=layout.key,
         seed=run.seed,
     )
-    found = replace(found, run=what_to_run(found, file, layout))
-    text = json.dumps(found.to_dict(), indent=2, allow_nan=False)
-    print(text if run.format is Format.JSON else found, flush=True)
+    found = replace(found, run=what_to_run(found, file, layout, opened))
+    if run.format is Format.JSON:
+        print(json.dumps(found.to_dict(), indent=2, allow_nan=False), flush=True)
+    else:
+        print(found, flush=True)
     return 0
 
 
@@ -177,7 +196,7 @@ def verify(
     gate = parse_gate(fail_on)
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
         try:
-            deep = DeepRequest(model, source, layout, assume, run, _log(log), evidence)
+            deep = DeepRequest(model, source, layout, assume, run, memory, _log(log), evidence)
             if deep.applies():
                 with routed(model, source, layout):
                     return verify_relu(deep, gate, folder)
@@ -239,7 +258,7 @@ def recover(
 ) -> int:
     """Recover the training samples and draw them."""
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
-        deep = DeepRequest(model, source, layout, assume, run, _log(log))
+        deep = DeepRequest(model, source, layout, assume, run, memory, _log(log))
         if deep.applies():
             with routed(model, source, layout):
                 return recover_relu(deep, images, folder)
@@ -319,9 +338,6 @@ def audit(
                 normalised(truth, mean, std),
                 truth.labels,
                 **search_arguments(given, assume, run),
-                arithmetic=assume.arithmetic.value,
-                count=assume.samples,
-                hidden_share=assume.hidden_share,
                 progress=show,
             )
         if folder:
@@ -384,7 +400,6 @@ def alternatives(
                         data.network,
                         start=truth,
                         **arguments,
-                        samples=assume.samples,
                         progress=show,
                         findings=report.findings,
                     )
@@ -397,7 +412,7 @@ def alternatives(
                 told.note(sheet.remark)
             if sheet.shape is not None:
                 with folder.writing("contact.png") as path:
-                    sheet.draw(path, report, sets)
+                    sheet.draw(path, report, sets, given=truth is not None)
         folder.write_text("report.json", report.to_json())
         show_sets(report, sets, run.format)
         if run.format is Format.TEXT:
@@ -442,12 +457,13 @@ def plant(
     if stationary not in ("auto", "margin", "regression"):
         raise InvalidInputError("--stationary", "auto, margin or regression", repr(stationary))
     given = load_samples(data)
-    refuse_above(memory.memory_limit, _planting_bytes(given.samples, degree), "plant fewer samples")
+    needed = planting_bytes(given.samples, degree)
+    refuse_above(memory.memory_limit, needed, "plant fewer samples")
     with _log(log).progress() as show:
         planted = plant_network(
             given.samples,
             degree=degree,
-            labels=_signs(given.labels),
+            labels=two_classes(given.labels),
             stationary=stationary,
             determined=determined,
             seed=run.seed,
@@ -479,22 +495,5 @@ def plant(
     return 0
 
 
-def _planting_bytes(samples: FloatArray, degree: int) -> int:
-    """The memory that the equations of a planted network take, about; they are dense."""
-    from identify.planting.plant import DENSE_LIMIT
-    from identify.tensors import symmetric_dimension
-
-    unknowns = symmetric_dimension(degree, max(1, min(samples.shape)))
-    return PROCESS + 8 * 4 * (min(unknowns**2, DENSE_LIMIT) + samples.size)
-
-
 def _log(options: LogOptions) -> Log:
     return Log(verbose=options.verbose, quiet=options.quiet)
-
-
-def _signs(labels: FloatArray | None) -> FloatArray | None:
-    """Labels -1 and 1; any two values are taken for them, the smaller for -1."""
-    if labels is None:
-        return None
-    signs = as_signs(labels)
-    return labels if signs is None else signs

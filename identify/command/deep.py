@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from identify.arrays import FloatArray
 from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
+from identify.command.memory import refuse_gradient
 from identify.command.options import (
     ArithmeticName,
     AssumeOptions,
     EvidenceName,
     Format,
+    MemoryOptions,
     ModelOptions,
     RunOptions,
     ScaleName,
@@ -24,11 +27,11 @@ from identify.command.options import (
 from identify.command.output import Log, OutputFolder, say_error
 from identify.command.run import show_written
 from identify.command.sheet import Sheet
-from identify.disaggregation.records import GLOBALLY
+from identify.disaggregation.records import GLOBALLY, LOCALLY
 from identify.errors import InvalidInputError, NotYetSupportedError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.deep_files import deep_activation, load_deep_gradient, load_deep_network
-from identify.pictures import as_images, contact_sheet
+from identify.pictures import contact_sheet
 from identify.report.gradient import GradientReport
 from identify.text import number
 from identify.thresholds import HIDDEN_SHARE
@@ -46,8 +49,14 @@ class DeepRequest:
     layout: ModelOptions
     assume: AssumeOptions
     run: RunOptions
+    memory: MemoryOptions
     log: Log
     evidence: EvidenceName = EvidenceName.AUTO
+
+    @property
+    def loss(self) -> str | None:
+        """The loss that is given."""
+        return None if self.source.loss is None else self.source.loss.value
 
     def applies(self) -> bool:
         """Whether the file or the options name an activation such as relu."""
@@ -73,17 +82,18 @@ class DeepRequest:
                 f"for --source {self.source.source.value}",
                 _SCOPE,
             )
-        refuse_deep_options(self)
+        refuse_deep_options(self, network)
         gradient = load_deep_gradient(
             self.source.gradient, network, layers=self.layout.layers, key=self.layout.key
         )
+        refuse_gradient(self.memory.memory_limit, network, gradient)
         return network, gradient
 
     def assess(self, network: DeepNetwork, gradient: DeepGradient) -> tuple[GradientReport, bool]:
         """The report, and whether Ctrl-C cut it short."""
         from identify.assess_batch import assess_gradient, interrupted_gradient_report
 
-        loss = None if self.source.loss is None else self.source.loss.value
+        loss = self.loss
         started = time.monotonic()
         try:
             with self.log.progress() as show:
@@ -111,24 +121,28 @@ class DeepRequest:
         return report, False
 
 
-def refuse_deep_options(request: DeepRequest) -> None:
+def refuse_deep_options(request: DeepRequest, network: DeepNetwork) -> None:
     """Refuse options that mean nothing for these networks."""
     assume = request.assume
+    kind = str(network.activations[-1]) if network.activations else "one layer"
+    share, arithmetic = assume.hidden_share, assume.arithmetic
     given = {
-        "--degree": request.layout.degree is not None,
-        "--weight-decay-in-gradient": request.source.weight_decay_in_gradient is not None,
-        "--scale": assume.scale is not ScaleName.AUTO,
-        "--non-negative": assume.non_negative,
-        "--noise": assume.noise is not None,
-        "--hidden-share": assume.hidden_share != HIDDEN_SHARE,
-        "--arithmetic": assume.arithmetic is not ArithmeticName.AUTO,
-        "--decay": request.source.decay is not None,
-        "--evidence": request.evidence in (EvidenceName.EXACT, EvidenceName.INTERVAL),
+        "--degree": request.layout.degree,
+        "--weight-decay-in-gradient": request.source.weight_decay_in_gradient,
+        "--scale": None if assume.scale is ScaleName.AUTO else assume.scale.value,
+        "--non-negative": "the option" if assume.non_negative else None,
+        "--noise": assume.noise,
+        "--hidden-share": None if share == HIDDEN_SHARE else share,
+        "--arithmetic": None if arithmetic is ArithmeticName.AUTO else arithmetic.value,
+        "--decay": request.source.decay,
     }
-    for option, there in given.items():
-        if there:
-            hint = "auto or numerical" if option == "--evidence" else "leave it out"
-            raise InvalidInputError(option, "no such value for these networks", "one", hint)
+    for option, value in given.items():
+        if value is not None:
+            expected = f"nothing for a network with {kind}"
+            raise InvalidInputError(option, expected, value, "it is for powers; leave it out")
+    if request.evidence in (EvidenceName.EXACT, EvidenceName.INTERVAL):
+        expected = f"auto or numerical for a network with {kind}"
+        raise InvalidInputError("--evidence", expected, request.evidence.value)
 
 
 def verify_deep(request: DeepRequest, gate: Gate, folder: OutputFolder) -> int:
@@ -161,10 +175,12 @@ def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int
         }
         if found.labels is not None:
             arrays["labels"] = found.labels
+        if request.loss == "logistic" and network.outputs > 1 and found.cotangents is not None:
+            arrays["targets"] = np.where(found.cotangents < 0.0, 1.0, -1.0)
         with folder.writing("samples.npz") as path:
             np.savez(path, **arrays)
         if found.layer == 0:
-            _draw(folder, sheet.settled(found.samples), report, request.log)
+            _draw(folder, sheet.settled(found.samples), found.samples, report, request.log)
     folder.write_text("report.json", report.to_json())
     show_deep(report, request.run.format, folder)
     if interrupted:
@@ -183,29 +199,34 @@ def show_deep(report: GradientReport, form: Format, folder: OutputFolder) -> Non
     show_written(folder)
 
 
-def _draw(folder: OutputFolder, sheet: Sheet, report: GradientReport, log: Log) -> None:
+def _draw(
+    folder: OutputFolder, sheet: Sheet, samples: FloatArray, report: GradientReport, log: Log
+) -> None:
     if sheet.remark:
         log.note(sheet.remark)
     if sheet.shape is None:
         return
     found = report.found
-    assert found.samples is not None
     captions = []
-    for index in range(len(found.samples)):
+    for index in range(len(samples)):
         label = "" if found.labels is None else f"label {int(found.labels[index])}\n"
         bound = np.nan if found.error_bounds is None else float(found.error_bounds[index])
-        captions.append(f"{label}error bound {number(bound)}")
+        error = f"error < {number(bound)}" if np.isfinite(bound) else "no error bound"
+        captions.append(f"{label}{error}")
     if report.verdict == GLOBALLY:
         title = f"GLOBALLY identifiable, {report.scope_sentence}: the batch behind one gradient"
+    elif report.verdict == LOCALLY:
+        title = f"LOCALLY identifiable, {report.scope_sentence}: the batch behind one gradient"
     else:
         title = f"UNDECIDED, no uniqueness: the samples below were separated ({report.reason})"
-    notes = ["every image from its smallest to its largest value"]
-    if sheet.limits is not None:
-        notes = [f"black {sheet.limits[0]:g}, white {sheet.limits[1]:g}"]
+    images = sheet.images(samples)
+    limits, words = sheet.grey([images], free_length=not found.scaled)
+    notes = [words]
     if sheet.mean is not None:
         notes.append("mean image added")
     if not found.scaled:
-        notes.append("the sign and scale of an image are not determined")
-    rows = [("recovered", as_images(found.samples, sheet.shape, sheet.mean), captions)]
+        notes.append("the sign and the length of an image are not determined")
+    notes.append("error: bound relative to the length of the sample")
     with folder.writing("contact.png") as path:
-        contact_sheet(path, rows, title, limits=sheet.limits, footnote="; ".join(notes))
+        rows = [("recovered from the gradient", images, captions)]
+        contact_sheet(path, rows, title, limits=limits, footnote="; ".join(notes))

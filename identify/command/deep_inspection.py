@@ -7,9 +7,8 @@ from typing import Any
 from identify.errors import KktCertError
 from identify.model.deep import DeepNetwork
 from identify.model.deep_files import load_deep_network
-from identify.model.tensor_file import PathLike
-
-RUN = "kktcert verify MODEL --source gradient --gradient FILE --activation"
+from identify.model.deep_layers import find_deep_layers
+from identify.model.tensor_file import TensorFile
 
 
 def largest_batch(width: int, outputs: int) -> int:
@@ -29,14 +28,30 @@ def largest_batch(width: int, outputs: int) -> int:
     return n
 
 
+def largest_smooth_batch(widths: tuple[int, ...], outputs: int) -> int:
+    """The largest batch whose samples can meet more equations than they have unknowns.
+
+    A sample of n has n - 1 unknowns and q - 1 of its loss slope, q = C - 1 or 1; it meets
+    m_l - n equations at every hidden layer and as many again for what enters the next one.
+
+    Example:
+        >>> largest_smooth_batch((200,), 1), largest_smooth_batch((256, 256), 10)
+        (100, 190)
+    """
+    q = max(1, outputs - 1)
+    twice = 2 * sum(widths) - widths[-1]
+    count = (twice - (q - 1)) // (2 * len(widths))
+    return max(0, min(count, *(width - 1 for width in widths)))
+
+
 def describe_deep(
-    path: PathLike, *, activation: str | None, layers: str | None, key: str | None
+    file: TensorFile, *, activation: str | None, layers: str | None, key: str | None
 ) -> dict[str, Any]:
     """The fields of an `Inspection` but for the arrays: kind, covered, reason, network, sizes.
 
     Raises what the reader of such networks raises.
     """
-    network = load_deep_network(path, activation=activation, layers=layers, key=key)
+    network = load_deep_network(file, activation=activation, layers=layers, key=key)
     kinds = [str(kind) for kind in network.activations]
     known: dict[str, Any] = {
         "kind": "network",
@@ -51,32 +66,42 @@ def describe_deep(
     reason = _not_covered(network)
     if reason:
         return {**known, "covered": False, "reason": reason}
+    if network.activations[-1].kink is None:
+        most = largest_smooth_batch(network.widths, network.outputs)
+        return {
+            **known,
+            "covered": True,
+            "reason": "a network with a smooth activation, for --source gradient",
+            "gradient": f"--gradient FILE; batches of up to {most} by the count of equations of "
+            "one sample, and no larger than the rank of the inputs",
+            "sizes": {"largest_batch": most},
+        }
     width = network.widths[-1]
     most = largest_batch(width, network.outputs)
-    run = f"{RUN} {kinds[-1]}"
     return {
         **known,
         "covered": True,
-        "reason": f"a ReLU network, for --source gradient: {run}",
+        "reason": "a ReLU network, for --source gradient",
         "gradient": f"--gradient FILE; batches of up to {most} if all {width} neurons of the last "
         "hidden layer are mixed: on for some samples, off for others",
         "sizes": {"mixed_neurons_at_most": width, "largest_batch": most},
     }
 
 
-def suggest(path: PathLike, *, layers: str | None, key: str | None) -> str:
-    """What to run where the file holds a chain of layers without an activation, else nothing."""
+def chain_of(file: TensorFile, layers: str | None) -> tuple[str, ...]:
+    """The layers of a file without an activation that a ReLU network could have, else none."""
     try:
-        network = load_deep_network(path, activation="relu", layers=layers, key=key)
+        found = find_deep_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)
     except KktCertError:
-        return ""
-    return "" if _not_covered(network) else f"; for a ReLU network: {RUN} relu"
+        return ()
+    return tuple(layer.name for layer in found) if len(found) > 1 else ()
 
 
 def _not_covered(network: DeepNetwork) -> str:
     if network.depth < 2:
         return "one layer; a hidden layer is needed"
-    if network.activations[-1].kink is None:
+    kink = network.activations[-1].kink
+    if kink is not None and abs(kink) >= 1.0:
         return (
             f"the activation {network.activations[-1]} before the output layer is not covered yet"
         )

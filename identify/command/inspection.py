@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from identify.command.deep_inspection import describe_deep, suggest
+from identify.command.deep_inspection import chain_of, describe_deep
 from identify.errors import InvalidInputError, UnsupportedModelError, one_line
 from identify.hermite.data import HermiteData
 from identify.model.dataset import load_samples
@@ -21,6 +23,7 @@ from identify.model.untrusted import read_tensors
 from identify.tensors import symmetric_dimension
 from identify.text import number, table
 
+_NO_NETWORK = ("data", "gradient")
 _WEIGHTS = ("kkt", "weight-decay", "fine-tuning")
 _DEGREES = (3, 4, 5)
 # Degree and dimension where one neuron more is needed than counting says.
@@ -38,7 +41,11 @@ class SourceFit:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `kktcert inspect` says about a file; `kind` is "network", "data" or "arrays"."""
+    """What `kktcert inspect` says about a file.
+
+    `kind` is "network", "gradient", "data" or "arrays"; `chain` says whether the layers, without an
+    activation, could be those of a ReLU network.
+    """
 
     path: str
     kind: str
@@ -53,6 +60,7 @@ class Inspection:
     cost: Mapping[str, Any] | None = None
     data: Mapping[str, Any] | None = None
     run: tuple[str, ...] = ()
+    chain: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -90,7 +98,8 @@ class Inspection:
         lines += [one_line(f"  {name} = {value}") for name, value in self.settings.items()]
         lines += _block("Network", self.network)
         lines += _block("Samples", self.data)
-        lines += ["", f"Verifier: {'covered' if self.covered else 'not covered'}: {self.reason}"]
+        word = "covered: " if self.covered else "not covered: "
+        lines += ["", f"Verifier: {'' if self.kind in _NO_NETWORK else word}{self.reason}"]
         if self.sources:
             words = {True: "fits", False: "does not fit", None: "needs another file"}
             fits = [[s.source, words[s.fits], s.reason] for s in self.sources]
@@ -103,7 +112,7 @@ class Inspection:
 
 
 def inspect_file(
-    path: PathLike,
+    path: PathLike | TensorFile,
     *,
     degree: int | None = None,
     activation: str | None = None,
@@ -144,11 +153,19 @@ def inspect_file(
             kind="data",
             covered=False,
             reason="samples and no weights; see the commands audit and plant",
-            data=_describe_data(path),
+            data=_describe_data(file.path),
         )
-    if degree is None and deep_activation(path, activation, key=key) is not None:
+    if _looks_like_gradient(file.path, key):
         _check_numbers(file)
-        found = describe_deep(path, activation=activation, layers=layers, key=key)
+        return Inspection(
+            **common,
+            kind="gradient",
+            covered=False,
+            reason="a gradient, by its name, which is judged together with its network",
+        )
+    if degree is None and deep_activation(file, activation, key=key) is not None:
+        _check_numbers(file)
+        found = describe_deep(file, activation=activation, layers=layers, key=key)
         note = found.pop("gradient", None)
         fits = [SourceFit(name, False, "not for this activation") for name in _WEIGHTS]
         sources = () if note is None else (*fits, SourceFit("gradient", None, note))
@@ -159,13 +176,14 @@ def inspect_file(
             **common,
             kind="arrays",
             covered=False,
-            reason="the two layers of a network are not to be told; give --layers HIDDEN,OUTPUT",
+            reason="the names do not say which arrays are the two layers of a network; give "
+            "--layers HIDDEN,OUTPUT",
         )
     if degree is None and activation is None and not file.settings:
         return _without_degree(file, common, layers)
     described: dict[str, Any] | None = None
     try:
-        network = load_network(path, degree=degree, activation=activation, layers=layers, key=key)
+        network = load_network(file, degree=degree, activation=activation, layers=layers, key=key)
         described = _describe_network(network)
         network.require_supported()
     except UnsupportedModelError as error:
@@ -234,12 +252,31 @@ def _without_degree(file: TensorFile, common: Mapping[str, Any], layers: str | N
         "power A of its input, or --activation NAME"
     )
     _check_numbers(file)
+    chain = chain_of(file, layers)
     try:
         find_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)
-    except UnsupportedModelError as error:
+    except (UnsupportedModelError, InvalidInputError) as error:
+        if not chain and isinstance(error, InvalidInputError):
+            raise
         reason = str(error)
-    reason += suggest(file.path, layers=layers, key=file.key)
-    return Inspection(**common, kind="network", covered=False, reason=reason)
+        if chain:
+            names = ", ".join(f"{name}.weight" for name in chain)
+            reason = (
+                f"the network has the layers {names}, and the file does not say which activation "
+                "stands between them; give --activation NAME"
+            )
+    return Inspection(**common, kind="network", covered=False, reason=reason, chain=bool(chain))
+
+
+def _looks_like_gradient(path: PathLike, key: str | None) -> bool:
+    """Whether the name of a file, or of its part, says that it holds a gradient.
+
+    Example:
+        >>> [_looks_like_gradient(name, None) for name in ("a/client-gradient.npz", "graded.pt")]
+        [True, False]
+    """
+    words = re.split(r"[^a-z]+", f"{Path(path).stem} {key or ''}".lower())
+    return any(word in ("grad", "grads", "gradient", "gradients") for word in words)
 
 
 def _describe_network(network: TwoLayerNetwork) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
 import tempfile
@@ -17,6 +18,8 @@ from identify.errors import FileError, InvalidInputError, one_line
 
 Progress = Callable[[str, float], None]
 
+LOGGERS = ("identify", "attack", "proofs_check")
+"""The loggers of the packages; -v prints what they say."""
 FIRST_LINE, NEXT_LINE = 2.0, 60.0
 """Seconds until progress is told where there is no terminal, and between two lines of it."""
 
@@ -57,6 +60,7 @@ class Log:
         self.quiet = quiet
         self.stage = ""
         self.share = 0.0
+        self._told = ""
 
     def note(self, text: str) -> None:
         """Say what the user should know, unless quiet."""
@@ -74,7 +78,11 @@ class Log:
         if self.quiet:
             yield self._plain
             return
-        if self.verbose or not sys.stderr.isatty():
+        if self.verbose:
+            with self._listening(), self._beating():
+                yield self._plain
+            return
+        if not sys.stderr.isatty():
             with self._beating():
                 yield self._plain
             return
@@ -95,9 +103,30 @@ class Log:
             yield show
 
     def _plain(self, stage: str, share: float) -> None:
-        if stage != self.stage:
+        # The library has often logged the stage before it tells the callback.
+        if stage not in (self.stage, self._told):
             self.detail(stage)
         self.stage, self.share = stage, share
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Print what the packages log, one line a record."""
+        handler = _Lines(self._record)
+        loggers = [logging.getLogger(name) for name in LOGGERS]
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:
+            logger.addHandler(handler)
+            logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.removeHandler(handler)
+                logger.setLevel(level)
+
+    def _record(self, text: str) -> None:
+        self._told = text
+        self.detail(text)
 
     @contextmanager
     def _beating(self) -> Iterator[None]:
@@ -119,6 +148,17 @@ class Log:
         finally:
             ended.set()
             thread.join()
+
+
+class _Lines(logging.Handler):
+    """Hands every record on as text."""
+
+    def __init__(self, take: Callable[[str], None]) -> None:
+        super().__init__()
+        self._take = take
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._take(record.getMessage())
 
 
 class OutputFolder:

@@ -25,7 +25,9 @@ from identify.model.untrusted import read_tensors
 WORDS = "relu, gelu, tanh and the like"
 
 
-def attack_line(path: Path, source: SourceOptions, layout: ModelOptions) -> str:
+def attack_line(
+    path: Path, source: SourceOptions, layout: ModelOptions, file: TensorFile | None = None
+) -> str:
     """The line that attacks the network, or "" where `attack` does not cover it either.
 
     WORD stands for an activation that neither the file nor an option names.
@@ -41,7 +43,7 @@ def attack_line(path: Path, source: SourceOptions, layout: ModelOptions) -> str:
         'kktcert attack net.npz --activation WORD --objective haim --out attack-run'
     """
     try:
-        file = read_tensors(path, layout.key)
+        file = read_tensors(path if file is None else file, layout.key)
     except KktCertError:
         return ""
     activation = _activation(file, layout)
@@ -95,17 +97,36 @@ def routed(path: Path, source: SourceOptions, layout: ModelOptions) -> Iterator[
         raise type(error)(facts["name"], facts["expected"], facts["got"], hint) from error
 
 
-def what_to_run(found: Inspection, path: Path, layout: ModelOptions) -> tuple[str, ...]:
+def what_to_run(
+    found: Inspection, path: Path, layout: ModelOptions, file: TensorFile
+) -> tuple[str, ...]:
     """The lines to type next for a file that was inspected; capitals stand for other files."""
     name = shlex.quote(str(path))
     if found.kind == "data":
         return (f"kktcert audit MODEL {name}", f"kktcert plant {name} --degree 3 --out MODEL.npz")
+    if found.kind == "gradient":
+        line = f"kktcert verify MODEL --source gradient --gradient {name}"
+        told = found.settings.get("degree") is not None
+        return (line,) if told else (f"{line} --activation relu", f"{line} --degree A")
     if found.kind != "network":
         return ()
     if not found.covered:
-        line = attack_line(path, SourceOptions(), layout)
-        return (line,) if line else ()
-    options = "".join(
+        line = attack_line(path, SourceOptions(), layout, file)
+        relu = f"kktcert verify {name}{_given(layout)} --source gradient --gradient FILE"
+        lines = (f"{relu} --activation relu",) if found.chain else ()
+        return (*lines, line) if line else lines
+    options = _given(layout)
+    beside = {"gradient": " --gradient FILE", "fine-tuning": " --initial FILE"}
+    return tuple(
+        f"kktcert verify {name}{options} --source {fit.source}{beside.get(fit.source, '')}"
+        for fit in found.sources
+        if fit.fits is not False
+    )
+
+
+def _given(layout: ModelOptions) -> str:
+    """The options on the file that were given, as they are typed."""
+    return "".join(
         f" {option} {shlex.quote(str(value))}"
         for option, value in (
             ("--degree", layout.degree),
@@ -114,12 +135,6 @@ def what_to_run(found: Inspection, path: Path, layout: ModelOptions) -> tuple[st
             ("--key", layout.key),
         )
         if value is not None
-    )
-    beside = {"gradient": " --gradient FILE", "fine-tuning": " --initial FILE"}
-    return tuple(
-        f"kktcert verify {name}{options} --source {fit.source}{beside.get(fit.source, '')}"
-        for fit in found.sources
-        if fit.fits is not False
     )
 
 

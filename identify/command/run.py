@@ -41,16 +41,11 @@ def assess(
         with log.progress() as show:
             report = assess_identifiability(
                 data,
-                samples=assume.samples,
-                scale=assume.scale.value,
-                non_negative=assume.non_negative,
-                noise=assume.noise,
+                assumptions=assume.assumptions(),
                 time_limit=run.time_limit,
                 progress=show,
                 seed=run.seed,
                 evidence=evidence.value,
-                hidden_share=assume.hidden_share,
-                arithmetic=assume.arithmetic.value,
                 method=method.value,
             )
     except KeyboardInterrupt:
@@ -58,15 +53,10 @@ def assess(
 
         partial = interrupted_report(
             data,
+            assume.assumptions(),
             stage=log.stage,
             seconds=time.monotonic() - started,
             seed=run.seed,
-            samples=assume.samples,
-            scale=assume.scale.value,
-            non_negative=assume.non_negative,
-            noise=assume.noise,
-            hidden_share=assume.hidden_share,
-            arithmetic=assume.arithmetic.value,
         )
         return partial, True
     return report, False

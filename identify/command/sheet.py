@@ -11,6 +11,7 @@ import numpy as np
 from identify.arrays import FloatArray
 from identify.command.inputs import open_mean
 from identify.command.options import ImageOptions
+from identify.command.sheet_rows import common_limits, fit_to_pixels, partners
 from identify.errors import InvalidInputError
 from identify.pictures import (
     Row,
@@ -23,9 +24,18 @@ from identify.pictures import (
     recognise_image_shape,
     require_drawing,
 )
-from identify.records import TrainingSet
+from identify.records import Recovery, TrainingSet
 from identify.report.report import IdentifiabilityReport, sheet_title
 from identify.text import number
+
+_SAME = {
+    "kkt": "weights",
+    "weight-decay": "weights",
+    "gradient": "gradient",
+    "fine-tuning": "checkpoints",
+}
+_SETS = "samples are numbered as in alternatives.npz; cosine 1: alike in all but length"
+_ERRORS = "error: bound relative to the length of the sample"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,38 +82,113 @@ class Sheet:
         return replace(self, shape=shape, remark=remark if shape else f"no picture: {remark}")
 
     def draw(
-        self, path: Path, report: IdentifiabilityReport, sets: Sequence[TrainingSet] = ()
+        self,
+        path: Path,
+        report: IdentifiabilityReport,
+        sets: Sequence[TrainingSet] = (),
+        *,
+        given: bool = False,
     ) -> None:
-        """Draw the recovery, or the sets that differ, under the verdict."""
-        assert self.shape is not None
-        shown = tuple(sets) or report.alternatives
-        rows: list[Row] = []
-        if report.recovery is not None and not shown:
-            found = report.recovery
-            labels = [
-                f"b {'>' if b > 0 else '<'} 0\n"
-                + (f"error bound {number(float(e))}" if np.isfinite(e) else "no error bound")
-                for b, e in zip(found.coefficients, found.error_bounds, strict=True)
-            ]
-            rows.append(("recovered", as_images(found.samples, self.shape, self.mean), labels))
-        for index, other in enumerate(shown, start=1):
-            signs = [f"b {'>' if b > 0 else '<'} 0" for b in other.coefficients]
-            caption = f"training set {index}: {other.count} samples"
-            rows.append((caption, as_images(other.samples, self.shape, self.mean), signs))
-        title = "Training sets that explain the same data" if sets else sheet_title(report)
-        contact_sheet(path, rows, title, limits=self.limits, footnote=self._footnote(report))
+        """Draw the recovery, or the sets that differ, under the verdict.
 
-    def _footnote(self, report: IdentifiabilityReport) -> str:
-        parts = []
-        if self.limits is None:
-            parts.append("every image from its smallest to its largest value")
-        else:
-            parts.append(f"black {self.limits[0]:g}, white {self.limits[1]:g}")
-        if self.mean is not None:
-            parts.append("mean image added")
-        parts += [
-            f"the {word} of an image is not determined"
-            for word in ("sign", "scale")
-            if any(text.startswith(word) for text in report.symmetries)
-        ]
-        return "; ".join(parts)
+        With `given` the first set is the user's own: lengths and signs are kept.
+        """
+        shown, found = tuple(sets) or report.alternatives, report.recovery
+        free_sign = any(text.startswith("sign") for text in report.symmetries) and not given
+        free_length = any(text.startswith("scale") for text in report.symmetries) and not given
+        samples = [other.samples for other in shown]
+        if found is not None and not shown:
+            samples = [found.samples]
+        pixels, fitted = self._pixels(), False
+        if self.mean is not None and free_length and pixels is not None:
+            fitted = True
+            samples = [fit_to_pixels(x, self.mean, pixels, free_sign=free_sign) for x in samples]
+        rows: list[Row] = []
+        if shown:
+            # Signs that fit the pixels stand.
+            rows = self._sets(samples, report, free_sign and not fitted, given)
+        elif found is not None:
+            rows = [("recovered", self.images(samples[0]), _bounds(found))]
+        title = two_sets_title(report, sets) if sets else sheet_title(report)
+        images = [np.asarray(row[1]) for row in rows]
+        limits, words = self.grey(images, free_length=free_length, fitted=fitted)
+        notes = [words, *self._notes(free_sign, free_length, fitted)]
+        notes.append(_SETS if shown else _ERRORS)
+        contact_sheet(path, rows, title, limits=limits, footnote="; ".join(notes))
+
+    def images(self, samples: FloatArray) -> FloatArray:
+        """Images of samples (n, d), with the mean if there is one."""
+        if self.shape is None:
+            raise InvalidInputError("--image-shape", "H,W,C", "none")
+        return as_images(samples, self.shape, self.mean)
+
+    def grey(
+        self, images: Sequence[FloatArray], *, free_length: bool, fitted: bool = False
+    ) -> tuple[tuple[float, float] | None, str]:
+        """The values drawn black and white, None for those of each image, and words for them."""
+        limits = self._pixels() if fitted else self.limits
+        if limits is None and not free_length:
+            limits = common_limits(images)
+        if limits is None:
+            return None, (
+                "each image is stretched from black to white by itself: grey levels of two "
+                "images do not compare"
+            )
+        return limits, f"one grey scale for all: black {limits[0]:.3g}, white {limits[1]:.3g}"
+
+    def _pixels(self) -> tuple[float, float] | None:
+        """The range that pixels have: the one given, or 0 to 1 if the mean image lies in it."""
+        if self.limits is not None or self.mean is None:
+            return self.limits
+        inside = self.mean.min() >= 0.0 and self.mean.max() <= 1.0
+        return (0.0, 1.0) if inside else None
+
+    def _sets(
+        self, samples: list[FloatArray], report: IdentifiabilityReport, free_sign: bool, given: bool
+    ) -> list[Row]:
+        """A row for each set, with like samples one above the other."""
+        what = _SAME.get(str(report.problem.get("source")), "data")
+        own = "your samples" if given else "one training set"
+        # Every sample of the smallest set has a partner in each other set.
+        fewest = min(samples, key=len)
+        rows: list[Row] = []
+        for each in samples:
+            order, signs, alike = partners(
+                # What is made of given samples, one of each, stays below them.
+                fewest,
+                each,
+                free_sign=free_sign,
+                keep_order=given and len(each) == len(fewest),
+            )
+            names = [f"sample {k + 1}" for k in order]
+            if each is not fewest:
+                for k, cosine in enumerate(alike):
+                    names[k] += f"\ncosine {cosine:.2f}"
+            count = f"{len(each)} sample{'' if len(each) == 1 else 's'}"
+            text = f"another training set with the same {what}" if rows else own
+            rows.append((f"{text}: {count}", self.images(signs[:, None] * each[order]), names))
+        return rows
+
+    def _notes(self, free_sign: bool, free_length: bool, fitted: bool) -> list[str]:
+        parts = [] if self.mean is None else ["mean image added"]
+        words = [word for word, free in (("sign", free_sign), ("length", free_length)) if free]
+        if fitted:
+            left = " and ".join(words)
+            parts.append(f"{left} of an image, which nothing fixes, such that the pixels fit")
+        elif words:
+            parts.append(f"not determined: {' and '.join(words)} of an image")
+        return parts
+
+
+def two_sets_title(report: IdentifiabilityReport, sets: Sequence[TrainingSet]) -> str:
+    """The title over sets that explain the same data."""
+    what = _SAME.get(str(report.problem.get("source")), "data")
+    return f"{len(sets)} training sets that explain the same {what} equally well"
+
+
+def _bounds(found: Recovery) -> list[str]:
+    """A caption for every recovered image."""
+    return [
+        f"sample {k}\n" + (f"error < {number(float(e))}" if np.isfinite(e) else "no error bound")
+        for k, e in enumerate(found.error_bounds, start=1)
+    ]

@@ -52,7 +52,7 @@ class StationaryRequest:
             key=self.deep.layout.key,
         )
         check_stationary(network, self.source, self.trained)
-        refuse_deep_options(self.deep)
+        refuse_deep_options(self.deep, network)
         return network
 
     @property

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.decomposition.cp import MAX_DIMENSION, cp_starts
 from identify.decomposition.pencil import pencil_starts
 from identify.decomposition.refine import Decomposition, refine
@@ -28,7 +28,7 @@ def decompose_tensor(
     *,
     accept: float,
     seed: int = 0,
-    deadline: float | None = None,
+    budget: Budget = UNLIMITED,
     attempts: int | None = None,
     method: str = "pencil",
 ) -> Decomposition | None:
@@ -42,7 +42,7 @@ def decompose_tensor(
         tensor: the moment tensor on V.
         accept: relative residual below which the first refinement is the answer.
         seed: of the pencils.
-        deadline: as in `refine`.
+        budget: as in `refine`.
         attempts: number of starts that are refined; by default 6, or 2 above 30 dimensions; 12
             for tensorly.
         method: "pencil", or "tensorly" for r up to `cp.MAX_DIMENSION`.
@@ -53,10 +53,10 @@ def decompose_tensor(
     again = _AGAIN if attempts is None and data.dimension <= _SMALL else 0
     for extra in range(1 + again):
         for _, terms, signs in _starts(data, tensor, method, seed + _STRIDE * extra, attempts):
-            found = refine(data, terms, signs, deadline=deadline)
+            found = refine(data, terms, signs, budget=budget)
             if best is None or found.residual < best.residual:
                 best = found
-            if best.residual <= accept or (deadline is not None and time.monotonic() > deadline):
+            if best.residual <= accept or budget.expired:
                 return best
     return best
 

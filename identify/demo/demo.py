@@ -131,6 +131,7 @@ class DemoResult:
             "scale: the factor on the output in the loss; the larger, the less the weights move.",
             f"e: a classifier trained to {self.batch.accuracy:.0%} on all digits; the labels of "
             f"{self.batch.labels_right} of {len(self.batch.classes)} are read too.",
+            f"e: `kktcert check` makes its claims again from the two files: {self.batch.checked}.",
             "",
         ]
         open_parts = [part for part in self.parts if part.report.verdict is not Verdict.GLOBALLY]
@@ -336,14 +337,16 @@ def draw_pictures(result: DemoResult) -> None:
 
 def _sets(part: DemoPart) -> list[tuple[str, FloatArray, float]]:
     """Training sets that explain the same weights, with captions and residuals, truth first."""
-    sets = [("true digits", part.digits.samples, part.truth_residual or 0.0)]
+    sets = [("true images", part.digits.samples, part.truth_residual or 0.0)]
     # Nothing fixes length and sign of a sample, so a picture may choose them.
     for caption, found in zip(
-        ("another set", "and another"), part.report.alternatives, strict=False
+        ("another training set, same weights", "and another"),
+        part.report.alternatives,
+        strict=False,
     ):
         sets.append((caption, like_digits(found.samples, part.digits), found.stationarity))
     if part.name == "b5" and part.twin is not None:
-        sets.append(("true digits, changed unseen", part.twin.samples, part.twin.stationarity))
+        sets.append(("true images, changed unseen", part.twin.samples, part.twin.stationarity))
     return sets
 
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from identify.arrays import FloatArray
 from identify.demo.networks import Digits
-from identify.pictures import contact_sheet
+from identify.pictures import Row, contact_sheet
 from identify.records import Verdict
 from identify.report.report import IdentifiabilityReport
+from identify.text import number
 
 SIDE = 8
 Set = tuple[str, FloatArray, float]
@@ -44,10 +45,13 @@ def draw_recovery(
     recovered: FloatArray | None,
     report: IdentifiabilityReport,
 ) -> None:
-    """True digits above recovered ones."""
-    rows = [("true digits", as_pixels(digits.samples, digits.mean))]
+    """True digits above recovered ones, each with its error."""
+    rows: list[Row] = [("true images", as_pixels(digits.samples, digits.mean))]
     if recovered is not None:
-        rows.append(("recovered", as_pixels(recovered, digits.mean)))
+        errors = np.linalg.norm(recovered - digits.samples, axis=1)
+        errors = errors / np.linalg.norm(digits.samples, axis=1)
+        captions = [f"error {number(float(error))}" for error in errors]
+        rows.append(("recovered", as_pixels(recovered, digits.mean), captions))
     scope = f", {report.scope.sentence}" if report.scope is not None else ""
     contact_sheet(
         path,
@@ -55,7 +59,8 @@ def draw_recovery(
         title,
         limits=_PIXELS,
         footnote=f"Verdict: {report.verdict.value}{scope}. Brightness and sign, which such weights "
-        "do not fix, and the mean image are taken from the data.",
+        "do not fix, and the mean image are taken from the data. Black 0, white 1; errors are "
+        "relative.",
     )
 
 
@@ -69,6 +74,7 @@ def draw_sets(
         f"Verdict: {report.verdict.value}. With each row as its training set the network is "
         f"stationary, up to {worst:.0e}."
     )
+    footnote += " Black 0, white 1."
     if report.scope is not None and report.scope.kind == "shown":
         footnote += " The other sets were found from the weights alone."
     if "unseen" in sets[-1][0]:
@@ -86,7 +92,7 @@ def draw_scales(
     rows: Sequence[tuple[str, Verdict, FloatArray | None, float]],
 ) -> None:
     """True digits above those recovered at each output scale."""
-    drawn = [("true digits", as_pixels(digits.samples, digits.mean))]
+    drawn = [("true images", as_pixels(digits.samples, digits.mean))]
     silent = []
     for scale, verdict, recovered, error in rows:
         if recovered is None:
@@ -95,6 +101,7 @@ def draw_scales(
         caption = f"scale {scale}: {verdict.value}, error {error:.0e}"
         drawn.append((caption, as_pixels(recovered, digits.mean)))
     footnote = "The larger the output scale, the less the weights move and the smaller the error. "
+    footnote += "Black 0, white 1. "
     if silent:
         footnote += f"Scales {' and '.join(silent)}: undecided, nothing is recovered."
     contact_sheet(path, drawn, title, limits=_PIXELS, footnote=footnote)
@@ -113,7 +120,7 @@ def draw_overview(
 
     left = []
     for half in np.array_split(np.arange(len(known.samples)), 2):
-        left.append(("true digits", as_pixels(known.samples[half], known.mean)))
+        left.append(("true images", as_pixels(known.samples[half], known.mean)))
         if recovered is not None:
             left.append(("recovered", as_pixels(recovered[half], known.mean)))
     right = [(caption, as_pixels(samples, hidden.mean)) for caption, samples, _ in sets]

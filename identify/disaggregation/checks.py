@@ -25,17 +25,40 @@ _LOOSE = 0.2
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Labels (n,), the margin of each decision over its error (n,), and counts (n,)."""
+    """Labels (n,), the margin of each decision over its error (n,), and the loss's targets.
 
-    labels: IntArray | None
-    confidence: FloatArray | None
-    counts: FloatArray | None
+    Targets are (n,) or (n, C), as `loss_slope` takes them; several positive outputs of a sample
+    have targets and no label. ``reason`` says why there are none.
+    """
+
+    labels: IntArray | None = None
+    confidence: FloatArray | None = None
+    targets: npt.NDArray[np.generic] | None = None
+    reason: str = ""
 
 
 def relative_noise(factor: Factor) -> float:
     """Frobenius norm of the noise over that of the gradient."""
     rows, columns = factor.shape
     return float(factor.noise * np.sqrt(rows * columns) / np.linalg.norm(factor.values))
+
+
+def _noise_of(index: int, factors: dict[int, Factor]) -> float:
+    """The relative noise of a layer; without a clear rank that of the layers that have one.
+
+    A gradient of full rank, of the output layer where a batch has as many samples as there are
+    outputs, shows no noise of its own. Errors may be relative or absolute: the larger counts.
+    """
+    if index not in factors:
+        return 1e-12
+    own = factors[index]
+    clear = [other for other in factors.values() if other.clear]
+    if own.clear or not clear:
+        return relative_noise(own)
+    rows, columns = own.shape
+    norm = float(np.linalg.norm(own.values))
+    absolute = max(other.noise for other in clear) * float(np.sqrt(rows * columns)) / norm
+    return min(relative_noise(own), max(absolute, *map(relative_noise, clear)))
 
 
 def check_layers(
@@ -68,7 +91,7 @@ def check_layers(
             inputs = np.column_stack([inputs, np.ones(count)])
         norm = float(np.linalg.norm(given))
         residual = float(np.linalg.norm(given - delta.T @ inputs)) / max(norm, 1e-300)
-        noise = relative_noise(factors[index]) if index in factors else 1e-12
+        noise = _noise_of(index, factors)
         limit = 10.0 * noise + 3.0 * float(bounds.samples.max())
         rows = len(given) - (count if index in (descent.layer, network.depth - 2) else 0)
         holds = residual <= limit if limit <= LOOSEST or residual > limit else None
@@ -123,10 +146,11 @@ def check_ones(descent: Descent, bounds: Bounds) -> Check:
     return Check("coefficients of the biases", worst <= max(limit, 1e-6), worst, limit, count)
 
 
-def read_labels(descent: Descent, bounds: Bounds, loss: str | None) -> Labels:
-    """Labels from p: the one negative entry for cross-entropy, the sign for one output.
+def read_labels(network: DeepNetwork, descent: Descent, bounds: Bounds, loss: str | None) -> Labels:
+    """Labels from p: its negative entries, for squared loss the class whose f - e_k is along p.
 
-    The confidence is the margin over the error of p.
+    The confidence is the margin over the error of p. Targets of squared loss that are not one-hot
+    cannot be read: the loss fits any.
     """
     p = descent.cotangents
     size = np.linalg.norm(p, axis=1)
@@ -134,10 +158,47 @@ def read_labels(descent: Descent, bounds: Bounds, loss: str | None) -> Labels:
     if loss == "cross_entropy" and p.shape[1] > 1:
         ordered = np.sort(p, axis=1)
         labels = np.argmin(p, axis=1).astype(np.int64)
-        return Labels(labels, (ordered[:, 1] - ordered[:, 0]) / error, None)
+        return Labels(labels, (ordered[:, 1] - ordered[:, 0]) / error, labels)
     if p.shape[1] == 1 and loss in (None, "logistic"):
-        return Labels(-np.sign(p[:, 0]).astype(np.int64), np.abs(p[:, 0]) / error, None)
-    return Labels(None, None, None)
+        labels = -np.sign(p[:, 0]).astype(np.int64)
+        return Labels(labels, np.abs(p[:, 0]) / error, labels if loss else None)
+    if loss == "logistic":
+        return _read_signs(p, error)
+    if loss == "squared" and p.shape[1] > 1 and descent.scaled:
+        return _read_one_hot(network, descent, bounds)
+    if loss == "squared":
+        return Labels(reason="squared loss fits any target, so none can be read")
+    return Labels(reason="the loss is not known")
+
+
+def _read_signs(p: FloatArray, error: FloatArray) -> Labels:
+    """Logistic loss on every output: y_c = -sign p_c, and a class where one output is positive."""
+    targets = np.where(p < 0.0, 1.0, -1.0)
+    if np.any((targets > 0.0).sum(axis=1) != 1):
+        return Labels(targets=targets, reason="samples have several positive outputs, or none")
+    return Labels(targets.argmax(axis=1), np.abs(p).min(axis=1) / error, targets)
+
+
+def _read_one_hot(network: DeepNetwork, descent: Descent, bounds: Bounds) -> Labels:
+    """Squared loss with one-hot targets: p_i is a positive multiple of f_i - e_k."""
+    p = descent.cotangents
+    outputs = network.forward(descent.inputs, descent.layer).outputs
+    slopes = outputs[:, None, :] - np.eye(p.shape[1])
+    weights = np.einsum("ic,ikc->ik", p, slopes) / (np.sum(slopes**2, axis=2) + 1e-300)
+    rest = np.linalg.norm(p[:, None, :] - weights[..., None] * slopes, axis=2)
+    rest = np.where(weights > 0.0, rest / (np.linalg.norm(p, axis=1)[:, None] + 1e-300), 1.0)
+    ordered = np.sort(rest, axis=1)
+    error = bounds.slopes + bounds.samples + bounds.outputs + 1e-300
+    if np.any(ordered[:, 0] > _allowed(bounds)):
+        return Labels(reason="targets are not one-hot, and squared loss fits any others")
+    labels = rest.argmin(axis=1)
+    targets = np.eye(p.shape[1])[labels]
+    return Labels(labels.astype(np.int64), (ordered[:, 1] - ordered[:, 0]) / error, targets)
+
+
+def _allowed(bounds: Bounds) -> FloatArray:
+    """How far slopes of the loss may be off, relative, shape (n,)."""
+    return np.asarray(_CONFIDENT * (bounds.slopes + bounds.samples + bounds.outputs) + 1e-9)
 
 
 def check_loss(
@@ -154,19 +215,20 @@ def check_loss(
     the loss is a sum.
     """
     name = "known loss"
-    usable = loss in ("cross_entropy", "logistic") and labels.labels is not None
-    if not usable or loss is None or labels.labels is None or not descent.scaled:
-        return Check(name, None, None, None, 0, "the loss is not known"), None
+    if loss is None or labels.targets is None:
+        return Check(name, None, None, None, 0, labels.reason or "the loss is not known"), None
+    if not descent.scaled:
+        return Check(name, None, None, None, 0, "the length of the samples is not known"), None
+    if loss == "logistic" and not np.all(labels.targets):
+        return Check(name, None, None, None, 0, "a slope of 0"), None
     outputs = network.forward(descent.inputs, descent.layer).outputs
     count, width = outputs.shape
-    if loss == "logistic" and (width > 1 or not np.all(labels.labels)):
-        return Check(name, None, None, None, 0, "several outputs"), None
-    slope = loss_slope(loss, outputs, labels.labels)
+    slope = loss_slope(loss, outputs, labels.targets)
     size = np.sum(slope**2, axis=1) + 1e-300
     weights = np.sum(descent.cotangents * slope, axis=1) / size
     rest = np.linalg.norm(descent.cotangents - weights[:, None] * slope, axis=1)
     rest /= np.linalg.norm(descent.cotangents, axis=1) + 1e-300
-    allowed = _CONFIDENT * (bounds.slopes + bounds.samples + bounds.outputs) + 1e-9
+    allowed = _allowed(bounds)
     unit = 1.0 if reduction == "sum" else float(weights.min())
     if unit <= 0.0 or not np.isfinite(weights).all():
         return Check(name, False, None, None, count, "a weight that is not positive"), None
@@ -177,7 +239,8 @@ def check_loss(
         allowed_sum = np.append(allowed + allowed.max(), allowed.max())
     else:
         allowed_sum = allowed + (0.0 if reduction == "sum" else allowed.max())
-    equations = count * max(0, width - 2) + count - (reduction is None)
+    # Slopes of cross-entropy sum to 0.
+    equations = count * (width - 1 - (loss == "cross_entropy")) + count - (reduction is None)
     worst = float(max((off / allowed_sum).max(), (rest / allowed).max() if width > 1 else 0.0))
     loosest = float(allowed.max())
     holds: bool | None = worst <= 1.0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.disaggregation.bounds import Bounds, bound_errors, slope_errors
 from identify.disaggregation.checks import (
     check_layers,
@@ -36,6 +36,7 @@ from identify.disaggregation.records import (
     UNDECIDED,
     Disaggregation,
     KernelFacts,
+    Listing,
     PrintedProof,
 )
 from identify.disaggregation.relu import Kernel, find_kernel
@@ -45,7 +46,6 @@ from identify.model.deep import DeepGradient, DeepNetwork
 from identify.thresholds import KERNEL_GAP, KERNEL_NOISE
 
 BoolArray = npt.NDArray[np.bool_]
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +65,9 @@ class _Separated:
 class _Options:
     loss: str | None
     reduction: str | None
-    deadline: float | None
+    budget: Budget
     prove: bool
     seed: int
-    progress: Progress | None
 
 
 def disaggregate(
@@ -78,10 +77,9 @@ def disaggregate(
     *,
     reduction: str | None = None,
     samples: int | None = None,
-    time_limit: float | None = None,
     prove: bool = True,
     seed: int = 0,
-    progress: Progress | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Disaggregation:
     """Recover the samples of a batch from one gradient and say whether they are the only ones.
 
@@ -98,10 +96,9 @@ def disaggregate(
         loss: "cross_entropy" (restricts p to sum 0), "logistic", "squared", or None if unknown.
         reduction: "mean" or "sum" if known; one equation more for the loss.
         samples: r, if known; else the gap of the singular values decides.
-        time_limit: seconds; what is not done by then is left out and said.
         prove: whether to prove the uniqueness of the printed answer by a rank.
         seed: of the random starts.
-        progress: called with a stage name and the share of it that is done.
+        budget: what is not done at its end is left out and said.
 
     Raises:
         InvalidInputError: shapes that do not fit, a gradient of zeros, an unknown loss.
@@ -123,8 +120,7 @@ def disaggregate(
         True
     """
     started = time.monotonic()
-    deadline = None if time_limit is None else started + time_limit
-    options = _Options(loss, reduction, deadline, prove, seed, progress)
+    options = _Options(loss, reduction, budget, prove, seed)
     problem = pose(network, gradient, loss, reduction, samples=samples, seed=seed)
     separated = _separate(problem, options)
     result = _confirm(problem, separated, options)
@@ -158,9 +154,7 @@ def _examine(problem: Problem, options: _Options) -> tuple[KernelFacts, Kernel |
     if rows < needed or 2 * r > len(problem.top):
         return nothing, None, ""
     try:
-        kernel = find_kernel(
-            operator, deadline=options.deadline, progress=options.progress, seed=options.seed
-        )
+        kernel = find_kernel(operator, budget=options.budget, seed=options.seed)
     except BudgetExceededError as error:
         return nothing, None, str(error)
     noise = problem.factor.noise
@@ -180,14 +174,12 @@ def _listable(problem: Problem) -> bool:
 
 def _list(problem: Problem, options: _Options) -> tuple[MaskList, Selection | None]:
     amplitudes = problem.layer.amplitudes[:, 0]
-    masks = list_masks(
-        problem.factor, amplitudes, deadline=options.deadline, progress=options.progress
-    )
+    masks = list_masks(problem.factor, amplitudes, budget=options.budget)
     if not masks.complete:
         return masks, None
     layer = problem.layer
     return masks, select_set(
-        masks, problem.factor, amplitudes, layer.weight, layer.bias, deadline=options.deadline
+        masks, problem.factor, amplitudes, layer.weight, layer.bias, budget=options.budget
     )
 
 
@@ -220,7 +212,7 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
     slopes = descent.cotangents @ np.linalg.pinv(problem.space.T)
     noise = entry_noise(problem.layer, problem.factor, masks, slopes)
     signs = compare_signs(problem.layer, candidates, features, noise, bounds.features)
-    labels = read_labels(descent, bounds, options.loss)
+    labels = read_labels(problem.network, descent, bounds, options.loss)
     loss_check, counts = check_loss(
         problem.network, descent, bounds, labels, options.loss, options.reduction
     )
@@ -248,7 +240,23 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
         labels=labels.labels, label_confidence=labels.confidence, counts=counts,
         error_bounds=bounds.samples, checks=checks, printed=printed, data=data,
         power=findings.power, visible=_visible(problem, descent, features), caveats=CAVEATS,
+        patterns=_patterns(problem, descent), listing=_listing(separated),
     )  # fmt: skip
+
+
+def _patterns(problem: Problem, descent: Descent) -> tuple[BoolArray | None, ...]:
+    kinds = problem.network.activations[descent.layer :]
+    return tuple(
+        None if kind.kink is None else slopes == 1.0
+        for kind, slopes in zip(kinds, descent.slopes, strict=True)
+    )
+
+
+def _listing(separated: _Separated) -> Listing | None:
+    masks, selection = separated.masks, separated.selection
+    if masks is None or masks.pivots is None or selection is None or not selection.decided:
+        return None
+    return Listing(masks.pivots, selection.excluded)
 
 
 def _by_size(problem: Problem, candidates: Candidates) -> Candidates:
@@ -313,7 +321,7 @@ def _prove(
         masks,
         problem.layer.leak,
         zero_sum=zero_sum,
-        deadline=options.deadline,
+        budget=options.budget,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import flint
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from scipy.linalg import blas, lapack
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.disaggregation.factor import EPSILON, Factor
 from identify.disaggregation.masks import Candidates, Layer
 from identify.disaggregation.records import DataStatement, PrintedProof
@@ -138,7 +138,7 @@ def prove_printed(
     leak: float,
     *,
     zero_sum: bool = False,
-    deadline: float | None = None,
+    budget: Budget = UNLIMITED,
 ) -> PrintedProof:
     """Prove that Delta H as printed has no second explanation by at most r samples.
 
@@ -156,7 +156,7 @@ def prove_printed(
         leak: s.
         zero_sum: the admissible p have sum 0, so that A_j . p = sum_(c < C) p_c (A_jc - A_jC);
             then q = C - 1 and the differences are taken modulo the prime, without rounding.
-        deadline: `time.monotonic()` value, against an estimate.
+        budget: whose time is held against an estimate.
 
     Source: the theorem of the module; Rump (2006), "Verification of positive definiteness", for
         the Cholesky decomposition.
@@ -171,7 +171,7 @@ def prove_printed(
     if single and leak == 0.0 and required > _MODULAR_COLUMNS:
         return _prove_by_cholesky(masks, required)
     seconds = len(masks) * required * (_FILL_SECONDS + _MODULAR_SECONDS * required)
-    if deadline is not None and time.monotonic() + seconds > deadline:
+    if not budget.allows(seconds):
         method = f"a rank modulo a prime takes about {seconds:.0f} s, more than the time left"
         return PrintedProof(None, 0, required, None, method)
     best = 0

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +18,11 @@ import numpy.typing as npt
 from scipy import linalg, optimize
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.disaggregation.factor import EPSILON, Factor
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
-Progress = Callable[[str, float], None]
 
 LARGEST_RANK = 46
 """The rank above which half of the values no longer fit into memory."""
@@ -45,7 +43,7 @@ class MaskList:
 
     ``complete`` says that no other one lies within the tolerances; ``reason`` why not. ``chance``
     is the number that 2^r random vectors would give, ``tolerance`` the largest one that was used,
-    ``rows`` the number of rows that could be used.
+    ``rows`` the number of rows that could be used, ``pivots`` (r,) those that were enumerated.
     """
 
     masks: BoolArray
@@ -55,6 +53,7 @@ class MaskList:
     chance: float
     tolerance: float
     rows: int
+    pivots: IntArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +61,8 @@ class Selection:
     """What is left of a mask list: ``masks`` (m, r) if exactly one set explains the signs.
 
     ``realisable`` counts the masks that the linear programs left, ``subsets`` the sets that were
-    tried, ``consistent`` those that satisfy every sign.
+    tried, ``consistent`` those that satisfy every sign. ``excluded`` has the other masks with the
+    multipliers (m,) that show that no sample has them.
     """
 
     masks: BoolArray | None
@@ -71,6 +71,7 @@ class Selection:
     consistent: int
     decided: bool
     reason: str
+    excluded: tuple[tuple[BoolArray, FloatArray], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +88,7 @@ def list_masks(
     factor: Factor,
     amplitudes: FloatArray,
     *,
-    deadline: float | None = None,
-    progress: Progress | None = None,
+    budget: Budget = UNLIMITED,
 ) -> MaskList:
     """Return every 0/1 vector of diag(1/a) col G.
 
@@ -100,8 +100,7 @@ def list_masks(
     Args:
         factor: G = U diag(s) V^T with its noise; rank at most `LARGEST_RANK`.
         amplitudes: a (m,).
-        deadline: `time.monotonic()` value; a list that it cuts is not complete.
-        progress: called with a stage name and the share of it that is done.
+        budget: a list that it cuts is not complete.
 
     Cost: 2^(r/2) numbers, and 2^r times the tolerance of one row candidates.
     """
@@ -123,7 +122,7 @@ def list_masks(
     if chance > _LARGEST_CHANCE:
         reason = f"about {chance:.2g} masks by chance"
         return MaskList(empty, live, False, reason, chance, float(table.tolerance.max()), rows + r)
-    found, reason = _meet(table, deadline, progress)
+    found, reason = _meet(table, budget)
     masks = np.zeros((len(live), len(found)), dtype=bool)
     for column, (values, others) in enumerate(found):
         masks[table.pivots, column] = values
@@ -131,7 +130,7 @@ def list_masks(
     used = np.zeros(len(live), dtype=bool)
     used[table.pivots] = used[table.rest] = True
     return MaskList(masks, used, not reason, reason, chance, float(table.tolerance.max()),
-                    rows + r)  # fmt: skip
+                    rows + r, table.pivots)  # fmt: skip
 
 
 def _transfer(factor: Factor, amplitudes: FloatArray, live: IntArray) -> _Table:
@@ -156,9 +155,7 @@ def _transfer(factor: Factor, amplitudes: FloatArray, live: IntArray) -> _Table:
     return _Table(live[pivots], live[rest[order]], transfer[order], tolerance[order])
 
 
-def _meet(
-    table: _Table, deadline: float | None, progress: Progress | None
-) -> tuple[list[tuple[BoolArray, BoolArray]], str]:
+def _meet(table: _Table, budget: Budget) -> tuple[list[tuple[BoolArray, BoolArray]], str]:
     r = len(table.pivots)
     half = r // 2
     lower, upper = _bits(half), _bits(r - half)
@@ -174,12 +171,11 @@ def _meet(
         totals = np.cumsum(counts)
         start = 0
         while start < len(left):
-            if deadline is not None and time.monotonic() > deadline:
+            if budget.expired:
                 return found, "the time limit passed"
             before = totals[start - 1] if start else 0
             stop = max(start + 1, int(np.searchsorted(totals, before + _BATCH, side="right")))
-            if progress is not None:
-                progress("masks", 0.5 * (target + stop / len(left)))
+            budget.tell("masks", 0.5 * (target + stop / len(left)))
             some = counts[start:stop]
             i = np.repeat(np.arange(start, stop), some)
             within = np.arange(len(i)) - np.repeat(np.cumsum(some) - some, some)
@@ -224,7 +220,7 @@ def select_set(
     weight: FloatArray,
     bias: FloatArray,
     *,
-    deadline: float | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Selection:
     """Find the sets of r masks that explain every sign of W h + beta.
 
@@ -245,13 +241,19 @@ def select_set(
     lengths = np.sqrt(np.sum(weight**2, axis=1) + bias**2)
     live = found.live
     slack = factor.error / max(factor.values[-1] - factor.error, 1e-300)
-    kept = []
+    kept: list[BoolArray] = []
+    excluded: list[tuple[BoolArray, FloatArray]] = []
     for column in range(found.masks.shape[1]):
-        if deadline is not None and time.monotonic() > deadline:
+        if budget.expired:
             return Selection(None, 0, 0, 0, False, "the time limit passed")
         mask = found.masks[:, column]
-        if not _impossible(mask[live], lifted[live], lengths[live], factor.rows[-1], slack):
+        shown = _impossible(mask[live], lifted[live], lengths[live], factor.rows[-1], slack)
+        if shown is None:
             kept.append(mask)
+            continue
+        multipliers = np.zeros(len(mask))
+        multipliers[live] = shown
+        excluded.append((mask, multipliers))
     r, count = factor.rank, len(kept)
     subsets = math.comb(count, r) if count >= r else 0
     if subsets > SUBSETS or subsets == 0:
@@ -260,15 +262,15 @@ def select_set(
     masks = np.column_stack(kept)
     good = _consistent(masks, live, factor, amplitudes, lifted, lengths, slack)
     if len(good) == 1:
-        return Selection(masks[:, good[0]], count, subsets, 1, True, "")
+        return Selection(masks[:, good[0]], count, subsets, 1, True, "", tuple(excluded))
     reason = f"{len(good)} of {subsets} sets of masks satisfy every sign"
     return Selection(None, count, subsets, len(good), False, reason)
 
 
 def _impossible(
     mask: BoolArray, lifted: FloatArray, lengths: FloatArray, last: FloatArray, slack: float
-) -> bool:
-    """Whether verified multipliers show that no sample of the row space has the mask."""
+) -> FloatArray | None:
+    """Verified multipliers that show that no sample of the row space has the mask, or None."""
     signed = np.where(mask, 1.0, -1.0)[:, None] * lifted / lengths[:, None]
     r = signed.shape[1]
     solved: Any = optimize.linprog(
@@ -281,17 +283,17 @@ def _impossible(
         method="highs",
     )
     if solved.status != 0 or solved.x[-1] >= 0.0:
-        return False
+        return None
     multipliers = np.maximum(-np.asarray(solved.ineqlin.marginals), 0.0)
     total = multipliers.sum()
     if not total > 0.0:
-        return False
-    multipliers /= total
+        return None
+    multipliers = multipliers / total
     combination = multipliers @ signed
     level = float(combination @ last) / float(last @ last)
     rest = float(np.linalg.norm(combination - level * last))
     allowance = (rest + 4.0 * slack + len(signed) * EPSILON) * NORM_LIMIT
-    return level < 0.0 and -level > allowance
+    return multipliers if level < 0.0 and -level > allowance else None
 
 
 def _consistent(

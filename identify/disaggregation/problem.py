@@ -16,7 +16,7 @@ from identify.errors import InvalidInputError, NotYetSupportedError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.losses import LOSSES
 
-SCOPE = "a network whose last hidden activation is relu or leaky_relu"
+SCOPE = "the last hidden activation must be relu or leaky_relu"
 REDUCTIONS = ("mean", "sum")
 _SAME_NOISE = 10.0
 

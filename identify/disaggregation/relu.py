@@ -12,7 +12,6 @@ so that the Euclidean norm is the Frobenius norm.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -21,9 +20,7 @@ from scipy import linalg
 from scipy.linalg import blas, lapack
 
 from identify.arrays import FloatArray
-from identify.errors import BudgetExceededError
-
-Progress = Callable[[str, float], None]
+from identify.budget import UNLIMITED, Budget
 
 _ROOT2 = float(np.sqrt(2.0))
 _LARGEST_WEIGHT = 1e3
@@ -160,8 +157,7 @@ def build_operator(
 def find_kernel(
     operator: Operator,
     *,
-    deadline: float | None = None,
-    progress: Progress | None = None,
+    budget: Budget = UNLIMITED,
     seed: int = 0,
 ) -> Kernel:
     """Return the r + 8 smallest solutions of L^T L v = lambda C v.
@@ -171,21 +167,19 @@ def find_kernel(
 
     Args:
         operator: L with D unknowns; at least D - r rows are asked for.
-        deadline: `time.monotonic()` value.
-        progress: called with a stage name and the share of it that is done.
+        budget: looked at, and told, at each step.
         seed: of the first block.
 
     Raises:
-        BudgetExceededError: the deadline passed.
+        BudgetExceededError: the time is up.
 
     Cost: m D^2 + D^3 / 3 operations, D^2 numbers for the factorisation.
 
     Source: errors in variables with a noise form, Taubin (1991); the rest is standard.
     """
-    clock = _Clock(deadline, progress)
     r = operator.basis.shape[1]
     block = min(r + _EXTRA, operator.unknowns)
-    scale, cholesky, shift = _factorise(operator, clock)
+    scale, cholesky, shift = _factorise(operator, budget)
 
     def solve(right: FloatArray) -> FloatArray:
         inner = linalg.cho_solve((cholesky, True), scale[:, None] * right, check_finite=False)
@@ -196,7 +190,7 @@ def find_kernel(
     vectors = solve(start / scale[:, None])
     before = np.full(block, np.inf)
     for step in range(1, 31):
-        clock.tell("kernel", step / 30)
+        budget.step("kernel", step / 30)
         vectors = _orthonormal(solve(operator.noise_form(vectors)), scale)
         values, vectors = _ritz(operator, vectors)
         settled = np.abs(values - before)[: r + 1] <= 0.01 * values[: r + 1] + 1e-14 * values[-1]
@@ -213,36 +207,24 @@ def find_kernel(
     return Kernel(values, vectors, plain, operator.unknowns, step)
 
 
-@dataclass(frozen=True)
-class _Clock:
-    deadline: float | None
-    progress: Progress | None
-
-    def tell(self, stage: str, share: float) -> None:
-        if self.progress is not None:
-            self.progress(stage, share)
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            raise BudgetExceededError(f"the time limit passed during the stage {stage}")
-
-
 def _factorise(
-    operator: Operator, clock: _Clock, shift: float = 4.0 * float(np.finfo(np.float64).eps)
+    operator: Operator, budget: Budget, shift: float = 4.0 * float(np.finfo(np.float64).eps)
 ) -> tuple[FloatArray, FloatArray, float]:
     """Column scale d, the lower Cholesky factor of d L^T L d + t, in place, and t = D shift."""
     size = operator.unknowns
     normal = np.zeros((size, size), order="F")
     for rows, block in operator.chunks():
-        clock.tell("normal matrix", rows.stop / len(operator.basis))
+        budget.step("normal matrix", rows.stop / len(operator.basis))
         normal = blas.dsyrk(1.0, block.T, beta=1.0, c=normal, lower=1, overwrite_c=1)
     diagonal = np.diag(normal).copy()
     scale = 1.0 / np.sqrt(np.maximum(diagonal, 1e-24 * diagonal.max()))
     normal *= scale[:, None]
     normal *= scale[None, :]
     normal[np.diag_indices(size)] += size * shift
-    clock.tell("Cholesky", 0.0)
+    budget.step("Cholesky", 0.0)
     factor, failed = lapack.dpotrf(normal, lower=1, clean=0, overwrite_a=1)
     if failed:
-        return _factorise(operator, clock, 100.0 * shift)
+        return _factorise(operator, budget, 100.0 * shift)
     return scale, factor, size * shift
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from identify.arrays import FloatArray
+from identify.budget import Budget
 from identify.disaggregation.disaggregate import disaggregate
 from identify.disaggregation.records import GLOBALLY, UNDECIDED, Check, Disaggregation
 from identify.errors import InvalidInputError, NotYetSupportedError
@@ -150,8 +151,8 @@ def examine_stationary(
     gradient = stationary_gradient(network, trained)
     known = loss if source == WEIGHT_DECAY else None
     found = disaggregate(
-        network, gradient, known, samples=samples, time_limit=time_limit, prove=prove, seed=seed,
-        progress=progress,
+        network, gradient, known, samples=samples, prove=prove, seed=seed,
+        budget=Budget.of(time_limit, progress),
     )  # fmt: skip
     facts = _facts(network, trained, found)
     checks = tuple(replace(c, name=_NAMES.get(c.name, c.name)) for c in found.checks)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +9,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.tensors import KernelTensor
 
 _BLOCK = 512
@@ -154,8 +153,7 @@ def solve_gram(
     tolerance: float = 1e-12,
     enough: float = 0.0,
     max_products: int = 2000,
-    deadline: float | None = None,
-    progress: Callable[[str, float], None] | None = None,
+    budget: Budget = UNLIMITED,
 ) -> GramSolution:
     """Solve K Z = G by MINRES with a stop on the normal residual |K r|.
 
@@ -168,8 +166,7 @@ def solve_gram(
         tolerance: on |r|/|G| and on |K r|/(|K| |r|).
         enough: relative residual, such as the noise, below which no second pass is made.
         max_products: limit on products with K.
-        deadline: `time.monotonic()` value at which the iterate so far is returned.
-        progress: called with a stage name and the share of `max_products` used.
+        budget: at whose end the iterate so far is returned; told every ten products.
 
     Cost: 6 m^2 r flops a product.
     """
@@ -181,9 +178,9 @@ def solve_gram(
     def watch(iterate: FloatArray) -> None:
         nonlocal count
         count += 1
-        if progress is not None and count % 10 == 0:
-            progress("solving for the moment tensor", count / max_products)
-        if deadline is not None and time.monotonic() > deadline:
+        if count % 10 == 0:
+            budget.tell("solving for the moment tensor", count / max_products)
+        if budget.expired:
             raise _StopSolve(iterate.copy())
 
     solution = np.zeros(gram.size)

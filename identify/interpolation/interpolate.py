@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.hermite.reduction import ReducedData
 from identify.interpolation.gram import GramOperator, solve_gram
 from identify.numerical_rank import RankDecision, decide_rank
@@ -73,8 +72,7 @@ def interpolate(
     method: str = "auto",
     seed: int = 0,
     tolerance: float = 1e-12,
-    deadline: float | None = None,
-    progress: Callable[[str, float], None] | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Interpolation:
     """Rank of H, I-hermite, I-flat, I-value, and the minimum-norm T.
 
@@ -89,7 +87,7 @@ def interpolate(
         method: "auto", "dense" or "kernel".
         seed: of the probe.
         tolerance: of MINRES; the dense path ignores it.
-        deadline, progress: as in `solve_gram`.
+        budget: as in `solve_gram`.
 
     Cost: dense O(m r N^2); kernel 6 m^2 r flops a product and O(m^2) memory.
     """
@@ -120,11 +118,10 @@ def interpolate(
     if data.equations < required or k == 0:
         return base
     gram = GramOperator(alpha, data.points, weights, data.value_points, value_weights)
-    result = probe_rank(gram, base, threshold, seed=seed, deadline=deadline, progress=progress)
+    result = probe_rank(gram, base, threshold, seed=seed, budget=budget)
     # A second opinion, unless it would outlast the time limit.
     seconds = data.equations * required**2 / 1e9
-    late = deadline is not None and time.monotonic() + seconds > deadline
-    if result.determined is None and fits and method == "auto" and not late:
+    if result.determined is None and fits and method == "auto" and budget.allows(seconds):
         return _dense(data, base, weights, value_weights, threshold)
     return result
 
@@ -165,17 +162,14 @@ def solve_tensor(
     *,
     tolerance: float,
     enough: float = 0.0,
-    deadline: float | None = None,
-    progress: Callable[[str, float], None] | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Interpolation:
     """The kernel path's T, solved to `tolerance`, with its linear residual."""
     gram = linear.gram
     if gram is None:
         return linear
     target = stacked_target(data, gram.weights, gram.value_weights)
-    found = solve_gram(
-        gram, target, tolerance=tolerance, enough=enough, deadline=deadline, progress=progress
-    )
+    found = solve_gram(gram, target, tolerance=tolerance, enough=enough, budget=budget)
     remainder = target - gram.apply(found.vector)
     rows, values = gram.split(remainder)
     # The residual in the units of the noise: weights w, not the softened ones.
@@ -240,8 +234,7 @@ def probe_rank(
     threshold: float,
     *,
     seed: int = 0,
-    deadline: float | None = None,
-    progress: Callable[[str, float], None] | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Interpolation:
     """Decide rank H = N by recovering a random tensor from H T_0.
 
@@ -263,8 +256,7 @@ def probe_rank(
         gram.forward(centres, heights),
         tolerance=max(goal * 1e-6, 1e-15),
         max_products=3000,
-        deadline=deadline,
-        progress=progress,
+        budget=budget,
     )
     tensor = gram.tensor(found.vector)
     whole = float(heights @ (centres @ centres.T) ** gram.degree @ heights)

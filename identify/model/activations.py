@@ -85,6 +85,15 @@ class Activation:
         """
         return _FUNCTIONS[self.name][1](z, self.parameters)
 
+    def curvature(self, z: FloatArray) -> FloatArray:
+        """Return s''(z), same shape, float64; 0 at a kink.
+
+        Example:
+            >>> Activation("monomial", (3,)).curvature(np.array([2.0]))
+            array([12.])
+        """
+        return _CURVATURES[self.name](z, self.parameters)
+
     @property
     def kink(self) -> float | None:
         """The slope on the negative side if s' is that there and 1 elsewhere, else None.
@@ -182,6 +191,48 @@ def _gelu_tanh(z: FloatArray, _: Sequence[float]) -> FloatArray:
     return result
 
 
+def _polynomial_curvature(z: FloatArray, c: Sequence[float]) -> FloatArray:
+    slope = [k * value for k, value in enumerate(c)][1:]
+    return _polynomial_slope(z, slope) if slope else np.zeros_like(z)
+
+
+def _gelu_tanh_curvature(z: FloatArray, _: Sequence[float]) -> FloatArray:
+    t = np.tanh(_ROOT_2_PI * (z + _CUBIC * z**3))
+    inner = _ROOT_2_PI * (1.0 + 3.0 * _CUBIC * z**2)
+    bend = 6.0 * _ROOT_2_PI * _CUBIC * z
+    result: FloatArray = (1.0 - t**2) * (inner + 0.5 * z * (bend - 2.0 * t * inner**2))
+    return result
+
+
+def _gelu_curvature(z: FloatArray, _: Sequence[float]) -> FloatArray:
+    density = np.exp(-0.5 * z**2) / math.sqrt(2.0 * math.pi)
+    result: FloatArray = density * (2.0 - z**2)
+    return result
+
+
+def _tanh_curvature(z: FloatArray, _: Sequence[float]) -> FloatArray:
+    t = np.tanh(z)
+    result: FloatArray = -2.0 * t * (1.0 - t**2)
+    return result
+
+
+def _sigmoid_curvature(z: FloatArray, _: Sequence[float]) -> FloatArray:
+    return _sigmoid(z) * _sigmoid(-z) * (_sigmoid(-z) - _sigmoid(z))
+
+
+def _silu_curvature(z: FloatArray, _: Sequence[float]) -> FloatArray:
+    share, rest = _sigmoid(z), _sigmoid(-z)
+    return share * rest * (2.0 + z * (rest - share))
+
+
+def _monomial_curvature(z: FloatArray, p: Sequence[float]) -> FloatArray:
+    degree = int(p[0])
+    if degree < 2:
+        return np.zeros_like(z)
+    result: FloatArray = degree * (degree - 1.0) * z ** (degree - 2)
+    return result
+
+
 _FUNCTIONS: dict[str, _Pair] = {
     "relu": (lambda z, p: np.maximum(z, 0.0), lambda z, p: (z > 0.0).astype(np.float64)),
     "leaky_relu": (
@@ -202,6 +253,21 @@ _FUNCTIONS: dict[str, _Pair] = {
     "monomial": (lambda z, p: z ** int(p[0]), lambda z, p: p[0] * z ** (int(p[0]) - 1)),
     "polynomial": (_polynomial, _polynomial_slope),
     "identity": (lambda z, p: z.copy(), lambda z, p: np.ones_like(z)),
+}
+_CURVATURES: dict[str, Callable[[FloatArray, Sequence[float]], FloatArray]] = {
+    "relu": lambda z, p: np.zeros_like(z),
+    "leaky_relu": lambda z, p: np.zeros_like(z),
+    "gelu": _gelu_curvature,
+    "gelu_tanh": _gelu_tanh_curvature,
+    "silu": _silu_curvature,
+    "tanh": _tanh_curvature,
+    "sigmoid": _sigmoid_curvature,
+    "softplus": lambda z, p: _sigmoid(z) * _sigmoid(-z),
+    "elu": lambda z, p: np.where(z > 0.0, 0.0, p[0] * np.exp(np.minimum(z, 0.0))),
+    "sine": lambda z, p: -np.sin(z),
+    "monomial": _monomial_curvature,
+    "polynomial": _polynomial_curvature,
+    "identity": lambda z, p: np.zeros_like(z),
 }
 _DEFAULTS = {"leaky_relu": (0.01,), "elu": (1.0,)}
 _COUNTS = {"leaky_relu": 1, "elu": 1, "monomial": 1}

@@ -16,7 +16,7 @@ _SPELLINGS = {"leakyrelu": "leaky_relu", "swish": "silu", "sin": "sine"}
 
 
 def load_deep_network(
-    path: PathLike,
+    path: PathLike | TensorFile,
     *,
     activation: str | None = None,
     layers: str | None = None,
@@ -106,7 +106,7 @@ def _read_name(text: str) -> Activation | None:
 
 
 def deep_activation(
-    path: PathLike, activation: str | None = None, *, key: str | None = None
+    path: PathLike | TensorFile, activation: str | None = None, *, key: str | None = None
 ) -> Activation | None:
     """The activation that the option or the file names, if the readers of this module take it.
 

@@ -192,10 +192,11 @@ def _places(file: TensorFile, network: TwoLayerNetwork, layers: str | None) -> d
         if flat and network.outputs == 1 and HEAD not in place and (named or not fits):
             fits = [HEAD]
         if not fits:
-            known = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            has = {**network.arrays(), HEAD: None}
+            known = ", ".join(f"{name} {shapes[name]}" for name in has)
             raise FileError(
-                file.path, f'"{stored}" has shape {file.shapes[stored]}',
-                f"this is the gradient of another network, whose parameters are not {known}",
+                file.path, f'"{stored}" has shape {file.shapes[stored]}, the network has {known}',
+                "this is the gradient of another network",
             )  # fmt: skip
         place[fits[0]] = stored
     return place

@@ -25,7 +25,7 @@ from identify.model.untrusted import read_tensors
 
 
 def load_network(
-    path: PathLike,
+    path: PathLike | TensorFile,
     *,
     degree: int | None = None,
     activation: str | Sequence[float] | None = None,

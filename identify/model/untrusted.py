@@ -48,10 +48,21 @@ _SAFETENSORS_DTYPES = {
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", ".npz", *TORCH_SUFFIXES)
 # The first bytes of torch's pickled format, the default before torch 1.6.
+_ZIP = b"PK"
+_MAGIC = {
+    b"\x89HDF": "an HDF5 file, as Keras writes,",
+    b"\x93NUMPY": "a .npy array",
+    b"\x80": "a plain pickle, which could run code,",
+    b"\x1f\x8b": "a gzip file",
+    b"\x89PNG": "a picture",
+    _ZIP: "a zip archive",
+}
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
-def read_tensors(path: PathLike, key: str | None = None, *, need_key: bool = True) -> TensorFile:
+def read_tensors(
+    path: PathLike | TensorFile, key: str | None = None, *, need_key: bool = True
+) -> TensorFile:
     """Open a file of arrays without trusting it.
 
     Read are ``.safetensors``; ``.npz`` without pickles; torch files ``.pt``, ``.pth``, ``.bin`` and
@@ -59,7 +70,7 @@ def read_tensors(path: PathLike, key: str | None = None, *, need_key: bool = Tru
     ``.safetensors.index.json`` of shards; and a folder with one of them. The declared shapes are
     compared with the size of the file first; compressed files may grow by 2 GiB in all. ``key``
     names the state_dict in a checkpoint that holds several, as A or A.B; without ``need_key`` a
-    file that lacks it is read as if there were none.
+    file that lacks it is read as if there were none. A file that is open already is taken as it is.
 
     Raises FileError with one line for everything that cannot be read. The cost is one pass over
     a torch file; the other formats read headers now and arrays when asked.
@@ -70,6 +81,8 @@ def read_tensors(path: PathLike, key: str | None = None, *, need_key: bool = Tru
         ...
         identify.errors.FileError: weights.pickle: has the unknown suffix ".pickle"; expected .safetensors, .npz, .pt, .pth, .bin, .ckpt or a folder
     """  # noqa: E501
+    if isinstance(path, TensorFile):
+        return path
     location = Path(path)
     status = None
     try:
@@ -120,9 +133,7 @@ def _read_safetensors(path: Path) -> TensorFile:
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
             codes = {name: part.get_dtype() for name, part in slices.items()}
     except (SafetensorError, OSError, ValueError) as error:
-        raise FileError(
-            path, f"is no readable safetensors file ({error})", "it may be truncated"
-        ) from error
+        raise _unreadable(path, "safetensors", error) from error
 
     # Opened once: thousands of arrays are read one by one.
     opened: list[Any] = []
@@ -268,13 +279,26 @@ def _torch_file(path: Path, key: str | None, need_key: bool) -> TensorFile:
     return read_torch(path, key, need_key=need_key)
 
 
+def _unreadable(path: Path, kind: str, error: Exception) -> FileError:
+    """What a file is that its reader refuses, as far as its first bytes tell."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    wrong = f"give the file that {'torch.save' if kind in TORCH_SUFFIXES else 'the trainer'} wrote"
+    whole = start[8:9] == b"{" if kind == "safetensors" else start.startswith(_ZIP)
+    for magic, what in () if whole else _MAGIC.items():
+        if start.startswith(magic):
+            return FileError(path, f"is {what} and no readable {kind} file", wrong)
+    if start.isascii() and all(byte >= 32 or byte in b"\t\n\r" for byte in start):
+        return FileError(path, f"holds text and is no readable {kind} file", wrong)
+    problem = f"is no readable {kind} file ({first_line(error)})"
+    return FileError(path, problem, "it may be truncated")
+
+
 def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(path)
     except DAMAGE as error:
-        raise FileError(
-            path, f"is no readable {path.suffix} file ({first_line(error)})", "it may be truncated"
-        ) from error
+        raise _unreadable(path, path.suffix, error) from error
     size = sum(entry.file_size for entry in archive.infolist())
     if size > path.stat().st_size + MAX_EXPANSION_BYTES:
         archive.close()

@@ -8,12 +8,12 @@ Jacobian is symmetric, and only b remains unknown. One neuron couples to the oth
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.planting.eigenvectors import EigenSystem, refine, sensitivity
 
 _STEPS = 250
@@ -56,7 +56,7 @@ def balance(
     targets: FloatArray,
     *,
     fewest: int = 1,
-    deadline: float | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Balanced | None:
     """Solve y_i f(x_i) = targets_i for b by damped Newton steps that carry the eigenvectors along.
 
@@ -72,7 +72,7 @@ def balance(
         vectors: isolated eigenvectors of T(b), shape (k, n).
         targets: wanted margins, positive.
         fewest: give up below this number of neurons.
-        deadline: `time.monotonic()` value at which to give up.
+        budget: at whose end to give up.
 
     Returns:
         The balanced network, or None: a coefficient went to 0, or too few neurons remained.
@@ -116,7 +116,7 @@ def balance(
                 return None
         else:
             b, system = moved
-        if deadline is not None and time.monotonic() > deadline:
+        if budget.expired:
             return None
     return None
 

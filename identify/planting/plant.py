@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -11,13 +11,17 @@ import numpy.typing as npt
 import scipy.linalg
 
 from identify.arrays import FloatArray
+from identify.budget import Budget
 from identify.errors import BudgetExceededError, InvalidInputError, KktCertError
 from identify.model.two_layer import TwoLayerNetwork
 from identify.numerical_rank import decide_rank
 from identify.planting.eigenvectors import EigenSystem, distinct
 from identify.planting.margins import balance
 from identify.planting.problem import TRIES, PlantingProblem
+from identify.progress import logged
 from identify.tensors import hermite_matrix
+
+_LOG = logging.getLogger(__name__)
 
 TOLERANCE = 1e-12
 """Largest relative residual of any equation of a planted network."""
@@ -157,8 +161,7 @@ def plant_network(
     problem = PlantingProblem.from_input(samples, degree, labels, decay)
     if stationary not in ("auto", "margin", "regression"):
         raise InvalidInputError("stationary", "auto, margin or regression", repr(stationary))
-    if time_limit is not None and not time_limit > 0:
-        raise InvalidInputError("time_limit", "a positive number of seconds", time_limit)
+    whole = Budget.of(time_limit, logged(progress, _LOG))
     count = problem.count
     if determined and problem.required <= count**2:
         raise PlantingError(
@@ -173,21 +176,19 @@ def plant_network(
             "use fewer samples or leave out determined",
             required=problem.required,
         )
-    start = time.monotonic()
     late = False
     best: PlantedNetwork | None = None
     for kind in ("margin", "regression") if stationary == "auto" else (stationary,):
         first = stationary == "auto" and kind == "margin"
         limit = _MARGIN_TRIES_OF_AUTO if first else TRIES
         share = 0.5 if first else 1.0
-        deadline = None if time_limit is None else start + share * time_limit
+        budget = whole.part(share)
         found_at = limit
         for tries, (b, search_seed) in enumerate(problem.choices(seed), start=1):
-            late = deadline is not None and time.monotonic() > deadline
+            late = budget.expired
             if late or tries > min(limit, found_at + _FURTHER):
                 break
-            if progress is not None:
-                progress(f"planting ({kind})", tries / limit)
+            budget.tell(f"planting ({kind})", tries / limit)
             network = _attempt(
                 problem,
                 kind,
@@ -196,7 +197,7 @@ def plant_network(
                 tries=tries,
                 search_seed=search_seed,
                 seed=seed,
-                deadline=deadline,
+                budget=budget,
             )
             if network is None:
                 continue
@@ -233,7 +234,7 @@ def _attempt(
     tries: int,
     search_seed: int,
     seed: int,
-    deadline: float | None,
+    budget: Budget,
 ) -> PlantedNetwork | None:
     """One network for the coefficients b of the unit samples, if it holds to the tolerance."""
     # H stays small enough to be decomposed; m r >= N is necessary.
@@ -256,7 +257,7 @@ def _attempt(
             chosen,
             problem.unit_targets,
             fewest=fewest,
-            deadline=deadline,
+            budget=budget,
         )
         if result is None:
             continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -11,7 +10,8 @@ import flint
 import numpy as np
 
 from identify.arrays import FloatArray
-from identify.errors import InvalidInputError
+from identify.budget import UNLIMITED, Budget
+from identify.errors import BudgetExceededError, InvalidInputError
 from identify.proofs.balls import (
     LOWEST,
     BallEquations,
@@ -43,7 +43,6 @@ _FLOOR = 2.0**-1000
 _SMALL = 0.1
 _LATE = "the time limit was reached"
 
-Progress = Callable[[str, float], None]
 Limit = Literal["none", "data", "precision", "singular", "start"]
 
 
@@ -75,26 +74,18 @@ class Enclosure:
     seconds: float
 
 
-class _OutOfTimeError(Exception):
-    """The deadline has passed."""
-
-
 @dataclass
 class _Watch:
-    deadline: float | None
-    progress: Progress | None
+    budget: Budget
     attempts: int = 0
     begun: float = field(default_factory=time.monotonic)
 
     def step(self, stage: str, share: float) -> None:
-        if self.progress is not None:
-            self.progress(stage, share)
-        self.tick(0.0)
+        self.budget.step(stage, share)
 
     def tick(self, seconds: float) -> None:
         """Raise if the time is up, or will be after so many further seconds."""
-        if self.deadline is not None and time.monotonic() + seconds > self.deadline:
-            raise _OutOfTimeError
+        self.budget.check("enclosing the samples", seconds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +95,14 @@ class _Attempt:
     limit: Limit
     precision: int
     centres: FloatArray
-    radii: FloatArray | None = None
+    radii: FloatArray
     inverse: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     pivots: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+
+def _stopped(limit: Limit, precision: int, centres: FloatArray) -> _Attempt:
+    """A rung that ended without a box."""
+    return _Attempt(limit, precision, centres, np.full(centres.shape, np.inf))
 
 
 def enclose_terms(
@@ -120,8 +116,7 @@ def enclose_terms(
     rho: float,
     *,
     max_precision: int = PRECISIONS[-1],
-    deadline: float | None = None,
-    progress: Progress | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Enclosure:
     """Enclose the terms z_i of w_j sum_i s_i (p_j . z_i)^(alpha-1) z_i = rhs_j for all data near.
 
@@ -141,8 +136,7 @@ def enclose_terms(
         signs: s_i = +-1, shape (r,).
         rho: radius of the data relative to |rhs|_F.
         max_precision: highest precision in bits, at least 53.
-        deadline: `time.monotonic()` value after which the outcome is 'undecided'.
-        progress: called with a stage name and a share of the work.
+        budget: after which the outcome is 'undecided'.
 
     Raises:
         InvalidInputError: shapes, dtypes or values that break the contract, k < r among them.
@@ -162,7 +156,7 @@ def enclose_terms(
         >>> box.outcome, box.precision, bool(np.all(box.relative < 1e-8))
         ('proved', 53, True)
     """
-    watch = _Watch(deadline, progress)
+    watch = _Watch(budget)
     equations = BallEquations(points, shift, rhs, weights, degree, signs, rho)
     r = equations.dimension
     if max_precision < LOWEST:
@@ -172,14 +166,14 @@ def enclose_terms(
     with np.errstate(all="ignore"):
         attempt, outcome, reason = _climb(equations, given, max_precision, watch)
         centres = attempt.centres
-        radii = np.full((r, r), np.inf) if attempt.radii is None else attempt.radii
+        radii = attempt.radii
         relative = relative_radii(centres, radii)
         if outcome == "proved" and not np.all(np.isfinite(relative)):
             outcome, reason = "undecided", "the box is proved, but as wide as one of the terms"
         conditions = np.full(r, np.inf)
         try:
             conditions = equations.condition_numbers(centres, watch.tick)
-        except _OutOfTimeError:
+        except BudgetExceededError:
             if outcome == "proved":
                 outcome, reason = "undecided", _LATE
         return Enclosure(
@@ -232,7 +226,7 @@ def _climb(
     watch: _Watch,
 ) -> tuple[_Attempt, Literal["proved", "undecided", "contradicted"], str]:
     """The ladder of precisions, then the other equations."""
-    attempt = _Attempt("precision", LOWEST, terms)
+    attempt = _stopped("precision", LOWEST, terms)
     try:
         watch.tick(0.0)
         pivots = choose_pivots(equations, terms, watch.tick)
@@ -251,7 +245,7 @@ def _climb(
             return attempt, "undecided", _obstacle(attempt, equations, max_precision)
         with flint.ctx.workprec(attempt.precision):
             row = _first_excluded(equations, pivots, attempt, watch)
-    except _OutOfTimeError:
+    except BudgetExceededError:
         return attempt, "undecided", _LATE
     one = f"exactly one solution of {pivots.size} pivot equations lies in the box"
     rest = equations.count * equations.dimension - pivots.size
@@ -288,7 +282,7 @@ def _attempt(
     for _ in range(_STEPS):
         watch.step("solving the pivot equations", 0.2)
         if inverse is None:
-            return _Attempt("singular", precision, centres)
+            return _stopped("singular", precision, centres)
         now = equations.over(centres, data=False, tick=watch.tick)
         residual = pick(now.residual(), pivots)
         step = middles(inverse * residual).reshape(terms.shape)
@@ -296,7 +290,7 @@ def _attempt(
         if not np.all(moved <= FAR):
             each = np.repeat(size, size.size)
             left = contraction(equations, pivots, centres, inverse, each, watch.tick)
-            return _Attempt("start" if left < _SMALL else "precision", precision, centres)
+            return _stopped("start" if left < _SMALL else "precision", precision, centres)
         centres = centres - step
         inverse = preconditioner(equations, pivots, centres, watch.tick)
         length = float(np.max(np.linalg.norm(step, axis=1) / size))
@@ -304,7 +298,7 @@ def _attempt(
             break
         before = length
     if inverse is None:
-        return _Attempt("singular", precision, centres)
+        return _stopped("singular", precision, centres)
     return _inflate(equations, pivots, centres, inverse, watch)
 
 
@@ -333,10 +327,10 @@ def _inflate(
         wide = _INFLATION * image + _FLOOR
     still = inverse * pick(equations.over(centres, data=False).residual(), pivots)
     if np.any(widths(still) > _SMALL * uppers(shift)):
-        return _Attempt("precision", precision, centres)
+        return _stopped("precision", precision, centres)
     if not contraction(equations, pivots, centres, inverse, first, watch.tick) < _SMALL:
-        return _Attempt("precision", precision, centres)
-    return _Attempt("data", precision, centres)
+        return _stopped("precision", precision, centres)
+    return _stopped("data", precision, centres)
 
 
 def _first_excluded(
@@ -344,7 +338,6 @@ def _first_excluded(
 ) -> int | None:
     """The first equation other than the pivots whose range over the box excludes 0."""
     centres, radii = attempt.centres, attempt.radii
-    assert radii is not None
     jacobian = equations.jacobian(centres)
     rest = np.setdiff1d(np.arange(jacobian.shape[0]), pivots)
     # The pivot equations vanish at the solution: mixing them in takes the common error out.

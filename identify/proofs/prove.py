@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.decomposition.decompose import order_by_size
-from identify.decomposition.refine import Decomposition
 from identify.hermite.data import HermiteData
-from identify.hermite.reduction import ReducedData
 from identify.proofs import enclosure as boxes
 from identify.proofs import rank as exact
 from identify.proofs import singular_value as singular
@@ -24,8 +21,8 @@ from identify.proofs.rank import RankProof
 from identify.proofs.singular_value import SingularValueBound
 from identify.records import Evidence
 from identify.recovery.assumptions import Assumptions
-from identify.recovery.bounds import ErrorBounds
 from identify.recovery.data_error import Roundings, point_movement, roundings
+from identify.recovery.stages import Recovered
 from identify.tensors import symmetric_dimension
 from identify.thresholds import BOX_LIMIT
 
@@ -124,34 +121,31 @@ class Proofs:
 
 def prove(
     data: HermiteData,
-    reduced: ReducedData,
-    found: Decomposition,
-    bounds: ErrorBounds,
-    noise_level: float,
-    *,
     given: Assumptions,
+    stage: Recovered,
+    *,
     level: str = "auto",
     seed: int = 0,
-    deadline: float | None = None,
-    progress: Callable[[str, float], None] | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Proofs:
     """Try to prove the conditions of uniqueness for recovered terms.
 
     exact: rank of the integer points modulo a prime; interval: sigma_min(H) of the unit points and
     an enclosure of the terms; auto: each proof that its estimate says is done in `PATIENCE`
-    seconds, or before the deadline if there is one.
+    seconds, or in the time that is left if there is a limit.
 
     Args:
-        data, reduced: the data and their reduction at `noise_level`.
-        found: the accepted decomposition.
-        bounds: its numerical error bounds; the box is for all data within their `data_error`.
         given: scale and arithmetic.
+        stage: what was recovered from the data; the box is for all data within the `data_error` of
+            its bounds.
         level: one of `LEVELS`, not "numerical".
         seed: of the choice of primes.
-        deadline, progress: as in `assess_identifiability`.
+        budget: as in `assess_identifiability`.
 
     Cost: O(m r N^2) for the rank, O(N^3) for the singular value, O(r^6) for the enclosure.
     """
+    reduced, found, bounds = stage.reduced, stage.decomposition, stage.bounds
+    noise_level = stage.noise_level
     proof = proof_data(data, reduced)
     ordered, signs, _ = order_by_size(found.terms, found.signs, data.degree)
     terms = proof.convert_terms(reduced, ordered)
@@ -160,8 +154,7 @@ def prove(
     remarks: list[str] = []
 
     def worth(seconds: float, asked: bool, name: str, flag: str) -> bool:
-        left = np.inf if deadline is None else deadline - time.monotonic()
-        limit = left if asked or deadline is not None else PATIENCE
+        limit = budget.remaining if asked or budget.limited else PATIENCE
         if seconds <= limit:
             return True
         remarks.append(f"--evidence {flag}: {name}, about {_duration(seconds)}")
@@ -185,8 +178,7 @@ def prove(
             terms,
             signs,
             max(noise_level, found.residual, bounds.data_error),
-            deadline=deadline,
-            progress=progress,
+            budget=budget,
         )
         if box.outcome != "proved":
             remarks.append(f"no enclosure of the samples: {box.reason}")
@@ -201,7 +193,7 @@ def prove(
         "interval",
     ):
         smallest = singular.bound_smallest_singular_value(
-            proof.points, proof.shift, data.degree, deadline=deadline, progress=progress
+            proof.points, proof.shift, data.degree, budget=budget
         )
         if smallest.bound > 0.0:
             used = smallest.neurons
@@ -214,9 +206,7 @@ def prove(
     if level != "interval" and worth(
         exact.estimate_seconds(rows, columns), level == "exact", "the rank modulo a prime", "exact"
     ):
-        rank = exact.prove_rank(
-            proof.points, data.degree, seed=seed, deadline=deadline, progress=progress
-        )
+        rank = exact.prove_rank(proof.points, data.degree, seed=seed, budget=budget)
         if rank.outcome == "undecided":
             remarks.append(f"no rank proof: {rank.method}")
     sizes: FloatArray | None = None

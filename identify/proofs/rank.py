@@ -22,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.errors import InvalidInputError
 from identify.tensors import exponents, symmetric_dimension
 
 IntArray = npt.NDArray[np.int64]
 Outcome = Literal["full", "deficient", "undecided"]
-Progress = Callable[[str, float], None]
 
 EXACT_COLUMNS = 256
 """Number of unknowns above which no rank over the rational numbers is computed."""
@@ -139,8 +139,7 @@ def prove_rank(
     *,
     primes: Sequence[int] | None = None,
     seed: int = 0,
-    deadline: float | None = None,
-    progress: Progress | None = None,
+    budget: Budget = UNLIMITED,
 ) -> RankProof:
     """Prove that H, shape (k r, N), of integer points has full column rank, or that it has not.
 
@@ -154,9 +153,8 @@ def prove_rank(
         degree: alpha, at least 2.
         primes: moduli, degree < prime < 2^31; two random ones of 31 bits if left out.
         seed: of the random primes.
-        deadline: `time.monotonic()` value. A step cannot be interrupted: one that by its estimate
-            would end later is left out.
-        progress: called with a stage name and the share of it that is done.
+        budget: a step cannot be interrupted: one that by its estimate would end too late is left
+            out.
 
     Raises:
         InvalidInputError: points that are no integers, a degree below 2, an unsuitable prime.
@@ -179,30 +177,13 @@ def prove_rank(
         raise InvalidInputError("primes", "at least one prime", "none", "leave it out")
     for prime in chosen:
         _check_prime(prime, degree)
-    outcome, rank, prime_used, neurons, method = _search(
-        points, degree, chosen, _Clock(deadline, progress)
-    )
+    outcome, rank, prime_used, neurons, method = _search(points, degree, chosen, budget)
     required = symmetric_dimension(degree, points.shape[1])
     return RankProof(outcome, rank, required, prime_used, neurons, method, time.monotonic() - start)
 
 
-@dataclass(frozen=True)
-class _Clock:
-    """The time limit and the watcher of a proof."""
-
-    deadline: float | None
-    progress: Progress | None
-
-    def allows(self, seconds: float) -> bool:
-        return self.deadline is None or time.monotonic() + seconds <= self.deadline
-
-    def tell(self, stage: str, share: float) -> None:
-        if self.progress is not None:
-            self.progress(stage, share)
-
-
 def _search(
-    points: IntArray, degree: int, primes: Sequence[int], clock: _Clock
+    points: IntArray, degree: int, primes: Sequence[int], budget: Budget
 ) -> tuple[Outcome, int, int | None, int, str]:
     """The fields of a RankProof, from the outcome to the method."""
     count, r = points.shape
@@ -217,13 +198,13 @@ def _search(
     failures = []
     for size, prime in attempts:
         seconds = _seconds(size * r, required)
-        if not clock.allows(seconds):
+        if not budget.allows(seconds):
             failures.append(
                 f"{size * r} equations modulo a prime take about {seconds:.1f} s, "
                 "more than the time that is left"
             )
             break
-        rank = _modular_rank(points[:size], degree, prime, clock)
+        rank = _modular_rank(points[:size], degree, prime, budget)
         if rank == required:
             method = f"rank {rank} modulo the prime {prime}, {size} of {count} neurons"
             return "full", rank, prime, size, method
@@ -233,13 +214,13 @@ def _search(
     seconds = _exact_seconds(points, degree)
     if required > EXACT_COLUMNS or points.size * required > _EXACT_ENTRIES:
         failures.append(f"no rank over the rational numbers for {points.size} x {required}")
-    elif not clock.allows(seconds):
+    elif not budget.allows(seconds):
         failures.append(
             f"the rank over the rational numbers takes about {seconds:.1f} s, "
             "more than the time that is left"
         )
     else:
-        rank = _rational_rank(points, degree, clock)
+        rank = _rational_rank(points, degree, budget)
         method = f"rank {rank} of {required} over the rational numbers, all {count} neurons"
         return ("full" if rank == required else "deficient"), rank, None, count, method
     return "undecided", best, best_prime, best_size, "; ".join(failures)
@@ -255,24 +236,24 @@ def _sizes(count: int, r: int, required: int) -> list[int]:
     return [*sizes, count]
 
 
-def _modular_rank(points: IntArray, degree: int, prime: int, clock: _Clock) -> int:
+def _modular_rank(points: IntArray, degree: int, prime: int, budget: Budget) -> int:
     stage = "rank modulo a prime"
     columns = symmetric_dimension(degree, points.shape[1])
     share = _FILL * points.size * columns / _seconds(points.size, columns)
     matrix = flint.nmod_mat(points.size, columns, prime)
-    _fill(matrix, points, degree, prime, lambda done: clock.tell(stage, share * done))
+    _fill(matrix, points, degree, prime, lambda done: budget.tell(stage, share * done))
     with _all_cores():
         rank = int(matrix.rank())
-    clock.tell(stage, 1.0)
+    budget.tell(stage, 1.0)
     return rank
 
 
-def _rational_rank(points: IntArray, degree: int, clock: _Clock) -> int:
+def _rational_rank(points: IntArray, degree: int, budget: Budget) -> int:
     stage = "rank over the rational numbers"
     matrix = flint.fmpz_mat(points.size, symmetric_dimension(degree, points.shape[1]))
-    _fill(matrix, points, degree, None, lambda done: clock.tell(stage, 0.5 * done))
+    _fill(matrix, points, degree, None, lambda done: budget.tell(stage, 0.5 * done))
     rank = int(matrix.rank())
-    clock.tell(stage, 1.0)
+    budget.tell(stage, 1.0)
     return rank
 
 

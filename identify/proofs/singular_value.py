@@ -6,7 +6,7 @@ Float64 throughout; every rounding error is bounded, and the bound itself is com
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,8 @@ import numpy.typing as npt
 import scipy.linalg
 
 from identify.arrays import FloatArray
-from identify.errors import InvalidInputError
+from identify.budget import UNLIMITED, Budget
+from identify.errors import BudgetExceededError, InvalidInputError
 from identify.tensors import hermite_matrix, symmetric_dimension
 
 LARGEST = 2000
@@ -26,9 +27,8 @@ _MOST_NUMBERS = 2**27
 _BLOCK_ROWS = 256
 # Shifts tried, as parts of the estimated smallest eigenvalue of the Gram matrix.
 _SHIFTS = (0.998, 0.99, 0.97, 0.9, 0.7, 0.4)
+_STAGE = "bounding the smallest singular value"
 _METHOD = "Cholesky factor of the shifted Gram matrix, all rounding errors bounded"
-
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,6 @@ class SingularValueBound:
     seconds: float
 
 
-class _OutOfTime(Exception):
-    pass
-
-
 @dataclass(frozen=True)
 class _Attempt:
     """Result of the floating-point work on one matrix, squares of singular values."""
@@ -68,31 +64,12 @@ class _Attempt:
     method: str
 
 
-class _Clock:
-    """Raises `_OutOfTime` after the deadline; reports progress."""
-
-    def __init__(self, deadline: float | None, progress: Progress | None) -> None:
-        self.start = time.monotonic()
-        self.deadline = deadline
-        self._progress = progress
-
-    def step(self, share: float) -> None:
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            raise _OutOfTime
-        if self._progress is not None:
-            self._progress("bounding the smallest singular value", share)
-
-    def seconds(self) -> float:
-        return time.monotonic() - self.start
-
-
 def bound_smallest_singular_value(
     points: npt.NDArray[np.int64],
     shift: int,
     degree: int,
     *,
-    deadline: float | None = None,
-    progress: Progress | None = None,
+    budget: Budget = UNLIMITED,
 ) -> SingularValueBound:
     """Prove sigma_min(H) >= bound for the Hermite matrix H of the points P_j / 2^shift.
 
@@ -122,8 +99,7 @@ def bound_smallest_singular_value(
         points: P, shape (k, r), int64, entries up to 2^53, |P_j|_inf at most 2^(shift + 1).
         shift: unit points have |P_j| near 2^shift; 0 to 1000.
         degree: alpha, at least 2; nothing is proved above 20.
-        deadline: `time.monotonic()` value after which nothing more is started.
-        progress: called with a stage name and the share done.
+        budget: after which nothing more is started.
 
     Raises:
         InvalidInputError: no integer matrix, entries too large, shift or degree out of range.
@@ -139,9 +115,9 @@ def bound_smallest_singular_value(
         >>> 0.4 < found.bound < found.estimate, found.radius > 0.05
         (True, True)
     """
+    start = time.monotonic()
     shift = int(shift)
     exact = _check(points, shift, degree)
-    clock = _Clock(deadline, progress)
     dimension = exact.shape[1]
     columns = symmetric_dimension(degree, dimension)
     reason = _refusal(exact.size, columns, degree)
@@ -154,18 +130,18 @@ def bound_smallest_singular_value(
         radius = reach(np.linalg.norm(used, axis=1), degree, bound) if bound > 0.0 else 0.0
         return SingularValueBound(
             bound, attempt.estimate, attempt.error, len(used), radius, attempt.method,
-            clock.seconds(),
+            time.monotonic() - start,
         )  # fmt: skip
 
-    if reason is None and deadline is not None:
+    if reason is None:
         needed = estimate_seconds(used.size, columns)
-        if time.monotonic() + needed > deadline:
+        if not budget.allows(needed):
             reason = f"time limit: about {needed:.1f} s needed"
     if reason is not None:
         return result(_Attempt(0.0, 0.0, 0.0, reason))
     try:
-        return result(_attempt(used, degree, columns, clock))
-    except _OutOfTime:
+        return result(_attempt(used, degree, columns, budget))
+    except BudgetExceededError:
         return result(_Attempt(0.0, 0.0, 0.0, "time limit reached"))
 
 
@@ -249,24 +225,24 @@ def _refusal(rows: int, columns: int, degree: int) -> str | None:
     return None
 
 
-def _attempt(points: FloatArray, degree: int, columns: int, clock: _Clock) -> _Attempt:
-    clock.step(0.0)
+def _attempt(points: FloatArray, degree: int, columns: int, budget: Budget) -> _Attempt:
+    budget.step(_STAGE, 0.0)
     gram = np.zeros((columns, columns))
     blocks: list[FloatArray] = []
     for block in _blocks(points, degree):
         gram += block.T @ block
         blocks.append(np.abs(block, out=block))
-        clock.step(0.5 * len(blocks) * blocks[0].size / (points.size * columns))
+        budget.step(_STAGE, 0.5 * len(blocks) * blocks[0].size / (points.size * columns))
     squared = _squared_norm_bound(blocks)
     del blocks
     lower = _factor(gram, 0.0)
     forming = _forming_error(points, degree, columns, squared)
-    clock.step(0.6)
+    budget.step(_STAGE, 0.6)
     level = 0.0 if lower is None else _smallest_square(lower)
     error = forming
     if level > forming:
         for count, part in enumerate(_SHIFTS):
-            clock.step(0.6 + 0.05 * count)
+            budget.step(_STAGE, 0.6 + 0.05 * count)
             trial = part * level
             lower = _factor(gram, trial)
             if lower is None:
@@ -276,7 +252,7 @@ def _attempt(points: FloatArray, degree: int, columns: int, clock: _Clock) -> _A
             if square > 0.0:
                 return _Attempt(square, float(np.sqrt(level)), error, _METHOD)
             break
-    clock.step(0.9)
+    budget.step(_STAGE, 0.9)
     estimate = _numerical_estimate(points, degree)
     reason = f"about {estimate:.1e}, too near to the rounding errors of {np.sqrt(error):.1e}"
     return _Attempt(0.0, estimate, error if np.isfinite(error) else 0.0, reason)

@@ -12,7 +12,6 @@ planes of two samples.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.decomposition.equations import HermiteEquations, column_scale
 from identify.hermite.reduction import ReducedData
 from identify.thresholds import HIDDEN_SHARE
@@ -53,15 +53,14 @@ class HiddenShare:
 
 def hidden_share(
     reduced: ReducedData,
-    terms: FloatArray,
-    signs: FloatArray,
+    found: tuple[FloatArray, FloatArray],
     samples: FloatArray,
     noise_level: float,
     *,
     condition_number: float | None = None,
     ties: FloatArray | None = None,
     limit: float = HIDDEN_SHARE,
-    deadline: float | None = None,
+    budget: Budget = UNLIMITED,
 ) -> HiddenShare:
     """The share of the data that a further sample of V could have unseen.
 
@@ -69,18 +68,19 @@ def hidden_share(
     default_rng(5).dirichlet(ones(r), 384), or 16 at large size, then random ones.
 
     Args:
-        terms, signs: the refined terms (r, r), (r,).
+        found: the refined terms (r, r) and their signs (r,).
         samples: the recovered samples in V, lifted where there is a bias, (r, r).
         noise_level: rho.
         condition_number: of the weighted Hermite matrix, for the estimate at large size.
         ties: rows (k, r^2) of the derivatives of ties, in units of their widths; where given they
             count as equations, a further sample shifting none of them by itself.
         limit: the size that matters; upper estimates above it are sharpened.
-        deadline: time.monotonic() after which nothing is sharpened.
+        budget: at whose end nothing more is sharpened.
 
     Cost: one QR of J, O(E r^4), and O(E r^2) a direction up to 600 unknowns and 1.2e7 entries of J.
     Beyond, s(x) <= 10 rho cond(H) / dist(x^alpha, tangent space), O(r^3) a product.
     """
+    terms, signs = found
     r = terms.shape[1]
     level = 10.0 * noise_level
     dense = terms.size <= DENSE_UNKNOWNS and reduced.equations * terms.size <= DENSE_NUMBERS
@@ -97,18 +97,14 @@ def hidden_share(
     else:
         seen = _seen_by_tensor(terms, probes, reduced.degree) / (condition_number or np.inf)
         method = "at most, by the distance of tensors and the condition number"
-        if level > limit * float(np.median(seen[:many])) and not _late(deadline):
-            seen[:many] = _sharpened(reduced, terms, signs, probes[:many], seen[:many], deadline)
+        if level > limit * float(np.median(seen[:many])) and not budget.expired:
+            seen[:many] = _sharpened(reduced, terms, signs, probes[:many], seen[:many], budget)
             method = "at most, by least squares"
     with np.errstate(divide="ignore"):
         shares = np.minimum(level / seen, 1.0)
     parts = np.split(shares, np.cumsum([len(group) for group in groups])[:-1])
-    found = [(float(np.median(part)), float(np.quantile(part, 0.9))) for part in parts]
-    return HiddenShare(found[0], found[2] if r > 3 else None, found[1], method, dense)
-
-
-def _late(deadline: float | None) -> bool:
-    return deadline is not None and time.monotonic() > deadline
+    sizes = [(float(np.median(part)), float(np.quantile(part, 0.9))) for part in parts]
+    return HiddenShare(sizes[0], sizes[2] if r > 3 else None, sizes[1], method, dense)
 
 
 def _units(rows: FloatArray) -> FloatArray:
@@ -189,7 +185,7 @@ def _sharpened(
     signs: FloatArray,
     probes: FloatArray,
     seen: FloatArray,
-    deadline: float | None,
+    budget: Budget,
 ) -> FloatArray:
     """The same by least squares over the weighted rows, for a few probes that stand for all."""
     system = HermiteEquations(reduced, signs)
@@ -206,6 +202,6 @@ def _sharpened(
         rows = _rows(reduced, probe[None])[:, 0]
         found = scipy.sparse.linalg.lsqr(scaled, rows, atol=1e-6, btol=1e-6, iter_lim=200)
         few.append(float(found[3]) / float(np.linalg.norm(rows)))
-        if _late(deadline):
+        if budget.expired:
             return seen
     return np.resize(np.array(few), len(probes))

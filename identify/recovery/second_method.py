@@ -8,6 +8,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.decomposition.decompose import decompose_tensor
 from identify.hermite.reduction import ReducedData
 from identify.tensors import MomentTensor
@@ -47,7 +48,7 @@ def second_method(
     *,
     accept: float,
     seed: int = 0,
-    deadline: float | None = None,
+    budget: Budget = UNLIMITED,
 ) -> SecondMethod:
     """Decompose the tensor by tensorly and compare with `terms` (r, r), known to `errors` (r,).
 
@@ -57,7 +58,7 @@ def second_method(
     Cost: six starts of O(r^4) an iteration and a refinement each.
     """
     found = decompose_tensor(
-        data, tensor, accept=accept, seed=seed, deadline=deadline, attempts=_STARTS,
+        data, tensor, accept=accept, seed=seed, budget=budget, attempts=_STARTS,
         method="tensorly",
     )  # fmt: skip
     if found is None:

@@ -12,9 +12,9 @@ from identify.disaggregation.stationary import NO_FACTS, StationaryFacts
 from identify.report.gradient import (
     GradientReport,
     _checks,
-    _plain,
     _problem,
 )
+from identify.report.plain import plain
 from identify.text import bullets, labelled, number, section, table
 
 KIND = "stationary"
@@ -59,14 +59,16 @@ class StationaryReport(GradientReport):
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, in the fixed order of report.json."""
         report = super().to_dict()
+        # The check of a certificate covers gradients alone.
+        del report["certificate"]
         facts = self.facts
         return report | {
             "kind": KIND,
             "neuron_directions": facts.directions,
             "patterns_needed": facts.needed,
             "pattern_rank": facts.patterns,
-            "coefficients": _plain(self.coefficients),
-            "margins": _plain(facts.margins),
+            "coefficients": plain(self.coefficients),
+            "margins": plain(facts.margins),
         }
 
     def __str__(self) -> str:

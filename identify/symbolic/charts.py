@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import flint
 
+from identify.budget import Budget
 from identify.symbolic.groebner import AlgebraicPoint, Variety, solve_system
 from identify.symbolic.moment_equations import LinearPart, Powers, Problem, echelon_form
 from identify.symbolic.numbers import integer_terms, is_positive, tidy
@@ -28,14 +29,14 @@ class Part:
     """(i, j, k): samples i and j differ in entry k and agree in those before."""
 
 
-def explanations(problem: Problem, samples: int, deadline: float | None) -> SolutionSet:
+def explanations(problem: Problem, samples: int, budget: Budget) -> SolutionSet:
     """The solution set for exactly this number of samples, and which smaller numbers explain."""
     linear = echelon_form(problem, samples)
-    fewer = [n for n in range(samples) if _explained(problem, n, deadline)]
+    fewer = [n for n in range(samples) if _explained(problem, n, budget)]
     charts: list[Chart] = []
     found: list[ExactTrainingSet] = []
     ordered: dict[tuple[int, ...], list[int]] = {}
-    for part, variety in _solved(problem, linear, samples, deadline):
+    for part, variety in _solved(problem, linear, samples, budget):
         charts.append(_chart(part, variety, linear, problem, samples))
         if variety.dimension != 0:
             continue
@@ -80,21 +81,21 @@ def explanations(problem: Problem, samples: int, deadline: float | None) -> Solu
     )
 
 
-def _explained(problem: Problem, samples: int, deadline: float | None) -> bool:
+def _explained(problem: Problem, samples: int, budget: Budget) -> bool:
     """Whether any set of this many samples explains the data."""
     if samples == 0:
         return not any(row[-1] for row in problem.equations)
     linear = echelon_form(problem, samples)
-    return any(v.dimension >= 0 for _, v in _solved(problem, linear, samples, deadline))
+    return any(v.dimension >= 0 for _, v in _solved(problem, linear, samples, budget))
 
 
 def _solved(
-    problem: Problem, linear: LinearPart, samples: int, deadline: float | None
+    problem: Problem, linear: LinearPart, samples: int, budget: Budget
 ) -> Iterator[tuple[Part, Variety]]:
     if linear.consistent and problem.span[0] <= samples:
         for part in _parts(problem.point_dimension, samples, problem.bias):
             generators, ring = _generators(part, linear, samples, problem)
-            yield part, solve_system(generators, ring, deadline)
+            yield part, solve_system(generators, ring, budget)
 
 
 def _parts(r: int, samples: int, bias: bool) -> Iterator[Part]:

@@ -6,7 +6,6 @@ Exact integer and rational arithmetic of python-flint.
 from __future__ import annotations
 
 import heapq
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, count
@@ -14,6 +13,7 @@ from typing import Any
 
 import flint
 
+from identify.budget import UNLIMITED, Budget
 from identify.errors import BudgetExceededError, InvalidInputError
 
 MAX_MULTIPLICITY = 120
@@ -50,7 +50,7 @@ class Variety:
     points: tuple[AlgebraicPoint, ...]
 
 
-def solve_system(generators: Sequence[Any], ring: Any, deadline: float | None = None) -> Variety:
+def solve_system(generators: Sequence[Any], ring: Any, budget: Budget = UNLIMITED) -> Variety:
     """All complex solutions of polynomials (fmpz_mpoly over ``ring``, degrevlex) that are to be 0.
 
     The dimension is the largest number of variables of which no leading monomial of the basis is
@@ -59,7 +59,7 @@ def solve_system(generators: Sequence[Any], ring: Any, deadline: float | None = 
     characteristic polynomial, each coordinate is a rational function of the root of f. Every
     listed point is substituted into the generators.
 
-    Raises BudgetExceededError when ``deadline`` (time.monotonic) is passed between two reductions,
+    Raises BudgetExceededError when the budget ends between two reductions,
     InvalidInputError for more than 120 solutions with multiplicity.
     Cost: doubly exponential in the number of variables at worst, then O(variables D^3) rational
     operations for D solutions.
@@ -79,7 +79,7 @@ def solve_system(generators: Sequence[Any], ring: Any, deadline: float | None = 
         >>> tangent.dimension, tangent.count, tangent.multiplicity
         (0, 1, 2)
     """
-    basis = groebner_basis(generators, ring, deadline)
+    basis = groebner_basis(generators, ring, budget)
     variables = len(ring.gens())
     leading = [leading_monomial(g) for g in basis]
     dimension = _dimension(leading, variables)
@@ -88,16 +88,14 @@ def solve_system(generators: Sequence[Any], ring: Any, deadline: float | None = 
         return Variety(tuple(basis), dimension, none, none, ())
     monomials = _standard_monomials(leading, variables)
     tables = _multiplication(basis, monomials, variables)
-    points, distinct = _points(tables, monomials, deadline)
+    points, distinct = _points(tables, monomials, budget)
     for point in points:
         if any(not evaluated(g, point).is_zero() for g in generators):
             raise ArithmeticError("a solution of the Groebner basis does not solve the system")
     return Variety(tuple(basis), 0, distinct, len(monomials), points)
 
 
-def groebner_basis(
-    generators: Sequence[Any], ring: Any, deadline: float | None = None
-) -> list[Any]:
+def groebner_basis(generators: Sequence[Any], ring: Any, budget: Budget = UNLIMITED) -> list[Any]:
     """The reduced Groebner basis by Buchberger's algorithm, pairs of least degree first.
 
     Pairs with coprime leading monomials are left out (the first criterion of Buchberger), and
@@ -136,7 +134,7 @@ def groebner_basis(
 
     waiting = sorted((g for g in generators if g != 0), key=lambda g: g.total_degree())
     while waiting or queue:
-        _within(deadline, f"the Groebner basis at {len(basis)} elements, {len(queue)} pairs left")
+        _within(budget, f"the Groebner basis at {len(basis)} elements, {len(queue)} pairs left")
         if waiting:
             candidate = waiting.pop(0)
         else:
@@ -253,7 +251,7 @@ def _multiplication(
 
 
 def _points(
-    tables: Sequence[Any], monomials: Sequence[Monomial], deadline: float | None
+    tables: Sequence[Any], monomials: Sequence[Monomial], budget: Budget
 ) -> tuple[tuple[AlgebraicPoint, ...], int]:
     """All points by a rational univariate representation, and their number by the trace form."""
 
@@ -261,7 +259,7 @@ def _points(
     identity = flint.fmpq_mat(size, size, [int(i == j) for i in range(size) for j in range(size)])
     products = {monomials[0]: identity}
     for m in monomials[1:]:
-        _within(deadline, "the trace form")
+        _within(budget, "the trace form")
         k = next(k for k in range(variables) if m[k])
         products[m] = tables[k] * products[_times(m, k, -1)]
     traces = flint.fmpq_mat([[_trace(products[m]) for m in monomials]])
@@ -270,7 +268,7 @@ def _points(
 
     step, form, squarefree = 0, None, None
     while True:
-        _within(deadline, "the search for a separating form")
+        _within(budget, "the search for a separating form")
         form = sum((t * (step**k) for k, t in enumerate(tables)), 0 * identity)
         characteristic = form.charpoly()
         squarefree = characteristic / characteristic.gcd(characteristic.derivative())
@@ -301,8 +299,8 @@ def _points(
     return tuple(points), int(distinct)
 
 
-def _within(deadline: float | None, stage: str) -> None:
-    if deadline is not None and time.monotonic() > deadline:
+def _within(budget: Budget, stage: str) -> None:
+    if budget.expired:
         raise BudgetExceededError(
             f"the time limit ended {stage}; give more neurons, ask for fewer samples or allow more"
         )

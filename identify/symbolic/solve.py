@@ -5,11 +5,11 @@ sympy is imported when a system is solved, not with this module.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from identify.budget import Budget
 from identify.errors import InvalidInputError
 from identify.symbolic.charts import explanations
 from identify.symbolic.moment_equations import Problem
@@ -142,10 +142,7 @@ def solve_gradient(
         degree=degree,
         bias=bool(bias),
     )
-    if time_limit is not None and not time_limit > 0:
-        raise InvalidInputError("time_limit", "a positive number of seconds", time_limit)
-    deadline = None if time_limit is None else time.monotonic() + time_limit
-    return explanations(problem, samples, deadline)
+    return explanations(problem, samples, Budget.of(time_limit))
 
 
 def solve_stationary(

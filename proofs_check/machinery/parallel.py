@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
@@ -33,60 +34,74 @@ def run_parallel(
     Raises:
         KktCertError: a process died.
     """
-    context = multiprocessing.get_context("spawn")
-    waiting = list(reversed(names))
-    workers: dict[Connection, tuple[Any, str]] = {}
+    crew = _Crew(list(reversed(names)), deadline)
     try:
+        crew.start(min(processes, len(names)), (examples, seed, deadline, job))
+        yield from crew.results()
+    finally:
+        crew.end()
+
+
+@dataclass
+class _Crew:
+    """Processes at work: the names that are left, and the process and name behind each channel."""
+
+    waiting: list[str]
+    deadline: float | None
+    workers: dict[Connection, tuple[Any, str]] = field(default_factory=dict)
+
+    def start(self, processes: int, arguments: tuple[Any, ...]) -> None:
+        """Start the processes and give each its first name."""
+        context = multiprocessing.get_context("spawn")
         with _quiet_start():
-            for _ in range(min(processes, len(names))):
+            for _ in range(processes):
                 ours, theirs = context.Pipe()
-                process = context.Process(
-                    target=_work, args=(theirs, examples, seed, deadline, job), daemon=True
-                )
+                process = context.Process(target=_work, args=(theirs, *arguments), daemon=True)
                 process.start()
                 theirs.close()
-                workers[ours] = (process, "")
-        for channel in list(workers):
-            _hand_out(workers, channel, waiting)
-        while workers:
-            for ready in wait(list(workers)):
+                self.workers[ours] = (process, "")
+        for channel in list(self.workers):
+            self._hand_out(channel)
+
+    def results(self) -> Iterator[tuple[str, Any]]:
+        """Names with their results until no process is left."""
+        while self.workers:
+            for ready in wait(list(self.workers)):
                 assert isinstance(ready, Connection)
+                process, name = self.workers[ready]
                 try:
                     result = ready.recv()
                 except EOFError as error:
-                    process, name = workers[ready]
                     process.join(5.0)
                     raise KktCertError(
                         f"{name}: its process ended with code {process.exitcode}; "
                         "try one process, or fewer statements"
                     ) from error
-                name = workers[ready][1]
-                if deadline is not None and time.monotonic() > deadline:
-                    waiting.clear()
-                _hand_out(workers, ready, waiting)
+                if self.deadline is not None and time.monotonic() > self.deadline:
+                    self.waiting.clear()
+                self._hand_out(ready)
                 yield name, result
-    finally:
-        for channel, (process, _) in workers.items():
+
+    def end(self) -> None:
+        """End what still works."""
+        for channel, (process, _) in self.workers.items():
             channel.close()
             process.terminate()
-        for process, _ in workers.values():
+        for process, _ in self.workers.values():
             process.join()
 
-
-def _hand_out(
-    workers: dict[Connection, tuple[Any, str]], channel: Connection, waiting: list[str]
-) -> None:
-    """Give a process its next name, or let it end."""
-    process, _ = workers[channel]
-    if waiting:
-        name = waiting.pop()
-        workers[channel] = (process, name)
-        channel.send(name)
-        return
-    channel.send(None)
-    process.join()
-    channel.close()
-    del workers[channel]
+    def _hand_out(self, channel: Connection) -> None:
+        """Give a process its next name, or let it end."""
+        process, _ = self.workers[channel]
+        if self.waiting:
+            name = self.waiting.pop()
+            self.workers[channel] = (process, name)
+            channel.send(name)
+            return
+        channel.send(None)
+        process.join()
+        channel.close()
+        del self.workers[channel]
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -66,6 +66,51 @@ def _same_everywhere() -> Iterator[None]:
         yield
 
 
+@dataclass
+class _Hunt:
+    """A search under way: its rules, what it has seen, and the draws `after` the first failure."""
+
+    accept: Callable[[Any], bool]
+    conclusion: Callable[[Any], Check]
+    deadline: float | None
+    patience: int | None
+    trial: Trial = field(default_factory=Trial)
+    after: int = 0
+    ended: bool = False
+
+    def _over(self) -> bool:
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            return True
+        if self.trial.broken:
+            return self.after >= SHRINKING
+        patience, trial = self.patience, self.trial
+        return patience is not None and trial.tries == 0 and trial.drawn >= patience
+
+    def count(self) -> None:
+        """Count a draw, or end the search before it."""
+        if self._over():
+            self.ended = True
+            raise _Enough
+        self.after += self.trial.broken
+        self.trial.drawn += 1
+
+    def examine(self, instance: Any) -> None:
+        """Judge an instance if it counts; raise where it breaks the conclusion."""
+        from hypothesis import assume
+
+        trial = self.trial
+        assume(self.accept(instance))
+        check = self.conclusion(instance)
+        if not trial.broken:
+            trial.tries += 1
+        if check.holds:
+            if check.tolerance > 0.0:
+                trial.worst = max(trial.worst, check.deviation / check.tolerance)
+            return
+        trial.failing, trial.check = instance, check
+        raise _Counterexample(check.detail)
+
+
 def search(
     instances: SearchStrategy[Any],
     accept: Callable[[Any], bool],
@@ -97,28 +142,14 @@ def search(
         10
     """
     import hypothesis
-    from hypothesis import HealthCheck, Phase, Verbosity, assume, given, settings
+    from hypothesis import HealthCheck, Phase, Verbosity, given, settings
     from hypothesis import strategies as st
 
-    trial = Trial()
-    after = 0
-    ended = False
-
-    def over() -> bool:
-        if deadline is not None and time.monotonic() > deadline:
-            return True
-        if trial.broken:
-            return after >= SHRINKING
-        return patience is not None and trial.tries == 0 and trial.drawn >= patience
+    hunt = _Hunt(accept, conclusion, deadline, patience)
 
     @st.composite
     def counted(draw: DrawFn) -> Any:
-        nonlocal after, ended
-        if over():
-            ended = True
-            raise _Enough
-        after += trial.broken
-        trial.drawn += 1
+        hunt.count()
         return draw(instances)
 
     @hypothesis.seed(seed)
@@ -134,16 +165,7 @@ def search(
     )
     @given(counted())
     def examine(instance: Any) -> None:
-        assume(accept(instance))
-        check = conclusion(instance)
-        if not trial.broken:
-            trial.tries += 1
-        if check.holds:
-            if check.tolerance > 0.0:
-                trial.worst = max(trial.worst, check.deviation / check.tolerance)
-            return
-        trial.failing, trial.check = instance, check
-        raise _Counterexample(check.detail)
+        hunt.examine(instance)
 
     try:
         with _same_everywhere():
@@ -153,8 +175,8 @@ def search(
     except hypothesis.errors.Flaky:
         # Raised in place of _Enough, which looks like a draw that ended too early. Otherwise an
         # instance failed once and not again: it stays a failing one.
-        if not (ended or trial.broken):
+        if not (hunt.ended or hunt.trial.broken):
             raise
     except hypothesis.errors.Unsatisfiable:
-        trial.tries = 0
-    return trial
+        hunt.trial.tries = 0
+    return hunt.trial

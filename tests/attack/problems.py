@@ -14,8 +14,10 @@ from attack.networks.network import Network
 from attack.networks.spec import parse_spec
 from attack.objectives import (
     Candidates,
+    LooPenalties,
     Objective,
     ResidualObjective,
+    Unrolled,
     bilevel_objective,
     buzaglo_objective,
     gradient_matching_objective,
@@ -46,9 +48,16 @@ def network(
     return parse_spec(f"{sizes},{activation},bias={bias}").initialise(seed, dtype=dtype)
 
 
+def splitting_products(objective: Objective, candidates: Candidates, v: Tensor) -> Tensor:
+    """S_i v_i for all candidates at once, v and result (m, D)."""
+    return objective.splitting_operator(candidates)(v)
+
+
 def _loo(features: str, outputs: int, **form: Any) -> ResidualObjective:
     first, last = (network(outputs=outputs, seed=seed, **form) for seed in (3, 4))
-    objective = loo_objective(first, last, normaliser=4, features=features, sparsity=0.01)
+    objective = loo_objective(
+        first, last, normaliser=4, features=features, penalties=LooPenalties(sparsity=0.01)
+    )
     blur = BlurPenalty((1, 1, DIMENSION), 0.3)
     return replace(objective, penalties=(*objective.penalties, blur))
 
@@ -64,7 +73,7 @@ def _gradient(outputs: int, loss: str | None, **form: Any) -> ResidualObjective:
 def _bilevel(outputs: int, loss: str, **form: Any) -> Objective:
     first, last = (network(outputs=outputs, seed=seed, **form) for seed in (3, 4))
     return bilevel_objective(
-        last, first, normaliser=4, loss=loss, steps=3, rate=0.3, momentum=0.5, decay=0.1
+        last, first, normaliser=4, loss=loss, training=Unrolled(3, 0.3, momentum=0.5, decay=0.1)
     )
 
 

@@ -53,7 +53,7 @@ class FeatureObjective(Objective):
 
     def multiplier_system(self, candidates):
         if not self.quadratic:
-            return None
+            return super().multiplier_system(candidates)
         phi = self.features(candidates.x)
         return MultiplierSystem(self.target.square().sum(), phi @ phi.T, phi @ self.target)
 

@@ -197,7 +197,6 @@ def reduced(
 def rises(objective: ResidualObjective, candidates: Candidates) -> torch.Tensor:
     """How much the loss rises without each candidate, at the best multipliers of the others."""
     system = objective.multiplier_system(candidates)
-    assert system is not None
     scale = system.gram.diagonal().clamp_min(1e-300).sqrt()
     gram = system.gram / scale[:, None] / scale
     inverse = torch.linalg.inv(gram + 1e-10 * torch.eye(len(gram), dtype=gram.dtype))

@@ -12,11 +12,11 @@ from unittest.mock import patch
 import pytest
 
 from proofs_check.machinery import search
-from proofs_check.machinery.reach import unreached
 from proofs_check.machinery.registry import TOPICS, topic_of
 from proofs_check.machinery.results import HELD, PROVED, Necessity, Result
 from proofs_check.machinery.run_one import run_statement, self_test
 from proofs_check.machinery.statement import Hypothesis, Statement
+from tests.proofs_check.reach import unreached
 
 EXAMPLES = 0.1
 """Factor on the number of instances in a test."""

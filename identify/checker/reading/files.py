@@ -188,7 +188,7 @@ def _floats(file: Arrays, name: str) -> FloatArray:
         )
     array = np.array(file.read(name), dtype=np.float64, order="C")
     if array.size == 0 or not np.isfinite(array).all():
-        raise CheckInputError(f"{file.path}: {name}", "finite numbers", "none, NaN or infinity")
+        raise CheckInputError(f"{file.path}: {name}", "finite numbers", "NaN or infinity")
     return array
 
 

@@ -26,10 +26,8 @@ _SMALL = 1e-9
 
 def _explain(batch: Batch, sets: Iterable[tuple[tuple[bool, ...], ...]]) -> list[Masks]:
     """Those sets of masks whose samples, by least squares, have them and the gradient."""
-    gradient = batch.gradient().layer(0)
-    assert gradient is not None
-    weight, bias = batch.network.weights[0], batch.network.biases[0]
-    assert bias is not None
+    gradient = batch.first_gradient()
+    weight, bias = batch.network.weights[0], batch.bias
     amplitudes = batch.network.weights[1][0]
     rank = int(np.linalg.matrix_rank(gradient, tol=_SMALL * np.linalg.norm(gradient)))
     found = []
@@ -56,8 +54,7 @@ def _every_mask(neurons: int) -> list[tuple[bool, ...]]:
 @lru_cache(maxsize=512)
 def _of_column_space(batch: Batch) -> tuple[Masks, ...]:
     """Sets of r masks of the column space that explain the gradient."""
-    gradient = batch.gradient().layer(0)
-    assert gradient is not None
+    gradient = batch.first_gradient()
     rank = int(np.linalg.matrix_rank(gradient, tol=_SMALL * np.linalg.norm(gradient)))
     u = np.linalg.svd(gradient)[0][:, :rank]
     amplitudes = batch.network.weights[1][0]
@@ -82,8 +79,7 @@ def _true(batch: Batch) -> Masks:
 
 
 def _has_own_rank(batch: Batch) -> bool:
-    gradient = batch.gradient().layer(0)
-    assert gradient is not None
+    gradient = batch.first_gradient()
     values = np.linalg.svd(gradient, compute_uv=False)
     n = len(batch.samples)
     # Nearly dependent samples are no instance: rounding would decide.
@@ -134,16 +130,14 @@ def _only_set(batch: Batch) -> Check:
 
 def _by_product(batch: Batch) -> Check:
     """What the product decides from its own list is this set, and it decides where it can."""
-    gradient = batch.gradient().layer(0)
-    assert gradient is not None
+    gradient = batch.first_gradient()
     split = factor(gradient, rank=len(batch.samples))
     amplitudes = batch.network.weights[1][0]
     listed = few_neurons.list_masks(split, amplitudes)
     if not listed.complete:
         return Check.of(True)
-    bias = batch.network.biases[0]
-    assert bias is not None
-    chosen = few_neurons.select_set(listed, split, amplitudes, batch.network.weights[0], bias)
+    weight, bias = batch.network.weights[0], batch.bias
+    chosen = few_neurons.select_set(listed, split, amplitudes, weight, bias)
     if chosen.masks is None:
         return Check.of(False, f"the product is left with {chosen.consistent} sets")
     masks = tuple(sorted(tuple(bool(on) for on in row) for row in chosen.masks.T))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -33,20 +34,25 @@ REFAEL = "Refael, Smorodinsky, Lindenbaum & Safran 2026 (merging and splitting o
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """A ReLU network; samples with signed multipliers b_i = lambda_i y_i before, and others after.
-
-    `steps` are what the change was built from: the directions and lengths of a split.
-    """
+    """A ReLU network and samples with signed multipliers b_i = lambda_i y_i, to be changed."""
 
     layers: Layers
     samples: FloatArray
     coefficients: FloatArray
-    steps: tuple[FloatArray, float, float] | None
     seed: int
 
     def __repr__(self) -> str:
         widths = "-".join(str(weight.shape[1]) for weight in self.layers)
-        return f"Change(n={len(self.samples)}, {widths}-1, seed={self.seed})"
+        return f"{type(self).__name__}(n={len(self.samples)}, {widths}-1, seed={self.seed})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Split(Change):
+    """A change of one sample into x + `there` v and x - `back` v."""
+
+    direction: FloatArray
+    there: float
+    back: float
 
 
 def merge(change: Change) -> tuple[FloatArray, FloatArray]:
@@ -64,17 +70,15 @@ def merge(change: Change) -> tuple[FloatArray, FloatArray]:
     labels = torch.from_numpy(np.sign(change.coefficients))
     pair = Candidates(torch.from_numpy(change.samples.copy()), multipliers, labels)
     merged = tidy.merged_points(pair, torch.tensor([[0, 1]]))
-    assert merged.labels is not None
-    return merged.x.numpy(), (merged.labels * merged.lam[:, 0]).numpy()
+    return merged.x.numpy(), np.asarray(merged.labels) * merged.lam[:, 0].numpy()
 
 
-def split(change: Change) -> tuple[FloatArray, FloatArray]:
+def split(change: Split) -> tuple[FloatArray, FloatArray]:
     """x + alpha v and x - beta v for x, lambda beta/(alpha+beta) and lambda alpha/(alpha+beta).
 
     With alpha = beta these are the attack's halves.
     """
-    assert change.steps is not None
-    v, alpha, beta = change.steps
+    v, alpha, beta = change.direction, change.there, change.back
     x, b = change.samples[0], float(change.coefficients[0])
     if alpha == beta:
         return by_attack.offspring_of_one(x, b, v, np.asarray(alpha))
@@ -114,7 +118,9 @@ def compare(
 
 def same_pattern(change: Change) -> bool:
     """Whether all samples, and those of a split, have one activation pattern."""
-    rows = change.samples if change.steps is None else np.vstack([change.samples, split(change)[0]])
+    rows = change.samples
+    if isinstance(change, Split):
+        rows = np.vstack([rows, split(change)[0]])
     return len({pattern(change.layers, x) for x in rows}) == 1
 
 
@@ -128,8 +134,9 @@ def on_margin(change: Change) -> bool:
 
 
 def _networks(
-    build: Any, widths: tuple[tuple[int, ...], ...] = ((3,), (6,), (4, 3), (8, 5))
-) -> SearchStrategy[Change]:
+    build: Callable[[int, tuple[int, ...], int], Any],
+    widths: tuple[tuple[int, ...], ...] = ((3,), (6,), (4, 3), (8, 5)),
+) -> SearchStrategy[Any]:
     from hypothesis import strategies as st
 
     drawn = st.builds(
@@ -159,7 +166,7 @@ def _finish(
     samples = np.stack([m * x / abs(y) for m, x, y in zip(margins, rows, outputs, strict=True)])
     rng = np.random.default_rng([seed, 17])
     b = np.sign(outputs) * rng.uniform(0.2, 2.0, len(rows))
-    return Change(layers, samples, b, None, seed)
+    return Change(layers, samples, b, seed)
 
 
 # --- merging -----------------------------------------------------------------------------------
@@ -267,8 +274,8 @@ MERGE = Statement(
 # --- splitting ---------------------------------------------------------------------------------
 
 
-def _splits(kind: str = "level") -> SearchStrategy[Change]:
-    def build(dimension: int, widths: tuple[int, ...], seed: int) -> Change | None:
+def _splits(kind: str = "level") -> SearchStrategy[Split]:
+    def build(dimension: int, widths: tuple[int, ...], seed: int) -> Split | None:
         rng = np.random.default_rng([seed, dimension, 1])
         layers = draw_layers(dimension, widths, rng)
         found = _finish(layers, [rng.standard_normal(dimension)], seed, (1.0,))
@@ -282,7 +289,7 @@ def _splits(kind: str = "level") -> SearchStrategy[Change]:
                 v = v - slope * float(slope @ v) / float(slope @ slope)
         v *= float(np.linalg.norm(x)) / float(np.linalg.norm(v))
         if kind == "far":
-            return replace(found, steps=(v, 4.0, 6.0))
+            return _split_of(found, v, 4.0, 6.0)
         there, back = _near(layers, x, 2.0 * v), _near(layers, x, -3.0 * v)
         if there is None or back is None:
             return None
@@ -290,30 +297,35 @@ def _splits(kind: str = "level") -> SearchStrategy[Change]:
         size = float(np.linalg.norm(v))
         if seed % 2:
             lengths = (min(lengths), min(lengths))
-        return replace(found, steps=(v, lengths[0] / size, lengths[1] / size))
+        return _split_of(found, v, lengths[0] / size, lengths[1] / size)
 
     return _networks(build)
 
 
-def _separated(change: Change) -> Check:
+def _split_of(change: Change, direction: FloatArray, there: float, back: float) -> Split:
+    return Split(
+        change.layers, change.samples, change.coefficients, change.seed, direction, there, back
+    )
+
+
+def _separated(change: Split) -> Check:
     return compare(change, *split(change))
 
 
-def _recheck_separated(change: Change) -> Check:
+def _recheck_separated(change: Split) -> Check:
     return compare(change, *split(change), exactly=True)
 
 
-def _halves(change: Change) -> Check:
+def _halves(change: Split) -> Check:
     samples, heights = split(change)
     return compare(change, samples, np.full(2, heights.sum() / 2.0))
 
 
-def _is_level(change: Change) -> bool:
+def _is_level(change: Split) -> bool:
     """Whether the direction is orthogonal to the gradient of f, to rounding."""
-    assert change.steps is not None
     slope = gradients(change.layers, change.samples[0])[0]
     bulk = gradients(tuple(np.abs(w) for w in change.layers), np.abs(change.samples[0]))[0]
-    v = change.steps[0]
+    v = change.direction
     return bool(abs(float(slope @ v)) <= 64.0 * len(v) * UNIT * float(bulk @ np.abs(v)))
 
 
@@ -323,7 +335,7 @@ def _exchanged() -> AbstractContextManager[object]:
 
     original = module.split
 
-    def broken(change: Change) -> tuple[FloatArray, FloatArray]:
+    def broken(change: Split) -> tuple[FloatArray, FloatArray]:
         samples, heights = original(change)
         return samples, heights[::-1]
 

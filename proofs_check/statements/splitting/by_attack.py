@@ -132,14 +132,15 @@ def splitting_matrices(problem: Problem) -> FloatArray:
 
 def lowest_pairs(problem: Problem, *, largest: bool = False) -> tuple[FloatArray, FloatArray]:
     """Smallest (or largest) eigenvalues (n,) and eigenvectors (n, d) as the attack finds them."""
-    from attack.splitting.eigenpairs import extreme_eigenpairs, smallest_eigenpairs
+    from attack.splitting.eigenpairs import EigenSearch, extreme_eigenpairs, smallest_eigenpairs
 
     n, d = problem.x.shape
+    search = EigenSearch(seed=problem.seed)
     products = objective(problem).splitting_operator(candidates(problem))
     if largest:
-        pairs = extreme_eigenpairs(products, n, d, seed=problem.seed)[1]
+        pairs = extreme_eigenpairs(products, n, d, search=search)[1]
     else:
-        pairs = smallest_eigenpairs(products, n, d, seed=problem.seed)
+        pairs = smallest_eigenpairs(products, n, d, search=search)
     return pairs.values.numpy(), pairs.vectors.numpy()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -15,6 +16,7 @@ from identify.decomposition.equations import HermiteEquations
 from identify.hermite.stationarity import stationarity
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.measure import measure
+from identify.recovery.stages import Recovered
 from identify.tensors import hermite_matrix
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
 from proofs_check.statements.kkt.balance import UNIT
@@ -67,11 +69,11 @@ def _is_stiff(instance: Explained) -> bool:
 
 def recover(instance: Explained) -> tuple[Recovery | None, float]:
     """What is recovered without the truth, None if nothing is, and the noise level."""
-    given = Assumptions(len(instance.samples), instance.scale, False, None)
+    given = Assumptions(samples=len(instance.samples), scale=instance.scale)
     findings = measure(instance.data, given, seed=instance.seed)
-    found, bounds = findings.samples, findings.bounds
-    if found is None or bounds is None:
+    if not isinstance(findings, Recovered):
         return None, findings.noise_level
+    found, bounds = findings.samples, findings.bounds
     return Recovery(found.samples, found.coefficients, bounds.samples, {}), findings.noise_level
 
 
@@ -176,11 +178,9 @@ def low_power() -> AbstractContextManager[object]:
     original = HermiteEquations.residual
 
     def broken(self: HermiteEquations, terms: FloatArray) -> FloatArray:
-        self.power -= 1
-        try:
-            return original(self, terms)
-        finally:
-            self.power += 1
+        lower = copy(self)
+        lower.power = self.power - 1
+        return original(lower, terms)
 
     return patch.object(HermiteEquations, "residual", broken)
 

@@ -16,7 +16,7 @@ from attack.evaluation.evaluate import evaluate
 from attack.figures.figures import FIGURES, Drawn, _ranks, draw_figures
 from attack.figures.plots import Panel, Series, panels
 from attack.figures.trajectory import Skipped, ancestry, trajectory
-from attack.runs.finished import History, RunResult, Snapshot
+from attack.runs.finished import History, RunResult, Snapshot, legend_names
 
 SHAPE = (8, 8)
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -166,7 +166,7 @@ class TestDrawn:
         ]  # fmt: skip
         drawn, _ = draw(runs, out, "count")
         rows = drawn["count.png"].numbers
-        assert [row["group"] for row in rows] == ["no splitting"] * 2 + ["splitting auto"] * 2
+        assert [row["group"] for row in rows] == ["without splitting"] * 2 + ["splitting auto"] * 2
         assert [row["candidates at the start"] for row in rows] == [7.0, 9.0, 7.0, 9.0]
         key = "samples with SSIM > 0.4, one to one"
         assert all(row[key] == 6 for row in rows)
@@ -259,3 +259,26 @@ def test_drawn_is_json_ready():
     assert Drawn("a.png", "t", ("r",), [1]).to_dict() == {
         "file": "a.png", "title": "t", "runs": ["r"], "numbers": [1],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ([{}], ["without splitting"]),
+        ([{}, {"splitting": "auto"}], ["without splitting", "splitting auto"]),
+        (
+            [{"count": 8}, {"count": 16, "splitting": "paper"}],
+            ["without splitting, candidates 8", "splitting paper, candidates 16"],
+        ),
+        (
+            [{"objective": "loo", "seed": 1}, {"seed": 2}],
+            ["without splitting, loo, seed 1", "without splitting, haim, seed 2"],
+        ),
+        ([{}, {}], ["without splitting (run0)", "without splitting (run1)"]),
+    ],
+)
+def test_legends_name_modes_and_what_differs(tmp_path, changes, names):
+    runs = [
+        run_result(tmp_path, f"run{k}", judged=False, **change) for k, change in enumerate(changes)
+    ]
+    assert legend_names(runs) == names

@@ -67,7 +67,7 @@ def test_derivatives_belong_to_the_function_where_they_are_said_to(word: str) ->
     z, step = _points() + 0.0123, 1e-5
     numerical = (activation.value(z + step) - activation.value(z - step)) / (2 * step)
     close = torch.allclose(numerical, activation.first(z), rtol=1e-5, atol=1e-6)
-    assert close == (activation.derivatives_exact)
+    assert close == (activation.name != "soft_relu")
     higher = (activation.first(z + step) - activation.first(z - step)) / (2 * step)
     assert torch.allclose(higher, activation.second(z), rtol=1e-4, atol=1e-3)
 

@@ -1,66 +1,124 @@
-"""Published settings build the objectives they name."""
+"""Published settings: their constants as they reach objective and solver, beside the sources."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 
 from attack.networks.spec import parse_spec
 from attack.objectives import ResidualObjective
-from attack.objectives.penalties import FloorPenalty
-from attack.objectives.presets import PRESETS, preset
+from attack.objectives.penalties import BoxPenalty, FloorPenalty
+from attack.objectives.presets import PRESETS, Preset, preset
+from attack.runs.beginning import Effort
+from attack.runs.task import Target, Task
+from attack.solving.solver import Adam, MomentumDescent
+from attack.splitting.accept import PAPER_STEPS
+from attack.splitting.plan import PAPER_LIMIT, PAPER_THRESHOLD
+from attack.splitting.split_round import PAPER_PRODUCTS
+from tests.attack.objectives.published import DIFFERENT, PUBLISHED, ROUND
 
-# rate_x, rate_lam, start_scale, softness of the relu, floor: as published with each run.
-PUBLISHED = {
-    "haim-cifar-1": (0.55492, 1e-4, 8.857e-4, 19.145, 0.49830),
-    "haim-cifar-2": (0.34621, 1e-4, 4.474e-3, 21.679, 0.49359),
-    "haim-mnist-1": (0.030524, 1e-4, 3.498e-2, 149.866, 0.44705),
-    "haim-mnist-2": (0.28212, 1e-4, 1.742e-3, 19.215, 0.41527),
-    "buzaglo-multiclass-1": (2.420e-4, 0.95128, 3.605e-4, 326.466, 0.040118),
-    "buzaglo-multiclass-2": (1.362e-3, 0.47933, 6.228e-5, 39.517, 0.20321),
-    "buzaglo-regression-1": (0.95175, 1e-4, 1.975e-2, 90.289, None),
-    "buzaglo-regression-2": (0.87155, 1e-4, 1.365e-2, 107.413, None),
-    "buzaglo-regression-3": (0.94914, 1e-4, 3.504e-6, 103.717, None),
-    "loo": (0.02, 0.02, 0.2, None, None),
-    "sample-splitting-haim": (1e-2, 1e-4, 1e-4, 50.0, 0.1),
-    "sample-splitting-buzaglo": (1e-2, 1e-4, 1e-4, 50.0, 0.1),
-    "sample-splitting-loo": (1e-2, 1e-4, 1e-4, 50.0, None),
-}
-# Optimiser, momentum, steps, steps between splits, candidates of a class, dtype; by first word.
-SOLVERS = {
-    "haim": ("sgd", 0.9, 50_000, 0, 500, "float64"),
-    "buzaglo-multiclass": ("sgd", 0.9, 50_000, 0, 100, "float64"),
-    "buzaglo-regression": ("sgd", 0.9, 50_000, 0, 500, "float64"),
-    "loo": ("adam", 0.9, 80_001, 0, 500, "float32"),
-    "sample-splitting": ("sgd", 0.9, 200_000, 50_000, 500, "float64"),
-}
+
+def task_of(chosen: Preset) -> Task:
+    """The preset on a small victim of its form, as `reconstruct` builds it; mean 0."""
+    outputs = chosen.network.split(",")[0].split("-")[-1]
+    spec = parse_spec(f"6-8-{outputs},relu")
+    return Target(
+        network=spec.initialise(0), initial=spec.initialise(1), objective=None, gradient=None,
+        options=None, preset=chosen, mean=0.0, span=None, image_shape=None, device="cpu",
+        dtype=None,
+    ).task(None)  # fmt: skip
+
+
+def used(chosen: Preset) -> dict[str, Any]:
+    """The constants with which an attack by the preset runs, read off what it builds."""
+    task = task_of(chosen)
+    objective = task.objective
+    assert isinstance(objective, ResidualObjective)
+    effort = Effort(splitting="paper", solver=None, steps=None, more=None, seed=0)
+    settings = effort.settings(task, task.count)
+    solver = settings.build()
+    assert isinstance(solver, Adam | MomentumDescent)
+    found: dict[str, Any] = {
+        "objective": objective.name,
+        "optimiser": solver.name,
+        "rate_x": solver.rate_x,
+        "rate_lam": solver.rate_lam,
+        "momentum": solver.beta_1 if isinstance(solver, Adam) else solver.momentum,
+        "steps": settings.steps,
+        "split every": settings.interval if chosen.split_every else 0,
+        "start_scale": chosen.start_scale,
+        "dtype": str(objective.dtype).removeprefix("torch."),
+        "network": chosen.network.split(",")[0],
+        "bias": chosen.network.split("bias=")[1],
+        "of a class": task.count // max(2, objective.network.outputs),
+        "features": chosen.features,
+        "labels": None if objective.start_labels(20) is None else "equal blocks",
+    }
+    return found | _multipliers(objective) | _activation(objective) | _penalties(objective)
+
+
+def _multipliers(objective: ResidualObjective) -> dict[str, Any]:
+    drawn = objective.start_multipliers(20_000, torch.Generator().manual_seed(0)).flatten()
+    if float(drawn.abs().max()) > 3.0:
+        assert float(drawn.std()) == pytest.approx(1.0, rel=0.02)
+        return {"multipliers": ("normal",)}
+    ends = (round(float(end), 2) for end in (drawn.min(), drawn.max()))
+    return {"multipliers": ("uniform", *ends)}
+
+
+def _activation(objective: ResidualObjective) -> dict[str, Any]:
+    attacked = objective.network.activation
+    if attacked.name == "soft_relu":
+        return {"softness": attacked.parameter, "softplus": None}
+    steps = (0, 20_000, 40_000, 80_000)
+    at = [objective.with_step(step) for step in steps]
+    assert all(isinstance(part, ResidualObjective) for part in at)
+    heat = tuple(part.network.activation.parameter for part in at)  # type: ignore[attr-defined]
+    return {"softness": None, "softplus": heat}
+
+
+def _penalties(objective: ResidualObjective) -> dict[str, Any]:
+    boxes = [p for p in objective.penalties if isinstance(p, BoxPenalty)]
+    floors = [p for p in objective.penalties if isinstance(p, FloorPenalty)]
+    assert len(boxes) == 1
+    assert len(boxes) + len(floors) == len(objective.penalties)
+    box, floor = boxes[0], floors[0] if floors else None
+    return {
+        "box": (float(box.lower), float(box.upper)),
+        "box weight": box.weight,
+        "box over": "mean of pixels" if box.mean else "sum of pixels",
+        "floor": None if floor is None else floor.floor,
+        "floor weight": None if floor is None else floor.weight,
+    }
+
+
+def test_every_preset_is_in_the_table() -> None:
+    assert set(PUBLISHED) == set(PRESETS)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
-def test_presets_have_the_published_numbers(name: str) -> None:
-    chosen = preset(name)
-    rate_x, rate_lam, scale, softness, floor = PUBLISHED[name]
-    assert (chosen.rate_x, chosen.rate_lam, chosen.start_scale) == (rate_x, rate_lam, scale)
-    assert chosen.activation == (None if softness is None else f"soft_relu{softness}")
-    assert chosen.floor == floor
-    (family,) = (word for word in SOLVERS if name.startswith(word))
-    assert SOLVERS[family] == (
-        chosen.optimiser, chosen.momentum, chosen.steps, chosen.split_every, chosen.candidates,
-        chosen.dtype,
-    )  # fmt: skip
+def test_presets_run_with_the_published_constants_but_for_those_listed(name: str) -> None:
+    own = used(preset(name))
+    differences = {key: own[key] for key, value in PUBLISHED[name].items() if own[key] != value}
+    listed = {key: value for (preset_, key), (value, _) in DIFFERENT.items() if preset_ == name}
+    assert differences == listed
+
+
+def test_a_round_of_the_authors_has_their_constants() -> None:
+    assert {
+        "products": PAPER_PRODUCTS, "steps": PAPER_STEPS, "threshold": PAPER_THRESHOLD,
+        "most": PAPER_LIMIT,
+    } == ROUND  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_presets_build_their_objective(name: str) -> None:
     chosen = preset(name)
-    sizes = "6-8-1" if "-10," not in chosen.network else "6-8-10"
-    spec = parse_spec(f"{sizes},relu")
-    objective = chosen.build(spec.initialise(0), count=20, initial=spec.initialise(1), mean=0.3)
-    assert isinstance(objective, ResidualObjective)
+    objective = task_of(chosen).whole
     assert objective.name == chosen.objective
     at = objective.start(20, 0, chosen.start_scale)
     found = objective.value_and_gradients(at)
     assert bool(torch.isfinite(found.grad_x).all())
     assert parse_spec(chosen.network.replace("D", "784")).sizes[0] == 784
-    floors = [p.floor for p in objective.penalties if isinstance(p, FloorPenalty)]
-    assert floors == ([] if chosen.floor is None else [chosen.floor])

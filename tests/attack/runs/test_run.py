@@ -18,7 +18,7 @@ import torch
 import attack
 from attack.networks.files import save_network
 from attack.networks.spec import parse_spec
-from attack.objectives import OBJECTIVES, haim_objective
+from attack.objectives import OBJECTIVES, gradient_matching_objective, haim_objective
 from attack.objectives.by_name import OPTIONS
 from attack.runs import checkpoints
 from attack.runs.checkpoints import load_state, write_whole
@@ -55,6 +55,14 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 # What comes out ---------------------------------------------------------------------------------
+
+
+def test_an_objective_may_bring_its_gradient_with_it() -> None:
+    gradient = [torch.ones_like(p) for p in VICTIM.parameters()]
+    objective = gradient_matching_objective(VICTIM, gradient, normaliser=4, loss="squared")
+    found = attack.reconstruct(VICTIM, objective, count=4, steps=3, start_scale=0.3)
+    assert found.labels is not None
+    assert found.candidates.shape == (4, 5)
 
 
 def test_a_run_in_memory_and_in_a_folder(tmp_path: Path) -> None:

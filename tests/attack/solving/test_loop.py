@@ -30,7 +30,7 @@ from attack.solving.solver import MomentumDescent
 from attack.solving.state import LoopState, Round
 from identify.errors import InvalidInputError, KktCertError
 from tests.attack import problems
-from tests.attack.problems import smooth
+from tests.attack.problems import smooth, splitting_products
 
 
 @pytest.fixture(autouse=True)
@@ -273,7 +273,7 @@ def test_the_check_is_exact_where_the_matrices_are_small() -> None:
     eye = torch.eye(objective.dimension, dtype=torch.float64)
     rows = [v.expand(at.count, -1) for v in eye]
     columns = [
-        objective.splitting_products(at, v) + 2 * objective.penalty_products(at, v) for v in rows
+        splitting_products(objective, at, v) + 2 * objective.penalty_products(at, v) for v in rows
     ]
     smallest = float(torch.linalg.eigvalsh(torch.stack(columns, 2)).min())
     assert found.smallest == pytest.approx(smallest, rel=1e-6)

@@ -26,6 +26,7 @@ from attack.splitting.split_round import split_candidates
 from attack.splitting.tidy import merged_points
 from identify.errors import InvalidInputError
 from tests.attack import problems
+from tests.attack.problems import splitting_products
 from tests.attack.split_problems import descend, planted
 
 KINDS = ("haim", "multiclass", "loo both", "gradient squared", "bilevel logistic")
@@ -115,7 +116,7 @@ def test_curvature_of_a_split(kind: str, shared: bool) -> None:
         at = Candidates(at.x, at.lam, at.labels)
     plan = plan_for(at, opposite=False)
     v = plan.directions
-    quadratic = objective.splitting_products(at, v) + objective.split_penalty_products(at, v)
+    quadratic = splitting_products(objective, at, v) + objective.split_penalty_products(at, v)
     zero = torch.zeros(at.count, dtype=torch.float64)
     start = float(objective.value(offspring(at, plan, zero)[0]))
     eps = 2e-4

@@ -14,6 +14,8 @@ from attack.networks.activations import Activation
 from attack.networks.spec import parse_spec
 from attack.objectives import (
     Candidates,
+    LooPenalties,
+    Unrolled,
     bilevel_objective,
     buzaglo_objective,
     gradient_matching_objective,
@@ -22,10 +24,11 @@ from attack.objectives import (
 )
 from attack.objectives.penalties import BoxPenalty, FloorPenalty
 from attack.splitting.accept import PAPER_STEPS
-from attack.splitting.eigenpairs import smallest_eigenpairs
+from attack.splitting.eigenpairs import EigenSearch, smallest_eigenpairs
 from attack.splitting.plan import SplitPlan, offspring, paper_choice
-from attack.splitting.split_round import carry_over, split_candidates
+from attack.splitting.split_round import split_candidates
 from identify.errors import InvalidInputError
+from tests.attack.problems import splitting_products
 from tests.attack.split_problems import (
     CliffObjective,
     FeatureObjective,
@@ -57,7 +60,7 @@ def test_products_are_those_of_the_written_out_matrices(seed):
     matrices = splitting_matrices(objective, candidates)
     v = torch.randn(3, 3, generator=torch.Generator().manual_seed(seed)).double()
     expected = torch.einsum("iab,ib->ia", matrices, v)
-    assert torch.allclose(objective.splitting_products(candidates, v), expected, atol=1e-12)
+    assert torch.allclose(splitting_products(objective, candidates, v), expected, atol=1e-12)
 
 
 def remainders(objective, candidates, plan, coefficient, steps):
@@ -127,11 +130,13 @@ def network_objectives(seed, dtype=torch.float64):
         "haim": haim_objective(one, normaliser=6, activation=Activation("soft_relu", 10.0)),
         "haim cubic": haim_objective(cubic, normaliser=6, floor=None),
         "buzaglo": buzaglo_objective(many, normaliser=6),
-        "loo": loo_objective(start, one, normaliser=6, activation=soft, sparsity=0.01),
+        "loo": loo_objective(start, one, normaliser=6, activation=soft,
+                             penalties=LooPenalties(sparsity=0.01)),
         "loo both": loo_objective(many, other, normaliser=6, features="both"),
         "gradient": gradient_matching_objective(many, ones, normaliser=6, loss="cross-entropy"),
         "bilevel": bilevel_objective(one.with_activation(soft), start.with_activation(soft),
-                                     normaliser=6, loss="logistic", steps=2, rate=0.5),
+                                     normaliser=6, loss="logistic",
+                                     training=Unrolled(steps=2, rate=0.5)),
     }  # fmt: skip
 
 
@@ -307,9 +312,6 @@ def test_offspring_origin_labels_and_state():
     assert new.x[6].tolist() == [2.0, 3.25]
     sums = torch.zeros(4).index_add(0, origin, new.lam[:, 0])
     assert torch.equal(sums, candidates.lam[:, 0])
-    state = carry_over({"m": 10.0 * torch.arange(4), "t": torch.tensor(7)}, origin)
-    assert state["m"].tolist() == [0.0, 10.0, 20.0, 30.0, 30.0, 10.0, 10.0]
-    assert state["t"].item() == 7
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -406,7 +408,7 @@ def test_paper_round(seed):
     objective = replace(network_objectives(seed)["haim"], penalties=())
     candidates = objective.start(6, seed, 0.7)
     columns = [
-        objective.splitting_products(candidates, torch.eye(6).double()[j].expand(6, 6))
+        splitting_products(objective, candidates, torch.eye(6).double()[j].expand(6, 6))
         for j in range(6)
     ]
     lowest = torch.linalg.eigvalsh(torch.stack(columns, 2))[:, 0]
@@ -425,9 +427,8 @@ def test_paper_round(seed):
         # No other common step of a grid does better.
         values = record.eigenvalues[record.chosen]
         pairs = smallest_eigenpairs(
-            objective.splitting_operator(candidates), 6, 6, method="lanczos", seed=0,
-            iterations=20,
-        )  # fmt: skip
+            objective.splitting_operator(candidates), 6, 6, search=EigenSearch("lanczos", 20)
+        )
         plan = everyone(pairs).subset(torch.isin(torch.arange(6), record.chosen))
         for other in torch.linspace(*PAPER_STEPS, 9).tolist():
             split, _ = offspring(candidates, plan, torch.full_like(values, other))

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from attack.networks.spec import parse_spec
-from attack.objectives import Candidates, bilevel_objective, haim_objective, loo_objective
+from attack.objectives import (
+    Candidates,
+    LooPenalties,
+    Unrolled,
+    bilevel_objective,
+    haim_objective,
+    loo_objective,
+)
 from attack.objectives.penalties import BoxPenalty, FloorPenalty
 from attack.splitting.plan import joined
 from attack.splitting.split_round import rounding_level, split_candidates
@@ -134,7 +141,9 @@ def test_penalties_enter():
 def test_several_multipliers_per_candidate():
     network = parse_spec("5-8-3,tanh,bias=all").initialise(seed=0)
     other = network.with_parameters([p + 0.1 for p in network.parameters()])
-    objective = loo_objective(network, other, normaliser=4, features="both", box=None)
+    objective = loo_objective(
+        network, other, normaliser=4, features="both", penalties=LooPenalties(box=None)
+    )
     start = objective.start(4, 0, 1.0)
     found = tidied(objective, joined(start, start), radius=1e-3)
     assert len(found.merged) == 4
@@ -147,7 +156,9 @@ def test_several_multipliers_per_candidate():
 def test_without_a_gram_matrix_the_loss_decides():
     network = parse_spec("4-6-1,tanh,bias=first").initialise(seed=0)
     first = parse_spec("4-6-1,tanh,bias=first").initialise(seed=1)
-    objective = bilevel_objective(network, first, normaliser=4, loss="logistic", steps=2)
+    objective = bilevel_objective(
+        network, first, normaliser=4, loss="logistic", training=Unrolled(2)
+    )
     start = objective.start(4, 0, 1.0)
     found = tidied(objective, joined(start, start), radius=1e-3)
     assert len(found.merged) == 4

@@ -9,6 +9,7 @@ import pytest
 
 from identify.alternatives.find import find_alternative
 from identify.alternatives.solvers import minimise, start_cost
+from identify.budget import Budget
 from identify.hermite.data import HermiteData
 from identify.hermite.stationarity import stationarity
 from identify.model.dataset import Dataset
@@ -283,7 +284,7 @@ class TestSearch:
         network, _, _, gradient = batch_gradient(8, 8, 10, 3)
         data = HermiteData.from_gradient(network, gradient)
         costs = descents(monkeypatch)
-        assert searched(data, deadline=float("-inf")) is None
+        assert searched(data, budget=Budget(float("-inf"))) is None
         assert costs == []
 
     def test_large_problems_are_left_alone(self, monkeypatch):
@@ -302,7 +303,7 @@ class TestSearch:
         network, _, _, gradient = batch_gradient(3, 6, 6, 4)
         seen = []
         data = HermiteData.from_gradient(network, gradient)
-        searched(data, samples=6, progress=lambda *what: seen.append(what))
+        searched(data, samples=6, budget=Budget(progress=lambda *what: seen.append(what)))
         assert seen
         assert all("6 samples" in stage and 0.0 <= share <= 1.0 for stage, share in seen)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
 import subprocess
 import sys
 import threading
@@ -79,6 +81,26 @@ class TestLog:
         lines = [record.getMessage() for record in caplog.records]
         assert len(lines) > 2
         assert lines[-1].startswith("globally in ")
+
+    @pytest.mark.parametrize("command", ["verify", "recover", "alternatives"])
+    def test_verbose_prints_the_log_of_the_library_once(self, tmp_path, command):
+        model, gradient, _ = gradient_pair(tmp_path)
+        given = ("--source", "gradient", "--gradient", gradient, "--out", tmp_path / "out")
+        lines = kkt(command, model, *given, "-v").lines
+        assert any(line.startswith("kktcert: globally in ") for line in lines)
+        assert all(one != other for one, other in itertools.pairwise(lines))
+        for name in ("identify", "attack"):
+            logger = logging.getLogger(name)
+            assert (logger.handlers, logger.level) == ([], logging.NOTSET)
+
+    def test_verbose_tells_stages_that_no_logger_knows(self, capsys):
+        with Log(verbose=True).progress() as show:
+            show("drawing", 0.0)
+            logging.getLogger("attack.solving").info("a line\x1b[2J")
+            logging.getLogger("attack.solving").debug("too much")
+            logging.getLogger("elsewhere").info("not ours")
+            show("drawing", 0.5)
+        assert capsys.readouterr().err == "kktcert: drawing\nkktcert: a line\\x1b[2J\n"
 
     def test_a_quiet_command_tells_no_progress(self, monkeypatch, capsys):
         monkeypatch.setattr("identify.command.output.FIRST_LINE", 0.0)

@@ -166,7 +166,7 @@ def test_options_that_mean_nothing_here_are_refused(tmp_path, batch, options, wo
 
 @pytest.mark.parametrize(
     "change",
-    [("--activation", "gelu"), ("--source", "kkt"), ("--source", "weight-decay")],
+    [("--source", "kkt"), ("--source", "weight-decay")],
     ids=lambda change: change[1],
 )
 def test_what_is_not_covered(tmp_path, batch, change):
@@ -182,6 +182,31 @@ def test_what_is_not_covered(tmp_path, batch, change):
     blocked = kkt("verify", model, *flat, "--fail-on", "not-covered")
     assert blocked.code == 3
     assert blocked.err.startswith("kktcert: error: not covered: ")
+
+
+def test_another_activation_than_the_network_has_does_not_open_the_gate(tmp_path, batch):
+    model, _, _, _, gradient, _, _ = stored(tmp_path, batch)
+    arguments = (model, "--source", "gradient", "--gradient", gradient, "--activation", "gelu")
+    assert kkt("verify", *arguments).code == 0
+    assert kkt("verify", *arguments, "--fail-on", "candidates,not-covered").code == 3
+
+
+def test_a_smooth_network_from_file_to_samples(tmp_path):
+    smooth = plant([36, 40, 40, 4], 4, 0, "gelu")
+    model, _, _, _, gradient, _, _ = stored(tmp_path, smooth)
+    arguments = (model, "--source", "gradient", "--gradient", gradient, "--activation", "gelu")
+    outcome = kkt("recover", *arguments, "--loss", "cross-entropy", "--out", tmp_path / "out")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "LOCALLY identifiable" in outcome.out
+    with np.load(tmp_path / "out/samples.npz") as file:
+        found, labels = file["samples"], file["labels"]
+    apart = np.linalg.norm(smooth.samples[:, None] - found, axis=2)
+    assert apart.min(axis=1).max() < 1e-5
+    assert (labels[apart.argmin(axis=1)] == smooth.labels).all()
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["scope"] == {"kind": "exactly", "samples": 4}
+    assert report["search"]["found"] == 4
+    assert kkt("verify", *arguments, "--fail-on", "locally").code == 3
 
 
 def test_a_deep_network_without_an_activation_says_what_to_name(tmp_path, batch):
@@ -202,10 +227,51 @@ def test_other_commands_refuse_in_one_line(tmp_path, batch):
         outcome = kkt(*command)
         assert (outcome.code, len(outcome.lines)) == (2, 1)
         assert "verify or recover" in outcome.err
+
+
+def test_check_confirms_the_report_and_refutes_a_changed_one(tmp_path, batch):
+    arguments = (*stored(tmp_path, batch), "--loss", "cross-entropy")
     kkt("verify", *arguments, "--out", tmp_path / "out")
-    outcome = kkt("check", tmp_path / "out/report.json", *arguments)
+    path = tmp_path / "out/report.json"
+    outcome = kkt("check", path, *arguments, "--require", "confirmed")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "outcome: confirmed" in outcome.out
+    assert kkt("check", path, *arguments, "--activation", "leaky_relu").code == 3
+    report = json.loads(path.read_text())
+    report["labels"][0] += 1
+    path.write_text(json.dumps(report))
+    outcome = kkt("check", path, *arguments, "--format", "json")
+    claims = {claim["name"]: claim["outcome"] for claim in json.loads(outcome.out)["claims"]}
+    assert (outcome.code, claims["labels"], claims["digest"]) == (3, "refuted", "refuted")
+
+
+def test_check_of_an_undecided_or_older_report_ends_with_4_if_required(tmp_path, batch):
+    planted = plant([16, 24, 18, 4], 5, 0)
+    arguments = stored(tmp_path, planted)
+    kkt("verify", *arguments, "--out", tmp_path / "out")
+    path = tmp_path / "out/report.json"
+    assert kkt("check", path, *arguments).code == 0
+    outcome = kkt("check", path, *arguments, "--require", "confirmed")
+    assert (outcome.code, "undecided claims nothing" in outcome.out) == (4, True)
+    arguments = stored(tmp_path, batch)
+    kkt("verify", *arguments, "--out", tmp_path / "out", "--force")
+    report = json.loads(path.read_text())
+    del report["certificate"]
+    SCHEMA.validate(report)
+    path.write_text(json.dumps(report))
+    assert kkt("check", path, *arguments).code == 0
+    outcome = kkt("check", path, *arguments, "--require", "confirmed")
+    assert (outcome.code, "older report without certificate" in outcome.out) == (4, True)
+
+
+def test_check_without_the_gradient_says_so(tmp_path, batch):
+    arguments = stored(tmp_path, batch)
+    kkt("verify", *arguments, "--out", tmp_path / "out")
+    outcome = kkt("check", tmp_path / "out/report.json", arguments[0])
     assert (outcome.code, len(outcome.lines)) == (2, 1)
-    assert "no independent check yet" in outcome.err
+    assert "gradient" in outcome.err
+    outcome = kkt("check", tmp_path / "out/report.json", *arguments, "--degree", 3)
+    assert (outcome.code, len(outcome.lines)) == (2, 1)
 
 
 def test_time_limit_and_numerical_evidence(tmp_path, batch):
@@ -223,15 +289,17 @@ def test_inspect_says_what_to_run(tmp_path, batch):
     for options in ((), ("--activation", "relu")):
         outcome = kkt("inspect", model, *options)
         assert outcome.code == 0
-        assert "--source gradient --gradient FILE --activation relu" in " ".join(
-            outcome.out.split()
-        )
+        shown = " ".join(outcome.out.split())
+        assert "--activation relu" in shown
+        assert f"kktcert verify {model} " in shown
+        assert "--source gradient --gradient FILE" in shown
     found = json.loads(kkt("inspect", model, "--activation", "relu", "--format", "json").out)
     assert found["covered"]
     assert found["network"]["sizes"] == SIZES
     assert {entry["source"]: entry["fits"] for entry in found["sources"]}["gradient"] is None
     gelu = json.loads(kkt("inspect", model, "--activation", "gelu", "--format", "json").out)
-    assert not gelu["covered"]
+    assert gelu["covered"]
+    assert gelu["sizes"]["largest_batch"] > found["sizes"]["largest_batch"]
 
 
 def test_the_largest_batch_that_inspect_names_is_determined(tmp_path):

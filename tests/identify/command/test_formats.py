@@ -402,4 +402,4 @@ class TestTwoLogits:
 
     def test_other_sources_are_not_yet_covered(self, tmp_path):
         model, _, _ = case(tmp_path, outputs=2)
-        refused(tmp_path, "verify", model, "--degree", 3, words="2 outputs")
+        refused(tmp_path, "verify", model, "--degree", 3, words="two outputs are read as one")

@@ -23,7 +23,7 @@ def counted(monkeypatch):
 
     def spy(name, function):
         def run(*arguments, **options):
-            calls[name].append(options.get("deadline"))
+            calls[name].append(options["budget"].deadline)
             return function(*arguments, **options)
 
         return run

@@ -64,10 +64,41 @@ def test_the_line_runs(tmp_path, monkeypatch, case):
 def test_inspect_says_what_to_run(tmp_path, case):
     model = npz(tmp_path / "m.npz", **NETWORKS[case][0])
     found = kkt("inspect", model, "--format", "json")
-    (line,) = json.loads(found.out)["run"]
+    lines = json.loads(found.out)["run"]
+    listed = "\n  ".join(["What to run", *lines])
+    assert f"{listed}\n" in kkt("inspect", model).out
+    if NETWORKS[case][2] == "WORD":
+        # The file names no activation: a ReLU network is covered for a gradient.
+        relu = f"kktcert verify {model} --source gradient --gradient FILE --activation relu"
+        assert lines.pop(0) == relu
+    (line,) = lines
     command = "verify" if NETWORKS[case][0].get("activation") == "relu" else "attack"
     assert line.startswith(f"kktcert {command} {model} ")
-    assert f"What to run\n  {line}" in kkt("inspect", model).out
+
+
+def test_inspect_with_layers_names_them_in_the_line_for_relu(tmp_path):
+    model = npz(tmp_path / "m.npz", **layers(4, 9, 7, 1))
+    found = kkt("inspect", model, "--layers", "fc1,fc2,fc3", "--format", "json")
+    first = json.loads(found.out)["run"][0]
+    assert "--layers fc1,fc2,fc3 --source gradient --gradient FILE --activation relu" in first
+
+
+@pytest.mark.parametrize("name", ["gradient.npz", "client-3.grads.npz", "GRAD_0.npz"])
+@pytest.mark.parametrize("degree", [{}, {"degree": 3}])
+def test_inspect_sends_a_gradient_to_its_network(tmp_path, name, degree):
+    path = npz(tmp_path / name, **layers(4, 9, 1), **degree)
+    found = json.loads(kkt("inspect", path, "--format", "json").out)
+    assert (found["kind"], found["network"], found["sources"]) == ("gradient", None, [])
+    line = f"kktcert verify MODEL --source gradient --gradient {path}"
+    wanted = [line] if degree else [f"{line} --activation relu", f"{line} --degree A"]
+    assert found["run"] == wanted
+    assert "not covered" not in kkt("inspect", path).out
+
+
+@pytest.mark.parametrize("name", ["graded.npz", "model.npz", "degrade-1.npz"])
+def test_inspect_calls_no_network_a_gradient(tmp_path, name):
+    path = npz(tmp_path / name, **layers(4, 9, 1))
+    assert json.loads(kkt("inspect", path, "--format", "json").out)["kind"] == "network"
 
 
 def test_no_degree_is_advised_where_it_would_not_help(tmp_path):
@@ -145,3 +176,13 @@ def test_a_wrong_degree_is_not_handed_on(tmp_path, stated):
     assert found.code == 2
     assert "power3" not in found.err
     assert ("--activation WORD" in found.err) == (not stated)
+
+
+@pytest.mark.parametrize("source", ["kkt", "weight-decay", "fine-tuning"])
+def test_two_logits_are_refused_by_what_they_would_need(tmp_path, source):
+    model = npz(tmp_path / "m.npz", **layers(4, 9, 2), degree=3)
+    beside = ("--initial", model) if source == "fine-tuning" else ()
+    found = kkt("verify", model, "--source", source, *beside)
+    assert found.code == 2
+    assert f"for --source gradient and not yet for --source {source}" in found.err
+    assert "one output" in found.err

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
+from identify.budget import Budget
 from identify.disaggregation.disaggregate import disaggregate
 from identify.disaggregation.records import GLOBALLY, UNDECIDED
 from identify.errors import InvalidInputError, NotYetSupportedError
@@ -149,7 +152,7 @@ def test_missing_rows_are_counted():
 
 def test_time_limit_is_said():
     problem = plant([20, 120, 1], 6, 0)
-    result = disaggregate(problem.network, problem.gradient, time_limit=0.0)
+    result = disaggregate(problem.network, problem.gradient, budget=Budget(-math.inf))
     assert result.verdict == UNDECIDED
     assert "time limit" in result.reason
 
@@ -159,7 +162,9 @@ def test_no_wrong_verdict(family):
     for turn in range(3):
         case = undetermined(family + turn * len(UNDETERMINED))
         try:
-            result = disaggregate(case.network, case.gradient, time_limit=5.0, **case.options)
+            result = disaggregate(
+                case.network, case.gradient, budget=Budget.of(5.0), **case.options
+            )
         except InvalidInputError as error:
             assert "zeros" in str(error)  # noqa: PT017
             continue

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from identify.budget import Budget
 from identify.disaggregation.factor import factor
 from identify.disaggregation.few_neurons import list_masks, select_set
 
@@ -75,7 +76,7 @@ def test_a_deadline_leaves_the_list_incomplete():
     problem = plant([24, 30, 1], 14, 0)
     found = factor(problem.gradient.layer(0))
     amplitudes = problem.network.weights[1][0]
-    masks = list_masks(found, amplitudes, deadline=time.monotonic() - 1)
+    masks = list_masks(found, amplitudes, budget=Budget(time.monotonic() - 1))
     assert not masks.complete
     assert "time" in masks.reason
 

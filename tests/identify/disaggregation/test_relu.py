@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
+from identify.budget import Budget
 from identify.disaggregation.factor import factor
 from identify.disaggregation.relu import Operator, build_operator, find_kernel
 from identify.errors import BudgetExceededError
@@ -127,10 +128,11 @@ def test_kernel_is_spanned_by_the_samples(sizes, activation, noise):
 
 def test_a_deadline_ends_the_work():
     with pytest.raises(BudgetExceededError):
-        find_kernel(random_operator(0, 40, 5, 1, 0.0), deadline=time.monotonic() - 1.0)
+        find_kernel(random_operator(0, 40, 5, 1, 0.0), budget=Budget(time.monotonic() - 1.0))
 
 
 def test_progress_is_told():
     stages = []
-    find_kernel(random_operator(0, 40, 5, 1, 0.0), progress=lambda stage, _: stages.append(stage))
+    budget = Budget(progress=lambda stage, _: stages.append(stage))
+    find_kernel(random_operator(0, 40, 5, 1, 0.0), budget=budget)
     assert {"normal matrix", "Cholesky", "kernel"} <= set(stages)

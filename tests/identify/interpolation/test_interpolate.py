@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from identify import HermiteData, TwoLayerNetwork
+from identify.budget import Budget
 from identify.hermite.reduction import ReducedData, reduce_data
 from identify.interpolation.gram import GramOperator, solve_gram
 from identify.interpolation.interpolate import (
@@ -226,6 +227,6 @@ def test_deadline_returns_a_partial_solution() -> None:
     linear = minimum_norm(data, 1e-13)
     assert linear.gram is not None
     target = stacked_target(data, linear.gram.weights, linear.gram.value_weights)
-    found = solve_gram(linear.gram, target, tolerance=1e-15, deadline=float("-inf"))
+    found = solve_gram(linear.gram, target, tolerance=1e-15, budget=Budget(float("-inf")))
     assert 0.0 < found.residual < 1.0
     assert found.products < 20

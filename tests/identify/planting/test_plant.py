@@ -8,6 +8,7 @@ from math import comb, factorial
 import numpy as np
 import pytest
 
+from identify.budget import Budget
 from identify.errors import BudgetExceededError, InvalidInputError
 from identify.planting.eigenvectors import eigen_system, real_eigenvectors, refine, search
 from identify.planting.margins import balance, outputs
@@ -368,4 +369,4 @@ def test_balance_reaches_unequal_targets_or_gives_up():
     # Without the neurons that see sample 3 its margin cannot be reached.
     blind = vectors[np.abs(vectors[:, 2]) < 1e-9]
     assert balance(samples, y, y, 3, blind, targets) is None
-    assert balance(samples, y, y, 3, vectors, targets, deadline=0.0) is None
+    assert balance(samples, y, y, 3, vectors, targets, budget=Budget(0.0)) is None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
+from identify.budget import Budget
 from identify.errors import InvalidInputError
 from identify.proofs import enclosure
 from identify.proofs.balls import BallEquations, Field, relative_radii, verify_box
@@ -299,10 +300,10 @@ def test_the_reference_notices_a_box_that_forgets_the_data(monkeypatch):
 
 def test_time_limit_and_progress():
     problem = planted(3, 3, 6, 1)
-    late = problem.enclose(1e-10, deadline=float("-inf"))
+    late = problem.enclose(1e-10, budget=Budget(float("-inf")))
     assert (late.outcome, late.reason) == ("undecided", "the time limit was reached")
     seen = []
-    problem.enclose(1e-10, progress=lambda stage, share: seen.append((stage, share)))
+    problem.enclose(1e-10, budget=Budget(progress=lambda stage, share: seen.append((stage, share))))
     assert len(seen) > 3
     assert all(stage and 0 <= share <= 1 for stage, share in seen)
 

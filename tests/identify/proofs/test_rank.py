@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import sympy
 
+import identify.budget
 from identify import InvalidInputError
+from identify.budget import Budget
 from identify.proofs import rank as exact
 from identify.proofs.rank import (
     estimate_bytes,
@@ -271,7 +273,7 @@ def test_primes_come_from_the_seed() -> None:
 
 def stop_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on it is 0.0 s for the product, so that only its estimates count."""
-    monkeypatch.setattr(exact, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(identify.budget, "time", SimpleNamespace(monotonic=lambda: 0.0))
 
 
 def test_a_time_limit_leaves_out_steps_that_would_outlast_it(
@@ -281,19 +283,19 @@ def test_a_time_limit_leaves_out_steps_that_would_outlast_it(
     large = integers(700, 60, 2**44, 0)
     with monkeypatch.context() as patch:
         patch.setattr(flint, "nmod_mat", lambda *shape: pytest.fail(f"a matrix of {shape}"))
-        proof = prove_rank(large, 3, deadline=5.0)
+        proof = prove_rank(large, 3, budget=Budget(5.0))
     assert (proof.outcome, proof.rank, proof.prime) == ("undecided", 0, None)
     assert "more than the time that is left" in proof.method
     small = integers(8, 3, 2**44, 0)
-    assert prove_rank(small, 3, deadline=-1.0).outcome == "undecided"
-    assert prove_rank(small, 3, deadline=60.0).outcome == "full"
-    assert prove_rank(small[:2], 3, deadline=-1.0).outcome == "deficient"
+    assert prove_rank(small, 3, budget=Budget(-1.0)).outcome == "undecided"
+    assert prove_rank(small, 3, budget=Budget(60.0)).outcome == "full"
+    assert prove_rank(small[:2], 3, budget=Budget(-1.0)).outcome == "deficient"
 
 
 def test_a_time_limit_keeps_the_rank_found_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "_EXACT_ELIMINATE", 1e3)
     stop_the_clock(monkeypatch)
-    proof = prove_rank(integers(7, 5, 99, 0), 3, deadline=60.0)
+    proof = prove_rank(integers(7, 5, 99, 0), 3, budget=Budget(60.0))
     assert (proof.outcome, proof.rank, proof.required) == ("undecided", 34, 35)
     assert proof.prime is not None
     assert "more than the time that is left" in proof.method
@@ -301,7 +303,8 @@ def test_a_time_limit_keeps_the_rank_found_so_far(monkeypatch: pytest.MonkeyPatc
 
 def test_progress_rises_to_one_in_every_stage() -> None:
     seen: list[tuple[str, float]] = []
-    prove_rank(integers(7, 5, 99, 0), 3, progress=lambda stage, share: seen.append((stage, share)))
+    budget = Budget(progress=lambda stage, share: seen.append((stage, share)))
+    prove_rank(integers(7, 5, 99, 0), 3, budget=budget)
     stages = list(dict.fromkeys(stage for stage, _ in seen))
     assert stages == ["rank modulo a prime", "rank over the rational numbers"]
     shares = [share for stage, share in seen if stage == stages[1]]
@@ -317,7 +320,7 @@ def test_an_error_of_the_watcher_passes_through() -> None:
         raise RuntimeError(stage)
 
     with pytest.raises(RuntimeError, match="rank modulo a prime"):
-        prove_rank(integers(8, 3, 99, 0), 3, progress=stop)
+        prove_rank(integers(8, 3, 99, 0), 3, budget=Budget(progress=stop))
 
 
 def test_the_number_of_threads_of_flint_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,9 @@ import numpy.typing as npt
 import pytest
 import scipy.linalg
 
+import identify.budget
 from identify import InvalidInputError
+from identify.budget import Budget
 from identify.proofs import singular_value as singular
 from identify.proofs.singular_value import bound_smallest_singular_value, estimate_seconds, reach
 from identify.tensors import hermite_matrix
@@ -349,22 +351,23 @@ def test_a_library_that_lets_bad_pivots_pass(value: float, monkeypatch: pytest.M
 
 def test_time_limit_and_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     points = integer_points(np.random.default_rng(7).normal(size=(30, 8)))
-    late = bound_smallest_singular_value(points, SHIFT, 3, deadline=float("-inf"))
+    late = bound_smallest_singular_value(points, SHIFT, 3, budget=Budget(float("-inf")))
     assert (late.bound, late.method[:10]) == (0.0, "time limit")
     shares: list[float] = []
-    bound_smallest_singular_value(points, SHIFT, 3, progress=lambda _, share: shares.append(share))
+    listening = Budget(progress=lambda _, share: shares.append(share))
+    bound_smallest_singular_value(points, SHIFT, 3, budget=listening)
     assert shares == sorted(shares)
     assert (shares[0], shares[-1] <= 1.0) == (0.0, True)
     assert estimate_seconds(3000, 2001) == estimate_seconds(100, 101) == 0.0
     assert 0.0 < estimate_seconds(200, 100) < estimate_seconds(2000, 1000)
     now = [0.0]
-    monkeypatch.setattr(singular, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    plain = bound_smallest_singular_value(points, SHIFT, 3, deadline=0.25)
+    monkeypatch.setattr(identify.budget, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    plain = bound_smallest_singular_value(points, SHIFT, 3, budget=Budget(0.25))
     assert plain.bound > 0.0
     monkeypatch.setattr(
         singular, "_forming_error", lambda *given: now.append(now.pop() + 0.3) or 0.0
     )
-    found = bound_smallest_singular_value(points, SHIFT, 3, deadline=0.25)
+    found = bound_smallest_singular_value(points, SHIFT, 3, budget=Budget(0.25))
     assert (found.bound, found.method) == (0.0, "time limit reached")
 
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+import identify.budget
 from identify.assess import assess_identifiability
+from identify.budget import Budget
 from identify.checker import case as check_case
 from identify.checker import enclosure as check_enclosure
 from identify.checker.arithmetic import timed as check_timed
@@ -18,7 +20,7 @@ from identify.checker.outcome import NotCheckableError
 from identify.hermite.data import HermiteData
 from identify.model.gradients import load_gradient
 from identify.model.loading import load_network
-from identify.proofs import enclosure, timed
+from identify.proofs import timed
 from tests.command_line import gradient_pair
 from tests.identify.checker.changes import case_of
 from tests.identify.proofs.enclosure_problems import planted
@@ -128,17 +130,17 @@ def test_an_enclosure_ends_at_every_look(degree, r, k, monkeypatch):
     """Wherever the time runs out the outcome is undecided and says so; nothing goes on after."""
     problem = planted(degree, r, k, 1)
     watch = FalseTime()
-    monkeypatch.setattr(enclosure, "time", watch)
-    assert problem.enclose(1e-11, deadline=10**9).outcome == "proved"
+    monkeypatch.setattr(identify.budget, "time", watch)
+    assert problem.enclose(1e-11, budget=Budget(10**9)).outcome == "proved"
     looks = next(watch.seconds)
     # Row by row: one look for each equation in each of the passes over them.
     assert looks > 2 * k * r
     for end in range(0, looks - 3, 5):
         watch = FalseTime()
-        monkeypatch.setattr(enclosure, "time", watch)
-        box = problem.enclose(1e-11, deadline=end)
+        monkeypatch.setattr(identify.budget, "time", watch)
+        box = problem.enclose(1e-11, budget=Budget(end))
         assert (box.outcome, box.reason) == ("undecided", "the time limit was reached")
-        # The clock is asked a last time for the condition numbers and for the seconds that went.
+        # The clock is asked a last time for the condition numbers.
         assert next(watch.seconds) <= end + 6
 
 

@@ -77,7 +77,8 @@ def test_relu_gradients_in_fractions():
 def one_layer(samples, coefficients, steps=None):
     """Samples of the network relu(x_1) + relu(x_2)."""
     layers = (np.eye(2), np.ones((1, 2)))
-    return relu.Change(layers, np.array(samples), np.array(coefficients), steps, 0)
+    given = layers, np.array(samples), np.array(coefficients), 0
+    return relu.Change(*given) if steps is None else relu.Split(*given, *steps)
 
 
 def test_merging_by_hand():

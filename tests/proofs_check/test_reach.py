@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from identify.tensors import monomials
-from proofs_check.machinery.reach import functions_of, unreached
 from proofs_check.machinery.statement import Check
 from tests.proofs_check import toy
+from tests.proofs_check.reach import functions_of, unreached
 
 ONE, PAIR = np.ones((1, 1)), np.ones((1, 2))
 POWERS = "identify.tensors.monomials"
@@ -48,7 +48,7 @@ def test_only_instances_that_satisfy_the_hypotheses_count():
 @pytest.mark.parametrize(
     ("place", "names"),
     [
-        ("identify.recovery.measure.Findings.redundancy", {"redundancy"}),
+        ("identify.recovery.stages.redundant_equations", {"redundancy"}),
         ("identify.hermite.data.HermiteData.from_kkt", {"from_kkt"}),
         ("identify.numerical_rank", {"decide_rank", "row_space"}),
         ("identify.tensors.CoordinateTensor", {"contract"}),

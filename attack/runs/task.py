@@ -1,0 +1,137 @@
+"""What a run attacks: the victim, and the objective built for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from attack.arguments import (
+    NetworkLike,
+    channels_first,
+    take_device,
+    take_gradient,
+    take_mean,
+    take_network,
+)
+from attack.memory import free_memory
+from attack.networks.network import Network
+from attack.objectives.base import Objective
+from attack.objectives.by_name import Victim, build_objective
+from attack.objectives.gradient_facts import samples_in
+from attack.objectives.presets import Preset
+from attack.objectives.presets import preset as preset_by_name
+from attack.objectives.spans import AffineSpan, SpanObjective, span_objective
+from identify.errors import InvalidInputError
+
+DEFAULT_COUNT = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """An objective on a victim; ``count`` is the number of candidates it is scaled for."""
+
+    objective: Objective
+    victim: Victim
+    preset: Preset | None
+    count: int
+
+    @property
+    def whole(self) -> Objective:
+        """The objective in pixels, whatever the candidates are restricted to."""
+        return self.objective.base if isinstance(self.objective, SpanObjective) else self.objective
+
+    def describe(self) -> dict[str, Any]:
+        """Return the objective with its settings, as values that a run folder holds."""
+        described = dict(self.whole.describe())
+        described.pop("objective", None)
+        return {"name": self.objective.name, **described}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Target:
+    """What is to be attacked and how, in the words of `attack.reconstruct`."""
+
+    network: NetworkLike
+    objective: str | Objective | None
+    initial: NetworkLike | None
+    gradient: NetworkLike | Sequence[Tensor] | None
+    options: Mapping[str, Any] | None
+    preset: str | Preset | None
+    mean: float | npt.ArrayLike | None
+    span: AffineSpan | None
+    image_shape: tuple[int, ...] | None
+    device: str | torch.device
+    dtype: torch.dtype | None
+
+    def task(self, count: int | None) -> Task:
+        """Load the networks and build the objective for so many candidates.
+
+        Raises InvalidInputError and FileError as `attack.reconstruct`.
+        """
+        preset = preset_by_name(self.preset) if isinstance(self.preset, str) else self.preset
+        place = take_device(self.device)
+        victim = self._victim(place, preset)
+        number = self._count(victim, preset) if count is None else count
+        _check_memory(number, victim.network)
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise InvalidInputError("count", "at least 1 candidate", number)
+        built = self._objective(victim, preset, number, place)
+        if self.span is not None:
+            built = span_objective(built, self.span)
+        return Task(built, victim, preset, number)
+
+    def _victim(self, place: torch.device, preset: Preset | None) -> Victim:
+        dtype = self.dtype
+        if dtype is None and preset is not None:
+            dtype = getattr(torch, preset.dtype)
+        if dtype not in (None, torch.float32, torch.float64):
+            raise InvalidInputError("dtype", "torch.float32 or torch.float64", dtype)
+        network = take_network(self.network, place, dtype)
+        initial = gradient = None
+        if self.initial is not None:
+            initial = take_network(self.initial, place, network.dtype, network)
+        if self.gradient is not None:
+            gradient = take_gradient(self.gradient, network)
+        return Victim(network, initial, gradient, take_mean(self.mean, network.dimension))
+
+    def _count(self, victim: Victim, preset: Preset | None) -> int:
+        if preset is not None:
+            return preset.candidates * max(2, victim.network.outputs)
+        if self.objective == "gradient_matching" and victim.gradient is not None:
+            return samples_in(victim.gradient)
+        return DEFAULT_COUNT
+
+    def _objective(
+        self, victim: Victim, preset: Preset | None, count: int, place: torch.device
+    ) -> Objective:
+        if isinstance(self.objective, Objective):
+            if self.options or preset is not None:
+                raise InvalidInputError(
+                    "objective", "a name beside options or a preset", "an object"
+                )
+            if self.objective.device != place:
+                given = f"{self.objective.device} of the objective"
+                raise InvalidInputError("device", given, place)
+            return self.objective
+        name = self.objective or ("haim" if preset is None else preset.objective)
+        shape = channels_first(self.image_shape, victim.network.dimension, self.options)
+        return build_objective(
+            name, victim, count, options=self.options, preset=preset, image_shape=shape
+        )
+
+
+def _check_memory(count: object, network: Network) -> None:
+    """Refuse candidates that cannot fit: four copies of them are the least that a solver keeps."""
+    if not isinstance(count, int) or network.device.type != "cpu":
+        return
+    needed, free = 4 * count * network.dimension * network.dtype.itemsize, free_memory()
+    if free is not None and needed > free:
+        raise InvalidInputError(
+            "count", f"candidates that fit into the memory of {free / 2**30:.1f} GiB",
+            f"{count}, which need at least {needed / 2**30:.1f} GiB", "lower --count",
+        )  # fmt: skip

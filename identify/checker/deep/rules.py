@@ -1,0 +1,129 @@
+"""The rules of the verdict, applied to the fields of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..outcome import require
+from .confirm import BOUND_LIMIT
+from .report import FEATURES, INPUT, DeepReport
+from .uniqueness import KERNEL_GAP, KERNEL_NOISE
+
+
+def check_rules(report: DeepReport) -> str:
+    """The verdict is the one that the rules give for the fields of the report."""
+    obstacle = find_obstacle(report.raw)
+    if report.globally:
+        require(not obstacle, f"not globally: {obstacle}")
+        return "nothing stands against globally"
+    require(bool(obstacle), "every rule for globally is met, and the verdict is undecided")
+    return f"undecided: {obstacle}"
+
+
+def find_obstacle(raw: Mapping[str, Any]) -> str:
+    """The first rule that forbids "globally", or nothing."""
+    for rule in (_rank, _uniqueness, _samples, _checks, _proof):
+        obstacle = rule(raw)
+        if obstacle:
+            return obstacle
+    return ""
+
+
+def _rank(raw: Mapping[str, Any]) -> str:
+    if raw["interrupted"]:
+        return "the run was interrupted"
+    top = len(raw["problem"]["sizes"]) - 2
+    entry = next((rank for rank in raw["ranks"] if rank["layer"] == top), None)
+    if entry is None or entry["rank"] != raw["rank"] or not entry["clear"]:
+        return "the rank of the last hidden layer's gradient is not clear"
+    if any(rank["rank"] > entry["rank"] for rank in raw["ranks"]):
+        return "another layer has a larger rank"
+    assumed = raw["problem"]["samples"]
+    return "another number of samples is assumed" if assumed not in (None, entry["rank"]) else ""
+
+
+def _by_kernel(raw: Mapping[str, Any]) -> bool:
+    kernel = raw["kernel"]
+    return bool(
+        kernel is not None
+        and kernel["gap"] is not None
+        and kernel["gap"] >= KERNEL_GAP
+        and kernel["largest_kernel"] <= KERNEL_NOISE
+    )
+
+
+def _uniqueness(raw: Mapping[str, Any]) -> str:
+    if _by_kernel(raw) or raw["method"] == "masks":
+        return ""
+    return "neither the kernel of L nor a list of masks leaves one set"
+
+
+def _samples(raw: Mapping[str, Any]) -> str:
+    if raw["samples_of"] not in (INPUT, FEATURES):
+        return "the samples do not reach the input"
+    bounds = raw["error_bounds"]
+    if not bounds or any(bound is None or bound > BOUND_LIMIT for bound in bounds):
+        return f"an error bound above {BOUND_LIMIT}"
+    few = _by_kernel(raw) and raw["power"] is not None and raw["power"] < 1
+    return "a sample meets no more equations than it has unknowns" if few else ""
+
+
+def _checks(raw: Mapping[str, Any]) -> str:
+    for check in raw["checks"]:
+        needed = check["name"].startswith(("gradient", "masks"))
+        open_loss = check["name"] == "known loss" and check["value"] is not None
+        if check["holds"] is False or (check["holds"] is None and (needed or open_loss)):
+            return f"the check '{check['name']}' does not hold"
+    names = {check["name"] for check in raw["checks"]}
+    return "" if {"masks agree with signs", "masks of the samples"} <= names else "checks are left"
+
+
+def _proof(raw: Mapping[str, Any]) -> str:
+    proof = raw["proof"]
+    failed = proof is not None and proof["holds"] is False and _by_kernel(raw)
+    return "the printed masks admit other explanations" if failed else ""
+
+
+def check_assumptions(report: DeepReport) -> str:
+    """What the report takes for granted about the batch stands among its assumptions."""
+    problem, said = report.raw["problem"], report.raw["assumptions"]
+    expected = []
+    if problem["loss"] is not None:
+        expected.append(f"the loss is {problem['loss'].replace('_', '-')}")
+    if problem["reduction"] is not None:
+        expected.append(f"the loss is the {problem['reduction']} over the batch")
+    if problem["samples"] is not None:
+        expected.append(f"the batch has {problem['samples']} sample")
+    starts = ("the loss is", "the batch has")
+    own = [line for line in said if line.startswith(starts)]
+    require(len(own) == len(expected), f"{len(own)} assumptions on the batch, not {len(expected)}")
+    for line, start in zip(own, expected, strict=True):
+        require(line.startswith(start), f"the assumption '{start}' is not stated")
+    for holds, words in ((report.decay is not None, "times the weights"),
+                         (report.head, "features that enter")):  # fmt: skip
+        stated = any(words in line for line in said)
+        require(holds == stated, f"the assumption on '{words}' is not that of the problem")
+    others = len(said) - len(own)
+    require(others >= 3, "the network, the gradient and its errors are assumed, and not stated")
+    return f"{len(said)} stated"
+
+
+def check_scope(report: DeepReport) -> str:
+    """Scope, number of samples and lengths of lists go with the verdict."""
+    raw, answer = report.raw, report.answer
+    scope, count = raw["scope"], raw["sample_count"]
+    own = None if answer is None else len(answer.samples)
+    fits = count == own or not report.certified
+    require(fits, f"{own} samples are in the certificate, not {count}")
+    for name in ("labels", "label_confidence", "counts", "error_bounds"):
+        require(raw[name] is None or len(raw[name]) == count, f"{name}: one for each sample")
+    if not report.globally:
+        require(scope is None, "undecided has no scope")
+        return "none"
+    expected = {"kind": "at_most", "samples": raw["rank"]}
+    fits = scope == expected and count == raw["rank"]
+    require(fits, f"the claim is about at most {raw['rank']} samples, the scope says otherwise")
+    require(raw["candidates"] is False and raw["covered"] is True,
+            "globally leaves no candidates and is covered")  # fmt: skip
+    return f"at most {raw['rank']} samples"

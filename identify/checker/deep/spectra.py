@@ -1,0 +1,215 @@
+"""Ranks of the gradients of all layers: singular values, the gap, and what the tail looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..outcome import FloatArray, IntArray, check_possible, finite
+from .network import Layers
+
+GAP = 100.0
+"""Smallest step of the singular values at a rank that counts as clear."""
+_SEEN = 3.0
+_FLAT, _NOISE = 0.1, 0.3
+_FULL, _BLOCK = 400, 48
+_EPSILON = 2.0**-52
+_LARGEST_WORK = 2e12
+_RATE = 3e9
+_SAME_NOISE = 10.0
+_LOW = 300.0
+"""Roundings below which the noise of a gradient is that of float64, which nobody reproduces."""
+
+InTime = Callable[[float], None]
+"""Raises NotCheckableError if so many further seconds are not left."""
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """A gradient G (m, k) as U diag(s) V^T of rank r, and a tail of noise.
+
+    ``left`` U (m, r), ``values`` (r,), ``right`` V (k, r). ``noise`` is the root mean square of the
+    tail's entries, ``gap`` s_r / s_(r+1), ``floor`` what float64 leaves of a singular value.
+    """
+
+    left: FloatArray
+    values: FloatArray
+    right: FloatArray
+    following: float
+    gap: float
+    noise: float
+    floor: float
+    flat: bool
+    shape: tuple[int, int]
+
+    @property
+    def rank(self) -> int:
+        """The rank r."""
+        return len(self.values)
+
+    @property
+    def clear(self) -> bool:
+        """Whether the gap is large and the tail is spread as noise is."""
+        return self.gap >= GAP and self.flat and self.rank < min(self.shape)
+
+    @property
+    def rounded(self) -> bool:
+        """Whether the noise is that of float64."""
+        rows, columns = self.shape
+        return bool(self.noise * (np.sqrt(rows) + np.sqrt(columns)) <= _LOW * self.floor)
+
+    @property
+    def error(self) -> float:
+        """The spectral norm of the gradient's error, if the tail is typical of it."""
+        rows, columns = self.shape
+        return max(self.following, self.noise * float(np.sqrt(rows) + np.sqrt(columns)))
+
+    @property
+    def relative_noise(self) -> float:
+        """Frobenius norm of the noise over that of the gradient."""
+        return float(
+            self.noise * np.sqrt(self.shape[0] * self.shape[1]) / np.linalg.norm(self.values)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Svd:
+    g: FloatArray
+    u: FloatArray
+    s: FloatArray
+    v: FloatArray
+    rows: IntArray
+    columns: IntArray
+
+    @property
+    def kinds(self) -> tuple[int, int]:
+        """The number of different rows and columns that are not 0."""
+        return len(self.rows), len(self.columns)
+
+    @property
+    def floor(self) -> float:
+        """Eight roundings of the largest singular value."""
+        return 8.0 * _EPSILON * float(self.s[0])
+
+    def spread(self, rank: int, count: int, kinds: tuple[int, int]) -> float:
+        """Directions of the tail over those of noise; ``count`` values are told apart."""
+        if rank >= count or self.s[rank] == 0.0:
+            return float("inf")
+        rows, columns = (max(1, kind - rank) for kind in kinds)
+        directions = float(np.sum((self.s[rank:] / self.s[rank]) ** 2))
+        return directions * float(np.sqrt(rows) + np.sqrt(columns)) ** 2 / (rows * columns)
+
+    def decide(self, count: int) -> int:
+        """The rank that the first ``count`` singular values show."""
+        s = np.maximum(self.s[:count], self.floor)
+        falls = s[:-1] / s[1:]
+        most = min(self.kinds)
+        steps = [k + 1 for k in range(min(len(falls), max(1, most - 3, 9 * most // 10)))
+                 if falls[k] >= _SEEN]  # fmt: skip
+        clear = [k for k in steps if falls[k - 1] >= GAP and self._ends(k, count)]
+        if steps:
+            return (clear or steps)[-1]
+        if len(falls) < 2:
+            return len(s)
+        return int(np.argmax(falls[: max(1, len(falls) // 2)])) + 1
+
+    def _ends(self, rank: int, count: int) -> bool:
+        small = rank >= count or self.s[rank] <= 10.0 * self.floor
+        return bool(small or self.spread(rank, count, self.kinds) >= _FLAT)
+
+    def cut(self, rank: int, count: int) -> Spectrum:
+        """The spectrum of that rank."""
+        rows, columns = self.kinds
+        following = float(self.s[rank]) if rank < len(self.s) else 0.0
+        tail = float(np.linalg.norm(self.s[rank:]))
+        degrees = max(1, rows - rank) * max(1, columns - rank)
+        lowest = self.floor / (np.sqrt(rows) + np.sqrt(columns))
+        flat = (
+            following <= 10.0 * self.floor
+            or self.spread(rank, count, self.kinds) >= _NOISE
+            or self._scaled_flat(rank)
+        )
+        return Spectrum(
+            self.u[:, :rank], self.s[:rank], self.v[:, :rank], following,
+            float(self.s[rank - 1]) / max(following, self.floor),
+            float(max(tail / np.sqrt(degrees), lowest)), self.floor, bool(flat),
+            (len(self.g), self.g.shape[1]),
+        )  # fmt: skip
+
+    def _scaled_flat(self, rank: int) -> bool:
+        """Whether the tail is flat once rows and columns are divided by their size in it."""
+        part = self.g[np.ix_(self.rows, self.columns)]
+        if min(part.shape) <= rank:
+            return False
+        tail = part - (self.u[self.rows, :rank] * self.s[:rank]) @ self.v[self.columns, :rank].T
+        for _ in range(3):
+            for axis in (0, 1):
+                size = np.sqrt(np.mean(tail**2, axis=axis, keepdims=True))
+                weight = np.divide(1.0, size, out=np.zeros_like(size), where=size > 0.0)
+                tail, part = tail * weight, part * weight
+        s = np.asarray(np.linalg.svd(part, compute_uv=False), dtype=np.float64)
+        scaled = _Svd(part, part, s, part, self.rows, self.columns)
+        return scaled.spread(rank, len(s), self.kinds) >= _NOISE
+
+
+def find_spectra(gradient: Layers, top: int, samples: int | None, in_time: InTime) -> dict[
+    int, Spectrum
+]:  # fmt: skip
+    """The spectra of all layers by index; ``samples`` sets the rank of the last hidden one.
+
+    What exceeds that rank elsewhere at the last hidden layer's own level of noise is noise.
+
+    Raises NotCheckableError for a gradient that is too large or 0.
+    """
+    found: dict[int, Spectrum] = {}
+    for index in (top, *(k for k in range(len(gradient.weights)) if k != top)):
+        g = gradient.joined(index)
+        if g is None or (index != top and not g.any()):
+            continue
+        parts = _decompose(g, in_time)
+        if index == top:
+            found[top] = _settle(parts, None if samples is None else min(samples, *g.shape))
+            continue
+        spectrum = _settle(parts, None)
+        if spectrum.rank > found[top].rank:
+            trial = parts.cut(found[top].rank, len(parts.s))
+            quiet = trial.relative_noise <= _SAME_NOISE * found[top].relative_noise
+            spectrum = trial if quiet and trial.gap >= GAP and trial.flat else spectrum
+        found[index] = spectrum
+    return found
+
+
+def _decompose(g: FloatArray, in_time: InTime) -> _Svd:
+    check_possible(bool(g.any()), "the gradient of a layer is 0")
+    work = 8.0 * g.size * min(g.shape)
+    check_possible(work <= _LARGEST_WORK, f"too large: a gradient of {g.shape[0]} x {g.shape[1]}")
+    in_time(work / _RATE)
+    u, s, vt = np.linalg.svd(finite(g), full_matrices=False)
+    rows = np.flatnonzero(g.any(axis=1))
+    columns = np.flatnonzero(g.any(axis=0))
+    return _Svd(g, u, s, vt.T, rows[_first(g[rows])], columns[_first(g[:, columns].T)])
+
+
+def _first(rows: FloatArray) -> IntArray:
+    """The first of each kind of equal rows: they carry equal errors and count once."""
+    seen: dict[bytes, int] = {}
+    for k, row in enumerate(np.ascontiguousarray(rows)):
+        seen.setdefault(row.tobytes(), k)
+    return np.array(list(seen.values()), dtype=np.int64)
+
+
+def _settle(parts: _Svd, rank: int | None) -> Spectrum:
+    """The rank by the leading values of a large matrix where they are clear, else by all."""
+    every = len(parts.s)
+    if rank is not None:
+        return parts.cut(rank, every)
+    block = _BLOCK
+    while every > _FULL and 3 * block < min(parts.kinds):
+        chosen = parts.decide(block)
+        spectrum = parts.cut(chosen, block)
+        if chosen <= block - 8 and spectrum.flat and spectrum.gap >= _SEEN:
+            return spectrum
+        block *= 2
+    return parts.cut(parts.decide(every), every)

@@ -1,0 +1,1 @@
+"""One gradient of a network with smooth activations: search, deflation, evidence, verdict."""

@@ -1,0 +1,340 @@
+"""Honest gradient reports are confirmed, from files of every kind, and copies of code agree."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from identify import thresholds
+from identify.checker.check import check_report
+from identify.checker.deep import confirm, loss, uniqueness
+from identify.checker.deep.kernel import build_operator, cut_kernel
+from identify.checker.deep.network import (
+    Layers,
+    parse_activation,
+    read_deep_gradient,
+    read_deep_network,
+    spelled,
+)
+from identify.checker.deep.spectra import find_spectra
+from identify.checker.outcome import CONFIRMED, OPEN, REFUTED, CheckInputError
+from identify.disaggregation.factor import factor
+from identify.disaggregation.relu import build_operator as verifiers_operator
+from identify.disaggregation.relu import find_kernel
+from identify.model.activations import Activation
+from identify.model.activations import parse_activation as verifiers_activation
+from identify.model.deep import DeepGradient, DeepNetwork
+from identify.model.deep_files import load_deep_gradient, load_deep_network
+from identify.model.losses import loss_slope
+from tests.identify.checker.deep_reports import (
+    KINDS,
+    as_read,
+    few_neurons,
+    float32,
+    make,
+    planted,
+    save,
+    signed,
+)
+from tests.identify.disaggregation import families
+from tests.identify.disaggregation.problems import add_noise, initialise, plant
+
+
+def always(_seconds):
+    pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_honest_reports_are_confirmed(tmp_path, kind, seed):
+    result = planted(kind, tmp_path, seed).check()
+    assert result.outcome == CONFIRMED, str(result)
+    assert {claim.outcome for claim in result.claims} == {CONFIRMED}
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_a_sweep_of_determined_batches(tmp_path, seed):
+    case = families.determined(seed)
+    options = dict(case.options)
+    reported = make(tmp_path, case.network, case.gradient, options.pop("loss", None), **options)
+    result = reported.check()
+    expected = CONFIRMED if reported.report["verdict"] == "globally" else OPEN
+    assert result.outcome == expected, str(result)
+
+
+@pytest.mark.parametrize("level", [1e-12, 1e-9, 1e-7])
+def test_noise_is_measured_alike(tmp_path, level):
+    problem = plant([14, 120, 3], 4, 1)
+    noisy = add_noise(problem.gradient, level, np.random.default_rng(0))
+    reported = make(tmp_path, problem.network, noisy, "cross_entropy", reduction="mean")
+    assert reported.report["verdict"] == "globally"
+    result = reported.check()
+    assert result.outcome == CONFIRMED, str(result)
+
+
+def test_without_biases_the_samples_are_directions(tmp_path):
+    problem = plant([12, 90, 1], 3, 4, bias=False)
+    reported = make(tmp_path, problem.network, problem.gradient)
+    assert (reported.report["verdict"], reported.report["scaled"]) == ("globally", False)
+    assert reported.check().outcome == CONFIRMED
+
+
+def test_smooth_layers_below(tmp_path):
+    rng = np.random.default_rng(3)
+    plain = initialise([10, 14, 120, 6], rng)
+    network = DeepNetwork(plain.weights, plain.biases, ["tanh", "relu"])
+    gradient = network.gradient(rng.normal(size=(3, 10)), rng.normal(size=(3, 6)))
+    reported = make(tmp_path, network, gradient)
+    assert reported.report["verdict"] == "globally"
+    result = reported.check()
+    assert result.outcome == CONFIRMED, str(result)
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_other_losses(tmp_path, loss, outputs):
+    rng = np.random.default_rng(8)
+    network = initialise([10, 120, outputs], rng)
+    samples = rng.normal(size=(4, 10))
+    classes = rng.integers(0, outputs, 4)
+    targets = np.eye(outputs)[classes] if loss == "squared" else 2.0 * np.eye(outputs)[classes] - 1
+    slopes = loss_slope(loss, network.value(samples), targets) / 4
+    reported = make(tmp_path, network, network.gradient(samples, slopes), loss, reduction="mean")
+    assert reported.report["verdict"] == "globally"
+    result = reported.check()
+    assert result.outcome == CONFIRMED, str(result)
+    if reported.report["labels"] is not None:
+        report = reported.changed()
+        report["labels"][1] += 1
+        assert reported.check(signed(report))["labels"].outcome == REFUTED
+
+
+def test_weight_decay_is_subtracted_and_a_head_left_out(tmp_path):
+    """Fields that a later verifier writes: what was subtracted, and what comes before."""
+    reported = planted("ten outputs, two hidden layers", tmp_path)
+    network, clean = reported.network, reported.gradient
+    pairs = [(clean.weights, network.weights), (clean.biases, network.biases)]
+    parts = [tuple(g + 0.25 * w for g, w in zip(*pair, strict=True)) for pair in pairs]
+    sent = DeepGradient(*parts)
+    report = reported.changed()
+    report["problem"] |= {"weight_decay": 0.25, "head": True}
+    report["samples_of"] = "features before the first layer"
+    more = ["plus 0.25 times the weights and biases", "the samples are the features that enter"]
+    report["assumptions"] += more
+    as_read(report, "gradient", sent.sha256())
+    path = save(tmp_path / "sent.npz", sent)
+    with np.load(reported.model_file) as file:
+        np.savez(tmp_path / "whole.npz", **{"conv.weight": np.ones((2, 2, 3, 3))}, **file)
+    files = {"model": tmp_path / "whole.npz", "gradient": path}
+    # Two roundings more in float64, so that float32 noise is what it was.
+    result = reported.check(signed(report), **files)
+    assert result.outcome == CONFIRMED, str(result)
+    report["problem"]["weight_decay"] = 0.2499
+    assert reported.check(signed(report), **files).outcome == REFUTED
+    report["problem"]["weight_decay"] = 0.25
+    report["assumptions"].pop()
+    assert reported.check(signed(report), **files)["assumptions"].outcome == REFUTED
+    report["problem"]["head"] = False
+    with pytest.raises(CheckInputError):
+        reported.check(signed(report), **files)
+
+
+def test_missing_gradients_are_no_claim(tmp_path):
+    problem = plant([12, 16, 90, 2], 3, 0)
+    weights, biases = list(problem.gradient.weights), list(problem.gradient.biases)
+    weights[2] = biases[2] = None
+    reported = make(tmp_path, problem.network, DeepGradient(tuple(weights), tuple(biases)))
+    assert reported.report["verdict"] == "globally"
+    result = reported.check()
+    assert result.outcome == CONFIRMED, str(result)
+    assert "2 layers" in result["gradients"].detail
+
+
+def test_a_large_gradient_has_its_rank_by_the_leading_values(tmp_path):
+    problem = plant([404, 403, 1], 3, 0)
+    reported = make(tmp_path, problem.network, float32(problem.gradient), "logistic")
+    assert reported.check().outcome == CONFIRMED
+
+
+def test_time_limit_and_size(tmp_path, monkeypatch):
+    reported = planted("one output, one hidden layer", tmp_path)
+    result = reported.check(time_limit=1e-9)
+    assert (result.outcome, result["inputs"].outcome) == (OPEN, CONFIRMED)
+    assert "time limit" in result["ranks"].detail
+    monkeypatch.setattr("identify.checker.deep.kernel.LARGEST", 5)
+    result = reported.check()
+    assert (result.outcome, result["kernel"].outcome) == (OPEN, OPEN)
+    assert "too large" in result["verdict"].detail
+
+
+def test_a_report_without_a_proof_is_proved_here(tmp_path):
+    problem = plant([12, 70, 1], 4, 5)
+    reported = make(tmp_path, problem.network, problem.gradient, "logistic", prove=False)
+    assert reported.report["proof"] is None
+    result = reported.check()
+    assert (result.outcome, result["printed answer"].outcome) == (CONFIRMED, CONFIRMED)
+
+
+def test_cholesky_proves_what_the_prime_proves(tmp_path, monkeypatch):
+    reported = planted("one output, one hidden layer", tmp_path)
+    by_prime = reported.check()["printed answer"]
+    monkeypatch.setattr("identify.checker.deep.printed._MODULAR", 1)
+    by_cholesky = reported.check()["printed answer"]
+    assert (by_prime.how, by_cholesky.how) == ("exact", "float64 with rounding bounds")
+    assert by_prime.outcome == by_cholesky.outcome == CONFIRMED
+    monkeypatch.setattr("identify.checker.deep.case.Case.masks", np.ones((70, 4), dtype=bool))
+    assert reported.check()["printed answer"].outcome != CONFIRMED
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r.update(kernel={}),
+        lambda r: r.update(more=1),
+        lambda r: r.update(labels=["one"]),
+        lambda r: r.pop("power"),
+        lambda r: r["certificate"].pop("masks"),
+        lambda r: r["certificate"].update(format=2),
+        lambda r: r["certificate"]["masks"].pop(),
+        lambda r: r["certificate"]["samples"][0].pop(),
+        lambda r: r["certificate"]["masks"][-1].__setitem__(0, "00"),
+        lambda r: r["certificate"]["masks"][-1].__setitem__(0, "zz"),
+        lambda r: r["certificate"]["masks"].__setitem__(-1, None),
+        lambda r: r["certificate"].update(pivots=[10**6]),
+        lambda r: r["certificate"].update(pivots=[1, 1]),
+        lambda r: r.update(samples_of="input of layer 9"),
+        lambda r: r["problem"]["activations"].append("relu"),
+        lambda r: r["inputs"].pop(),
+        lambda r: r["error_bounds"].__setitem__(0, float("nan")),
+    ],
+)
+def test_reports_of_other_types_are_refused_in_one_line(tmp_path, change):
+    reported = planted("ten outputs, two hidden layers", tmp_path)
+    report = reported.changed()
+    change(report)
+    with pytest.raises(CheckInputError) as caught:
+        reported.check(report)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_activation_that_both_name_has_to_agree(tmp_path):
+    reported = planted("leaky, the loss unknown", tmp_path)
+    assert reported.check(activation="LeakyReLU:0.10").outcome == CONFIRMED
+    for other in ("relu", "leaky_relu:0.2", "gelu", "leaky_relu:0.1,relu"):
+        assert reported.check(activation=other)["problem"].outcome == REFUTED
+
+
+@pytest.mark.parametrize("text", ["relu", "LeakyReLU", "leaky_relu:0.123456789", "elu", "tanh"])
+def test_activations_are_spelled_as_the_verifier_does(text):
+    name = text.lower().replace("leakyrelu", "leaky_relu")
+    kind = verifiers_activation(name)
+    assert spelled(text) == str(kind)
+    assert parse_activation(text) == (kind.name, kind.parameters)
+    assert isinstance(kind, Activation)
+
+
+@pytest.mark.parametrize("names", ["torch", "flat", "list", "weights"])
+def test_both_readers_see_the_same_network(tmp_path, names):
+    problem = plant([8, 8, 8, 3], 2, 0, bias=names != "weights")
+    network, gradient = problem.network, problem.gradient
+    for part, path in ((network, tmp_path / "m.npz"), (gradient, tmp_path / "g.npz")):
+        arrays = [a for pair in zip(part.weights, part.biases, strict=True) for a in pair]
+        arrays = [a for a in arrays if a is not None]
+        kinds = ["weight"] if names == "weights" else ["weight", "bias"]
+        keys = [f"{'net.' if names == 'torch' else 'fc'}{3 * k}.{kind}" for k in range(3)
+                for kind in kinds]  # fmt: skip
+        if names == "list":
+            np.savez(path, *arrays)
+        else:
+            np.savez(path, **dict(zip(keys, arrays, strict=True)))
+    layers, stored = read_deep_network(tmp_path / "m.npz")
+    other = load_deep_network(tmp_path / "m.npz", activation="relu")
+    assert (layers.sha256("relu relu"), stored) == (other.sha256(), None)
+    mine = read_deep_gradient(tmp_path / "g.npz", layers)
+    assert mine.sha256("gradient") == load_deep_gradient(tmp_path / "g.npz", other).sha256()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_ranks_are_those_of_the_verifier(seed):
+    case = families.undetermined(seed)
+    top = case.network.depth - 2
+    own = find_spectra(Layers(case.gradient.weights, case.gradient.biases), top, None, always)[top]
+    found = factor(case.gradient.layer(top))
+    assert (own.rank, own.clear) == (found.rank, found.clear)
+    np.testing.assert_allclose([own.noise, own.gap], [found.noise, found.gap], rtol=0.5)
+
+
+@pytest.mark.parametrize("leak", [0.0, 0.2])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_the_kernel_is_cut_off_as_for_the_verifier(leak, outputs):
+    """Two ways to the same numbers: inverse iteration there, a complement of the samples here."""
+    activation = f"leaky_relu:{leak}" if leak else "relu"
+    problem = plant([12, 150, outputs], 4, 2, activation)
+    noisy = add_noise(problem.gradient, 1e-8, np.random.default_rng(0))
+    found = factor(noisy.layer(0))
+    amplitudes = problem.network.weights[-1].T
+    expected = find_kernel(verifiers_operator(found.columns, found.values, amplitudes, leak))
+    spectrum = find_spectra(Layers(noisy.weights, noisy.biases), 0, None, always)[0]
+    delta = problem.network.backward(problem.network.forward(problem.samples), problem.cotangents)[
+        0
+    ]
+    operator = build_operator(spectrum, amplitudes, leak)
+    cut = cut_kernel(operator, delta @ spectrum.left, problem.cotangents, spectrum.noise, always)
+    noise = found.noise
+    np.testing.assert_allclose(cut.other, expected.values[4] / noise, rtol=1e-2)
+    np.testing.assert_allclose(cut.largest, expected.values[3] / noise, rtol=0.1)
+    np.testing.assert_allclose(cut.sigma, expected.plain, rtol=1e-2)
+
+
+def test_the_noise_form_is_the_variance_of_what_noise_does():
+    """<v, C v> against the mean of |L'(e) v|^2 over random errors e of U."""
+    rng = np.random.default_rng(0)
+    problem = plant([9, 40, 2], 3, 0)
+    spectrum = find_spectra(
+        Layers(problem.gradient.weights, problem.gradient.biases), 0, None, always
+    )[0]
+    operator = build_operator(spectrum, problem.network.weights[-1].T, 0.3)
+    vector, step = rng.normal(size=operator.unknowns), 1e-6
+    squares = []
+    for _ in range(3000):
+        moved = step * rng.normal(size=operator.basis.shape) / operator.values
+        other = type(operator)(
+            operator.basis + moved, operator.amplitudes, operator.leak, operator.weights,
+            operator.values,
+        )  # fmt: skip
+        squares.append(np.sum(((other.matrix() - operator.matrix()) @ vector / step) ** 2))
+    np.testing.assert_allclose(np.mean(squares), vector @ operator.form() @ vector, rtol=0.1)
+
+
+def test_thresholds_are_copies():
+    assert uniqueness.KERNEL_GAP == thresholds.KERNEL_GAP
+    assert uniqueness.KERNEL_NOISE == thresholds.KERNEL_NOISE
+    assert confirm.BOUND_LIMIT == thresholds.LARGEST_BOUND
+    assert loss.CONFIDENT == thresholds.SMALLEST_CONFIDENCE
+    assert confirm.LOOSEST == thresholds.LOOSEST
+
+
+def test_the_folder_works_alone(tmp_path):
+    from identify import checker
+
+    reported = few_neurons(tmp_path)
+    shutil.copytree(checker.__path__[0], tmp_path / "checker")
+    (tmp_path / "report.json").write_text(__import__("json").dumps(signed(reported.report)))
+    command = [sys.executable, "-I", "-c",
+               "import sys; sys.path.insert(0, '.'); from checker.check import main; "
+               "assert 'identify' not in sys.modules; sys.exit(main())",
+               "report.json", "model.npz", "--gradient", "gradient.npz", "--activation", "relu",
+               "--require", "confirmed"]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "outcome: confirmed" in done.stdout
+
+
+def test_in_memory_and_from_a_path_are_the_same(tmp_path):
+    reported = planted("one output, one hidden layer", tmp_path)
+    files = {"model": reported.model_file, "gradient": str(reported.gradient_file)}
+    assert str(check_report(reported.report, **files)) == str(reported.check())

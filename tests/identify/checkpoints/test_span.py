@@ -1,0 +1,107 @@
+"""The span and the number of samples from two checkpoints."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from identify.checkpoints.span import find_span, load_span, save_span
+from identify.errors import FileError, InvalidInputError
+from identify.exposure.batch_members import span_members
+from identify.exposure.membership import Membership
+from tests.identify.checkpoints.training import Recipe, start, train
+
+RULES = {
+    "plain": Recipe("plain", 15),
+    "momentum": Recipe("momentum", 15, 0.01),
+    "decay": Recipe("momentum", 15, 0.01, 1e-2),
+    "small decay": Recipe("plain", 15, 0.05, 1e-4),
+    "mini-batches": Recipe("plain", 40, 0.05, batch=3),
+}
+
+
+def trained(recipe, seed, count=9, sizes=(60, 50, 40, 10), activation="relu"):
+    rng = np.random.default_rng(seed)
+    before = start(sizes, rng, activation)
+    x = rng.random((count, sizes[0]))
+    y = rng.integers(0, sizes[-1], count).astype(float)
+    return before, train(before, x, y, recipe, rng), x
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_number_and_span_are_exact(rule, activation):
+    for seed, count in enumerate((1, 5, 12)):
+        before, after, x = trained(RULES[rule], seed, count, activation=activation)
+        found = find_span(before, after)
+        assert found.samples == count
+        lifted = np.column_stack([x, np.ones(count)])
+        outside = lifted - lifted @ found.basis.T @ found.basis
+        assert np.linalg.norm(outside) < 1e-6 * np.linalg.norm(lifted)
+        recipe = RULES[rule]
+        if recipe.decay and recipe.rule == "plain":
+            assert found.kept == pytest.approx((1 - recipe.rate * recipe.decay) ** recipe.steps)
+        assert (found.kept == 1.0) == (recipe.decay == 0.0)
+
+
+def test_adam_leaves_no_number():
+    for seed in range(5):
+        before, after, _ = trained(Recipe("adam", 10, 1e-3), seed)
+        found = find_span(before, after)
+        assert found.samples is None
+        assert "Adam" in found.reason
+        assert str(found).startswith("No number and no span")
+
+
+def test_more_samples_than_the_layer_holds_leave_no_number():
+    before, after, _ = trained(RULES["plain"], 0, count=80)
+    assert find_span(before, after).samples is None
+
+
+def test_checkpoints_in_float32_keep_their_number():
+    before, after, _ = trained(RULES["plain"], 1, count=6)
+
+    def stored(network):
+        weights = [w.astype(np.float32) for w in network.weights]
+        return type(network)(weights, [b.astype(np.float32) for b in network.biases], "relu")
+
+    found = find_span(stored(before), stored(after))
+    assert found.samples == 6
+
+
+def test_samples_of_the_span_are_members_and_others_are_not():
+    before, after, x = trained(RULES["momentum"], 2)
+    others = np.random.default_rng(3).random((25, 60))
+    found = span_members(find_span(before, after), np.vstack([x, others[:5]]), others[5:])
+    assert found.members == len(x)
+    assert set(found.answers[len(x) :]) == {Membership.NO_TRACE}
+    assert np.all(found.p_values[: len(x)] == 1 / 21)
+
+
+def test_a_span_is_written_and_read(tmp_path):
+    before, after, _ = trained(RULES["plain"], 4)
+    found = find_span(before, after)
+    save_span(tmp_path / "span.safetensors", found)
+    basis, values, has_bias = load_span(tmp_path / "span.safetensors")
+    assert np.array_equal(basis, found.basis)
+    assert np.array_equal(values, found.singular_values)
+    assert has_bias
+    np.savez(tmp_path / "other.npz", basis=np.ones((2, 3)))
+    with pytest.raises(FileError, match="singular_values"):
+        load_span(tmp_path / "other.npz")
+
+
+def test_what_is_no_pair_is_refused(tmp_path):
+    before, after, x = trained(RULES["plain"], 5)
+    other, *_ = trained(RULES["plain"], 5, sizes=(60, 51, 40, 10))
+    with pytest.raises(InvalidInputError, match="first layer of shape"):
+        find_span(before, other)
+    with pytest.raises(InvalidInputError, match="moved"):
+        find_span(before, before)
+    with pytest.raises(InvalidInputError, match="kept"):
+        find_span(before, after, kept=1.5)
+    with pytest.raises(InvalidInputError, match="60"):
+        find_span(before, after).lifted(x[:, 1:])
+    adam = find_span(*trained(Recipe("adam", 10, 1e-3), 5)[:2])
+    with pytest.raises(InvalidInputError, match="gap"):
+        save_span(tmp_path / "span.safetensors", adam)
