@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import logging
-import platform
 from dataclasses import replace
-from importlib import metadata
 from typing import Any
 
 import numpy as np
-import scipy
 
 from identify.arrays import zero_share
 from identify.budget import Budget, Progress
 from identify.disaggregation.disaggregate import disaggregate
 from identify.disaggregation.records import UNDECIDED, Disaggregation
+from identify.disaggregation.search.batch import search_batch
 from identify.errors import InvalidInputError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.deep_files import take_deep_gradient
 from identify.progress import logged
 from identify.report.gradient import GradientReport
+from identify.report.plain import versions
 from identify.thresholds import EMPTY, SPARSE
 from identify.verdict import sentences
 
@@ -38,27 +37,32 @@ def assess_gradient(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> GradientReport:
-    """Recover the batch behind one gradient of a ReLU network and say if it is the only one.
+    """Recover the batch behind one gradient and say whether it is the only one.
+
+    With relu or leaky_relu before the outputs linear algebra decides ("globally"); with any other
+    activation there the samples are found one by one by search ("locally").
 
     Args:
-        network: any depth; the last hidden activation relu or leaky_relu.
+        network: any depth.
         gradient: a `DeepGradient`, a torch module after backward(), arrays by name, or a list.
         loss: "cross-entropy", "logistic", "squared", or None if unknown; it names the labels.
         reduction: "mean" or "sum" over the batch, if known.
         samples: the batch's size, if known; else the gap of the singular values decides.
         time_limit: seconds.
-        prove: whether to prove the uniqueness of the printed answer by a rank.
+        prove: whether to prove the uniqueness of the printed answer by a rank (ReLU).
         seed: of the random starts.
         progress: called with a stage name and the share of it that is done.
 
     Raises:
         InvalidInputError: values out of range, a gradient of zeros.
         FileError: arrays that do not fit the network.
-        NotYetSupportedError: another activation before the output layer, or no hidden layer.
+        NotYetSupportedError: no hidden layer.
 
-    Cost: m D^2 + D^3 / 3 operations and D^2 numbers, D = r (r + 1) / 2 + r q.
+    Cost: ReLU m D^2 + D^3 / 3 operations and D^2 numbers, D = r (r + 1) / 2 + r q; else r searches
+    of some ten steps of 2 m r^2 operations.
 
-    Source: the theorem on the page "One gradient gives the batch".
+    Source: the theorem on the page "One gradient gives the batch", and its section on smooth
+        activations.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -81,6 +85,11 @@ def assess_gradient(
     _LOG.debug("one gradient of %s, loss %s", network, kind)
 
     def solve(count: int | None) -> Disaggregation:
+        if not _by_kernel(network):
+            return search_batch(
+                network, taken, kind, reduction=reduction, samples=count, seed=seed,
+                budget=budget,
+            )  # fmt: skip
         return disaggregate(
             network, taken, kind, reduction=reduction, samples=count, prove=prove, seed=seed,
             budget=budget,
@@ -109,6 +118,12 @@ def assess_gradient(
     )
 
 
+def _by_kernel(network: DeepNetwork) -> bool:
+    """Whether the last hidden activation is on or off, so that masks decide."""
+    kink = network.activations[-1].kink if network.activations else 0.0
+    return kink is not None and abs(kink) < 1.0
+
+
 def build_gradient_report(
     network: DeepNetwork,
     gradient: DeepGradient,
@@ -134,14 +149,8 @@ def build_gradient_report(
         {"role": "network", "sha256": network.sha256()},
         {"role": "gradient", "sha256": gradient.sha256()},
     )
-    versions = {
-        "kktcert": metadata.version("kktcert"),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-    }
     return GradientReport(
-        found, problem, _assumptions(network, loss, reduction, samples), inputs, seed, versions,
+        found, problem, _assumptions(network, loss, reduction, samples), inputs, seed, versions(),
         interrupted,
     )  # fmt: skip
 

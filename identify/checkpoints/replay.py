@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,11 @@ from identify.arrays import FloatArray
 from identify.budget import Budget, Progress
 from identify.checkpoints.recipe import Recipe
 from identify.checkpoints.simulate import SpanNetwork, tangents, train
-from identify.checkpoints.span import CheckpointSpan
+from identify.checkpoints.span import CheckpointSpan, stored_precision
 from identify.errors import InvalidInputError
 from identify.model.deep import DeepNetwork
 
-REACHED = 30.0
+REACHED = 100.0
 """Expected roundings of the residual up to which a replay reaches the final weights."""
 BOUND = 0.1
 """A relative error bound from which a sample is not determined."""
@@ -28,7 +28,7 @@ _STALLED = 0.98
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """What a replay found: samples (n, d) whose training from the first checkpoint ends near the last.
+    """Samples (n, d) whose training from the first checkpoint ends in the last, or near it.
 
     ``residual`` is the largest relative distance of a layer's change; ``rounding`` what the stored
     numbers leave of it; ``error_bounds`` (n,) relative; ``equations`` and ``unknowns`` at full
@@ -56,6 +56,26 @@ class Replay:
         """Whether no other samples near these do, with the number and the recipe as given."""
         full = self.rank == self.unknowns < self.equations
         return self.reached and full and bool(np.all(self.error_bounds < BOUND))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, without the samples; what is infinite is None."""
+        return {
+            "verdict": "locally" if self.determined else "undecided",
+            "scope": {"kind": "exactly", "samples": len(self.samples)} if self.determined else None,
+            "reached": self.reached,
+            "residual": float(self.residual) if np.isfinite(self.residual) else None,
+            "rounding": self.rounding,
+            "error_bounds": [float(b) if np.isfinite(b) else None for b in self.error_bounds],
+            "rank": self.rank,
+            "unknowns": self.unknowns,
+            "equations": self.equations,
+            "rate": self.rate,
+            "starts": self.starts,
+            "timed_out": self.timed_out,
+            "assumptions": [
+                f"{len(self.samples)} samples; labels and recipe as given: full-batch descent"
+            ],
+        }
 
     def __str__(self) -> str:
         n = len(self.samples)
@@ -89,7 +109,7 @@ class _Problem:
     @property
     def unknowns(self) -> int:
         """The number of unknowns."""
-        return len(self.labels) * self.frame.shape[1] + self.fit_rate
+        return int(len(self.labels) * self.frame.shape[1] + self.fit_rate)
 
     def points(self, u: FloatArray) -> FloatArray:
         """Coordinates (n, r) of the unknowns."""
@@ -104,8 +124,7 @@ class _Problem:
 
     def residual(self, u: FloatArray, network: SpanNetwork | None = None) -> FloatArray:
         """Trained layers minus the final ones, each over the norm of its change."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            got = train(network or self.start, self.points(u), self.labels, self.rated(u))
+        got = train(network or self.start, self.points(u), self.labels, self.rated(u))
         return np.concatenate([
             ((a - b) * s).ravel() for a, b, s in zip(got, self.final, self.scales, strict=True)
         ])  # fmt: skip
@@ -365,11 +384,11 @@ def _fit_kinked(problem: _Problem, u: FloatArray, budget: Budget) -> FloatArray:
 def _spread(problem: _Problem) -> float:
     """The size of a preactivation of the first layer at the typical distance."""
     rows = float(np.sqrt(np.mean(np.sum((problem.start.layers[0] @ problem.frame) ** 2, axis=1))))
-    return rows * _typical(problem) / np.sqrt(problem.frame.shape[1])
+    return float(rows * _typical(problem) / np.sqrt(problem.frame.shape[1]))
 
 
 def _fit_by_smoothed_slopes(problem: _Problem, u: FloatArray, budget: Budget) -> FloatArray:
-    """Non-monotone Gauss-Newton: the exact run, slopes of a run whose ReLUs are as wide as the error."""
+    """Non-monotone Gauss-Newton: exact residuals, slopes with ReLUs as wide as the error."""
     residual = problem.residual(u)
     best, error, bad = (float(np.linalg.norm(residual)), u), 0.1, 0
     while bad < 5 and best[0] > 1e-12 and not budget.expired:
@@ -393,11 +412,10 @@ def _fit_by_smoothed_slopes(problem: _Problem, u: FloatArray, budget: Budget) ->
 def _polish(problem: _Problem, u: FloatArray, budget: Budget) -> FloatArray:
     """Exact slopes; a neuron with a wrong sign spoils its row alone, so rows count by their fit."""
     rows = problem.start.layers[0].shape
-    weigh: Callable[[FloatArray], FloatArray] = (
-        lambda r: np.linalg.norm(  # noqa: E731
-            r[: rows[0] * rows[1]].reshape(rows), axis=1
-        )
-    )
+
+    def weigh(residual: FloatArray) -> FloatArray:
+        return np.asarray(np.linalg.norm(residual[: rows[0] * rows[1]].reshape(rows), axis=1))
+
     residual = problem.residual(u)
     best, bad = (float(np.median(weigh(residual))), float(np.linalg.norm(residual)), u), 0
     while bad < 4 and best[1] > 1e-12 and not budget.expired:
@@ -425,7 +443,8 @@ def _moves(
     diagonal = np.diag(gram)
     floor = 1e-13 * float(diagonal.max())
     return [
-        -np.linalg.solve(gram + np.diag(damping * diagonal + floor), slope) for damping in dampings
+        np.asarray(-np.linalg.solve(gram + np.diag(damping * diagonal + floor), slope), np.float64)
+        for damping in dampings
     ]
 
 
@@ -437,10 +456,8 @@ def _size(problem: _Problem, residual: FloatArray) -> float:
 
 
 def _rounding(initial: DeepNetwork, final: DeepNetwork) -> float:
-    """What the stored numbers leave of a layer's change, relative to it, the largest over layers."""
-    arrays = [a for a in (*final.weights, *final.biases) if a is not None]
-    coarse = all(np.array_equal(a, a.astype(np.float32)) for a in arrays)
-    eps = float(np.finfo(np.float32 if coarse else np.float64).eps)
+    """What the stored numbers leave of a layer's change, relative to it, at most."""
+    eps = max(stored_precision(weight) for weight in final.weights)
     shares = [
         float(np.linalg.norm(b)) / float(np.linalg.norm(b - a))
         for a, b in zip(initial.weights, final.weights, strict=True)
@@ -476,8 +493,8 @@ def _result(
             ]
             reach = float(np.sqrt(max(np.linalg.eigvalsh(block)[-1], 0.0)))
             bounds[index] = reach * error / float(np.linalg.norm(samples[index]))
-    live = sum(int(np.sum(np.any(layer != start, axis=1))) * layer.shape[1]
-               for layer, start in zip(problem.final, problem.start.layers, strict=True))  # fmt: skip
+    pairs = zip(problem.final, problem.start.layers, strict=True)
+    live = sum(int(np.sum(np.any(end != start, axis=1))) * end.shape[1] for end, start in pairs)
     return Replay(
         samples, size, rounding, bounds, rank, problem.unknowns, live,
         problem.rated(u).rate, tried, budget.expired,

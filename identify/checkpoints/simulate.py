@@ -48,8 +48,8 @@ class Smoothed:
 class SpanNetwork:
     """A network whose first layer acts on coordinates c of [x; 1] = basis^T c.
 
-    ``layers[0]`` is (m, r); the others are (m, k + 1) with their bias where ``biased``, else (m, k).
-    Layers that are ``frozen`` are not trained.
+    ``layers[0]`` is (m, r); the others are (m, k), with their bias as a last column where
+    ``biased``. Layers that are ``frozen`` are not trained.
     """
 
     layers: tuple[FloatArray, ...]
@@ -92,18 +92,19 @@ def train(
 ) -> tuple[FloatArray, ...]:
     """The layers after the recipe's steps on points (n, r) with their labels.
 
-    Cost: 6 n sizes a step.
+    Training that diverges ends in infinite layers. Cost: 6 n sizes a step.
     """
     layers = [layer.copy() for layer in network.layers]
     speed = [np.zeros_like(layer) for layer in layers]
-    for _ in range(recipe.steps):
-        step = _pass(network, layers, points, labels, recipe.loss)
-        for index, layer in enumerate(layers):
-            if network.frozen[index]:
-                continue
-            speed[index] *= recipe.momentum
-            speed[index] += step.gradient(index) + recipe.decay * layer
-            layers[index] = layer - recipe.rate * speed[index]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for _ in range(recipe.steps):
+            step = _pass(network, layers, points, labels, recipe.loss)
+            for index, layer in enumerate(layers):
+                if network.frozen[index]:
+                    continue
+                speed[index] *= recipe.momentum
+                speed[index] += step.gradient(index) + recipe.decay * layer
+                layers[index] = layer - recipe.rate * speed[index]
     return tuple(layers)
 
 
@@ -127,9 +128,10 @@ def tangents(
     total = len(directions) + rate
     for begin in range(0, total, chunk):
         part = directions[begin : begin + chunk]
-        yield _run_tangents(
-            network, points, labels, recipe, part, rate=rate and begin + chunk >= total
-        )
+        last = rate and begin + chunk >= total
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = _run_tangents(network, points, labels, recipe, part, rate=last)
+        yield found
 
 
 def _run_tangents(

@@ -28,6 +28,22 @@ def largest_batch(width: int, outputs: int) -> int:
     return n
 
 
+def largest_smooth_batch(widths: tuple[int, ...], outputs: int) -> int:
+    """The largest batch whose samples can meet more equations than they have unknowns.
+
+    A sample of n has n - 1 unknowns and q - 1 of its loss slope, q = C - 1 or 1; it meets
+    m_l - n equations at every hidden layer and as many again for what enters the next one.
+
+    Example:
+        >>> largest_smooth_batch((200,), 1), largest_smooth_batch((256, 256), 10)
+        (100, 190)
+    """
+    q = max(1, outputs - 1)
+    twice = 2 * sum(widths) - widths[-1]
+    count = (twice - (q - 1)) // (2 * len(widths))
+    return max(0, min(count, *(width - 1 for width in widths)))
+
+
 def describe_deep(
     file: TensorFile, *, activation: str | None, layers: str | None, key: str | None
 ) -> dict[str, Any]:
@@ -50,6 +66,16 @@ def describe_deep(
     reason = _not_covered(network)
     if reason:
         return {**known, "covered": False, "reason": reason}
+    if network.activations[-1].kink is None:
+        most = largest_smooth_batch(network.widths, network.outputs)
+        return {
+            **known,
+            "covered": True,
+            "reason": "a network with a smooth activation, for --source gradient",
+            "gradient": f"--gradient FILE; batches of up to {most} by the count of equations of "
+            "one sample, and no larger than the rank of the inputs",
+            "sizes": {"largest_batch": most},
+        }
     width = network.widths[-1]
     most = largest_batch(width, network.outputs)
     return {
@@ -74,7 +100,8 @@ def chain_of(file: TensorFile, layers: str | None) -> tuple[str, ...]:
 def _not_covered(network: DeepNetwork) -> str:
     if network.depth < 2:
         return "one layer; a hidden layer is needed"
-    if network.activations[-1].kink is None:
+    kink = network.activations[-1].kink
+    if kink is not None and abs(kink) >= 1.0:
         return (
             f"the activation {network.activations[-1]} before the output layer is not covered yet"
         )

@@ -9,13 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from identify.arrays import FloatArray
-from identify.command.options import (
-    AssumeOptions,
-    ModelOptions,
-    RunOptions,
-    SourceName,
-    SourceOptions,
-)
+from identify.command.names import SourceName
+from identify.command.options import POWERS, AssumeOptions, ModelOptions, RunOptions, SourceOptions
 from identify.command.routing import routed
 from identify.errors import FileError, InvalidInputError, NotYetSupportedError
 from identify.hermite.data import HermiteData
@@ -66,36 +61,39 @@ def _open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Herm
     if not logits:
         network.require_supported()
     loss = None if source.loss is None else source.loss.value
-    if source.source is SourceName.KKT:
-        return HermiteData.from_kkt(network)
-    if source.source is SourceName.WEIGHT_DECAY:
-        return HermiteData.from_weight_decay(network, source.decay, loss)
+    gradient = initial = None
     if source.gradient is not None:
         gradient = load_gradient(source.gradient, network, layers=layout.layers, key=layout.key)
-        return HermiteData.from_gradient(network, gradient, loss, decay=source.gradient_decay())
-    assert source.initial is not None
-    initial = load_network(
-        source.initial,
-        degree=network.degree,
-        activation="monomial" if network.activation is None else network.activation,
-        layers=layout.layers,
-        key=layout.key,
-        need_key=False,
+    if source.initial is not None:
+        initial = load_network(
+            source.initial,
+            degree=network.degree,
+            activation="monomial" if network.activation is None else network.activation,
+            layers=layout.layers,
+            key=layout.key,
+            need_key=False,
+        )
+    return HermiteData.of(
+        source.source.value,
+        network,
+        gradient=gradient,
+        initial=initial,
+        decay=source.decay,
+        loss=loss,
+        gradient_decay=source.gradient_decay(),
     )
-    return HermiteData.from_fine_tuning(initial, network, loss=loss)
 
 
 def search_arguments(data: HermiteData, assume: AssumeOptions, run: RunOptions) -> dict[str, Any]:
     """What functions that start from a network take about source, assumptions, seed and time."""
+    assume.require_both(POWERS)
     return {
         "source": data.source,
         "gradient": data.target if data.source == "gradient" else None,
         "initial": data.initial,
         "decay": data.decay,
         "loss": data.loss,
-        "scale": assume.scale.value,
-        "non_negative": assume.non_negative,
-        "noise": assume.noise,
+        "assumptions": assume.assumptions(),
         "seed": run.seed,
         "time_limit": run.time_limit,
     }

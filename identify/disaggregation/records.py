@@ -13,6 +13,7 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 GLOBALLY = "globally"
+LOCALLY = "locally"
 UNDECIDED = "undecided"
 
 
@@ -95,6 +96,33 @@ class DataStatement:
     open: int
 
 
+@dataclass(frozen=True)
+class SearchFacts:
+    """A search for samples one by one: what it found, and what speaks for and against it.
+
+    ``found`` samples and ``missing`` ones after ``starts`` starts and ``steps`` steps; ``others``
+    points that fit as a sample does and are none of them. ``coverage_starts`` new starts in the
+    full spaces find the share ``coverage_share`` of the samples, each at least ``least_hits``
+    times; ``null_starts`` starts in permuted spaces have ``null_hits`` hits. ``residuals``,
+    ``tolerances`` and ``conditions`` of the Jacobian are those of each sample.
+    """
+
+    found: int
+    missing: int
+    starts: int
+    steps: int
+    others: int
+    coverage_starts: int
+    coverage_share: float | None
+    least_hits: int | None
+    null_starts: int
+    null_hits: int
+    residuals: tuple[float, ...]
+    tolerances: tuple[float, ...]
+    conditions: tuple[float, ...]
+    stopped: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Listing:
     """What somebody else needs to make the list of masks again.
@@ -111,8 +139,9 @@ class Listing:
 class Disaggregation:
     """The samples behind one gradient, what confirms them, and whether they are the only ones.
 
-    ``verdict`` is "globally" (no other set of at most ``rank`` samples) or "undecided", with the
-    ``reason``. ``samples`` (n, k), the largest share of the gradient first, enter linear layer
+    ``verdict`` is "globally" (no other set of at most ``rank`` samples), "locally" (no other set
+    of ``rank`` samples near this one) or "undecided", with the ``reason``. ``samples`` (n, k), the
+    largest share of the gradient first, enter linear layer
     ``layer``; 0 is the network's input. Without any bias they are directions (``scaled`` False).
     ``masks`` (m, n) and ``features`` (n, k) belong to the last hidden layer, ``cotangents`` p (n,
     C) to the outputs. ``labels`` (n,) with ``label_confidence`` (n,), the margin of the decision
@@ -143,6 +172,7 @@ class Disaggregation:
     data: DataStatement | None = None
     power: int | None = None
     visible: float | None = None
+    search: SearchFacts | None = None
     patterns: tuple[BoolArray | None, ...] = ()
     listing: Listing | None = None
     caveats: tuple[str, ...] = field(default=())
@@ -150,7 +180,9 @@ class Disaggregation:
 
     @property
     def scope(self) -> tuple[str, int] | None:
-        """("at_most", r) for a verdict "globally", else None."""
+        """("at_most", r) for "globally", ("exactly", r) for "locally", else None."""
+        if self.verdict == LOCALLY:
+            return ("exactly", self.rank)
         return ("at_most", self.rank) if self.verdict == GLOBALLY else None
 
     def check(self, name: str) -> Check | None:

@@ -9,14 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from identify.disaggregation.records import GLOBALLY, Disaggregation, KernelFacts, LayerRank
+from identify.disaggregation.records import (
+    GLOBALLY,
+    LOCALLY,
+    Disaggregation,
+    KernelFacts,
+    LayerRank,
+    SearchFacts,
+)
 from identify.report.deep_certificate import certificate_of
+from identify.report.plain import plain
 from identify.report.report import digest
 from identify.text import bullets, labelled, number, section, table
 from identify.thresholds import KERNEL_NOISE
 
 SCHEMA_VERSION = 1
 KIND = "gradient"
+COVERED = 5
+"""Hits of new starts that a sample needs before its coverage means anything."""
 CLEAR_LABEL = 3.0
 """A label counts as read if its margin is at least this many times its error."""
 
@@ -45,7 +55,7 @@ class GradientReport:
 
     @property
     def verdict(self) -> str:
-        """ "globally" or "undecided"."""
+        """ "globally", "locally" or "undecided"."""
         return self.found.verdict
 
     @property
@@ -55,7 +65,7 @@ class GradientReport:
 
     @property
     def candidates(self) -> bool:
-        """Whether samples are at hand though the verdict is "undecided".
+        """Whether samples are at hand though the verdict is not "globally".
 
         They were separated, or the first layer's gradient has rank one: its rows are the sample.
         """
@@ -68,9 +78,10 @@ class GradientReport:
     def covered(self) -> bool:
         """Whether the gradient can be one of this network.
 
-        False where rows suffice and no samples explain the gradient above its noise, where what
-        was separated fails a check, and where the layers' ranks contradict each other: another
-        activation, another network, or data of another kind.
+        False where rows suffice and no samples explain the gradient above its noise, where no
+        sample is found though equations suffice, where what was separated fails a check, and where
+        the layers' ranks contradict each other: another activation, another network, or data of
+        another kind.
         """
         found = self.found
         if self.verdict == GLOBALLY:
@@ -81,6 +92,8 @@ class GradientReport:
             and kernel.rows >= kernel.rows_needed
             and kernel.largest_kernel > KERNEL_NOISE
         )
+        if found.search is not None and (found.power or 0) >= 1 and found.search.found == 0:
+            unexplained = True
         larger = any(rank.clear and rank.rank > found.rank for rank in found.ranks)
         return not (unexplained or larger or any(c.holds is False for c in found.checks))
 
@@ -89,8 +102,11 @@ class GradientReport:
         """Which training sets the verdict speaks of."""
         if self.found.scope is None:
             return "none: the verdict claims nothing"
-        count = self.found.rank
-        return f"among all training sets of at most {count} sample{'' if count == 1 else 's'}"
+        kind, count = self.found.scope
+        samples = f"{count} sample{'' if count == 1 else 's'}"
+        if kind == "exactly":
+            return f"among the training sets of exactly {samples} near this one"
+        return f"among all training sets of at most {samples}"
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, in the fixed order of report.json."""
@@ -128,6 +144,7 @@ class GradientReport:
             "method": found.method,
             "kernel": None if kernel is None else _kernel(kernel),
             "power": found.power,
+            "search": None if found.search is None else _search(found.search),
             "smallest_visible_slope": found.visible,
             "checks": [
                 {
@@ -151,9 +168,9 @@ class GradientReport:
             "versions": dict(self.versions),
             "seconds": found.seconds,
         }
-        plain = {name: _plain(value) for name, value in report.items()}
-        plain["certificate"]["digest"] = digest(plain)
-        return plain
+        content = {name: plain(value) for name, value in report.items()}
+        content["certificate"]["digest"] = digest(content)
+        return content
 
     def to_json(self) -> str:
         """report.json as text; NaN and infinity never occur in it."""
@@ -179,19 +196,10 @@ def _kernel(kernel: KernelFacts) -> dict[str, Any]:
     return facts
 
 
-def _plain(value: Any) -> Any:
-    """JSON values: arrays as lists, numpy scalars unwrapped, non-finite numbers null."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, Mapping):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
+def _search(facts: SearchFacts) -> dict[str, Any]:
+    return {name: value for name, value in vars(facts).items() if name != "stopped"} | {
+        "stopped": facts.stopped or None
+    }
 
 
 def _place(layer: int) -> str:
@@ -202,6 +210,8 @@ def _head(report: GradientReport) -> list[str]:
     found = report.found
     if found.verdict == GLOBALLY:
         verdict = "GLOBALLY identifiable: the gradient determines its batch"
+    elif found.verdict == LOCALLY:
+        verdict = "LOCALLY identifiable: no other batch near this one has the gradient"
     else:
         verdict = "UNDECIDED: nothing is claimed"
     lines = _in_short(report)
@@ -217,6 +227,12 @@ def _in_short(report: GradientReport) -> list[str]:
     found = report.found
     if report.verdict == GLOBALLY:
         short = f"this gradient gives away the {found.rank} training samples of its batch"
+        todo = "do not send this gradient to anyone who must not see the samples"
+    elif report.verdict == LOCALLY:
+        short = (
+            f"this gradient gives away {found.rank} samples that explain it; others far away are "
+            f"not excluded"
+        )
         todo = "do not send this gradient to anyone who must not see the samples"
     elif report.candidates:
         short = "samples can be read off this gradient; whether they are the only ones is open"
@@ -245,13 +261,15 @@ def _recovered(found: Disaggregation) -> str:
         return f"no samples; {rank}, so the batch has at least {found.rank}"
     count, bounds = len(found.samples), found.error_bounds
     text = f"{count} sample{'' if count == 1 else 's'}"
+    if found.search is not None and found.search.missing:
+        text = f"{count} of {found.rank} samples, the others' span"
     if found.layer:
         text += f", as they enter layer {found.layer + 1} and not as images"
     if not found.scaled:
         text += ", up to their length"
     if bounds is not None:
         text += f", error bounds {number(float(bounds.min()))} to {number(float(bounds.max()))}"
-    if found.verdict != GLOBALLY:
+    if found.verdict not in (GLOBALLY, LOCALLY):
         text += "; candidates, not known to be the only ones"
     return text
 
@@ -272,6 +290,8 @@ def _labels(found: Disaggregation, loss: object) -> str:
 
 
 def _evidence(found: Disaggregation) -> list[str]:
+    if found.search is not None:
+        return _search_evidence(found, found.search)
     if found.samples is None:
         return []
     proof, data = found.printed, found.data
@@ -299,6 +319,25 @@ def _evidence(found: Disaggregation) -> list[str]:
             f"of the size that the singular values show; {data.open} mask entries open"
         )
     return labelled("evidence", printed) + (labelled("", stated) if stated else [])
+
+
+def _search_evidence(found: Disaggregation, facts: SearchFacts) -> list[str]:
+    lines = [f"{facts.found} of {found.rank} samples in {facts.starts} starts"]
+    if facts.coverage_starts:
+        share = f"{100 * (facts.coverage_share or 0.0):.0f} %"
+        few = facts.least_hits is None or facts.least_hits < COVERED
+        least = "coverage none" if few else f"each at least {facts.least_hits} times"
+        lines.append(
+            f"{facts.coverage_starts} new starts find {share} of them again ({least}) and "
+            f"{facts.others} other points"
+        )
+    if facts.null_starts:
+        lines.append(
+            f"{facts.null_hits} of {facts.null_starts} searches in permuted spaces find a point"
+        )
+    lines.append("this is evidence and no proof that there are no other samples")
+    names = ["evidence"] + [""] * (len(lines) - 1)
+    return [line for name, text in zip(names, lines, strict=True) for line in labelled(name, text)]
 
 
 def _samples(found: Disaggregation) -> list[str]:

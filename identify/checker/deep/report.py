@@ -28,6 +28,7 @@ from ..reading.fields import (
 from ..reading.types import Kind, choice, listed, maybe, real, table, whole
 
 KIND = "gradient"
+INPUT, FEATURES = "input", "features before the first layer"
 _HEX = re.compile("([0-9a-f]{2})+")
 
 
@@ -75,17 +76,24 @@ _PROBLEM = {"sizes": listed(whole(1), 2), "activations": listed(as_text),
             "biases": listed(_flag), "gradients": listed(_flag),
             "loss": maybe(choice("cross_entropy", "logistic", "squared")),
             "reduction": maybe(choice("mean", "sum")), "samples": maybe(whole(1))}  # fmt: skip
+# Fields that came later, and are missing in older reports.
+_LATER_PROBLEM = {"weight_decay": maybe(real(0.0)), "head": _flag}
 _EXCLUDED = {"mask": _bits, "neurons": listed(whole(0)), "multipliers": listed(real(0.0))}
 _CERTIFICATE = {"format": choice(1), "samples": maybe(listed(_numbers)),
                 "cotangents": maybe(listed(_numbers)), "masks": listed(maybe(listed(_bits))),
                 "pivots": maybe(listed(whole(0))), "excluded": maybe(listed(table(_EXCLUDED))),
                 "digest": _hash}  # fmt: skip
+_SEARCH = {"found": whole(0), "missing": whole(0), "starts": whole(0), "steps": whole(0),
+           "others": whole(0), "coverage_starts": whole(0), "coverage_share": maybe(real(0.0)),
+           "least_hits": maybe(whole(0)), "null_starts": whole(0), "null_hits": whole(0),
+           "residuals": listed(real(0.0)), "tolerances": listed(real(0.0)),
+           "conditions": listed(real(0.0)), "stopped": maybe(as_text)}  # fmt: skip
 _FIELDS: dict[str, Kind] = {
     "schema_version": choice(1),
     "kind": choice(KIND),
-    "verdict": choice("globally", "undecided"),
+    "verdict": choice("globally", "locally", "undecided"),
     "reason": _sentence,
-    "scope": maybe(table({"kind": choice("at_most"), "samples": whole(1)})),
+    "scope": maybe(table({"kind": choice("at_most", "exactly"), "samples": whole(1)})),
     "candidates": _flag,
     "covered": _flag,
     "interrupted": _flag,
@@ -98,7 +106,7 @@ _FIELDS: dict[str, Kind] = {
     "counts": _NUMBERS,
     "error_bounds": _NUMBERS,
     "ranks": listed(table(_RANK)),
-    "method": choice("kernel", "masks", "none"),
+    "method": choice("kernel", "masks", "search", "none"),
     "kernel": maybe(table(_KERNEL)),
     "power": maybe(whole()),
     "smallest_visible_slope": maybe(real()),
@@ -107,13 +115,17 @@ _FIELDS: dict[str, Kind] = {
     "data_statement": maybe(table(_DATA)),
     "assumptions": listed(as_text),
     "caveats": listed(as_text),
-    "problem": table(_PROBLEM),
+    "problem": table(_PROBLEM, _LATER_PROBLEM),
     "inputs": listed(table({"role": choice("network", "gradient"), "sha256": _hash})),
     "seed": whole(0),
     "versions": _versions,
     "seconds": real(0.0),
 }
-_LATER: dict[str, Kind] = {"certificate": table(_CERTIFICATE)}
+_LATER: dict[str, Kind] = {
+    "certificate": table(_CERTIFICATE),
+    "single_rows": maybe(whole(1)),
+    "search": maybe(table(_SEARCH)),
+}
 _TYPES = table(_FIELDS, _LATER)
 
 
@@ -160,6 +172,16 @@ class DeepReport:
         return bool(self.raw["verdict"] == "globally")
 
     @property
+    def locally(self) -> bool:
+        """Whether the report claims that no other batch near its samples has the gradient."""
+        return bool(self.raw["verdict"] == "locally")
+
+    @property
+    def searched(self) -> bool:
+        """Whether the samples come from a search."""
+        return bool(self.raw["method"] == "search")
+
+    @property
     def sizes(self) -> list[int]:
         """Input, hidden layers, outputs."""
         return list(self.raw["problem"]["sizes"])
@@ -169,6 +191,17 @@ class DeepReport:
         """The loss that was assumed."""
         value = self.raw["problem"]["loss"]
         return None if value is None else str(value)
+
+    @property
+    def decay(self) -> float | None:
+        """The weight decay that was subtracted from the gradient."""
+        value = self.raw["problem"].get("weight_decay")
+        return None if value is None else float(value)
+
+    @property
+    def head(self) -> bool:
+        """Whether other layers come before the network."""
+        return bool(self.raw["problem"].get("head"))
 
     def check(self, name: str) -> Mapping[str, Any] | None:
         """The stated check of that name, or None."""
@@ -208,6 +241,12 @@ def read_deep_report(report: object) -> DeepReport:
     roles = sorted(entry["role"] for entry in raw["inputs"])
     if roles != ["gradient", "network"]:
         raise CheckInputError("inputs", "the network and the gradient", ", ".join(roles))
+    facts = raw.get("search")
+    if (facts is not None) != (raw["method"] == "search"):
+        raise CheckInputError("search", "there for the method search, and only then", "another")
+    if facts is not None:
+        for name in ("residuals", "tolerances", "conditions"):
+            as_list(facts[name], f"search.{name}", facts["found"])
     if "certificate" not in raw:
         return DeepReport(raw, None, None, ())
     certificate = raw["certificate"]
@@ -230,15 +269,20 @@ def _answer(raw: Mapping[str, Any], certificate: Mapping[str, Any]) -> Answer | 
     if certificate["samples"] is None or certificate["cotangents"] is None:
         return None
     sizes = raw["problem"]["sizes"]
-    place = re.fullmatch(r"input(?: of layer (\d{1,6}))?", raw["samples_of"] or "")
-    layer = -1 if place is None else int(place.group(1) or 1) - 1
+    place = re.fullmatch(r"input of layer (\d{1,6})", raw["samples_of"] or "")
+    first = FEATURES if raw["problem"].get("head") else INPUT
+    layer = 0 if raw["samples_of"] == first else -1
+    layer = layer if place is None else int(place.group(1)) - 1
     if not 0 <= layer <= len(sizes) - 3:
         raise CheckInputError("samples_of", "the input or that of a hidden layer", "another")
     samples = as_matrix(certificate["samples"], "certificate.samples", None, sizes[layer])
     cotangents = as_matrix(
         certificate["cotangents"], "certificate.cotangents", len(samples), sizes[-1]
     )
-    lines = as_list(certificate["masks"], "certificate.masks", len(sizes) - 2 - layer)
+    lines = as_list(certificate["masks"], "certificate.masks")
+    if raw["method"] == "search" and not lines:
+        lines = [None] * (len(sizes) - 2 - layer)
+    as_list(lines, "certificate.masks", len(sizes) - 2 - layer)
     masks = []
     for line, width in zip(lines, sizes[layer + 1 : -1], strict=True):
         if line is not None:

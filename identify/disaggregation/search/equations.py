@@ -12,7 +12,9 @@ from identify.disaggregation.search.signals import Signals, maps_at, signals
 from identify.disaggregation.search.spaces import View
 
 _TINY = 1e-300
+_VANISHED = 1e-140
 _LARGEST_DAMPING = 1e9
+_SETTLING = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +112,10 @@ def _block(
 ) -> Block:
     outside = value - space @ (space.T @ value)
     seen = value if reference is None else value - reference @ (reference.T @ value)
-    size = float(np.linalg.norm(seen)) + _TINY
+    size = float(np.linalg.norm(seen))
+    if not size > _VANISHED:
+        # A signal that vanishes explains nothing, whatever its direction.
+        return Block(np.inf, np.inf, None, None)
     r = outside / size
     cost = float(r @ r)
     share = float(np.linalg.norm(outside)) / (float(np.linalg.norm(value)) + _TINY)
@@ -138,7 +143,7 @@ def start_cotangent(view: View, u: FloatArray) -> FloatArray:
             scaled = map_ / max(float(np.linalg.norm(map_)), _TINY)
             stacked.append(scaled)
             inside.append(space.T @ scaled)
-    q, r = np.linalg.qr(np.vstack(stacked))
+    r = np.asarray(np.linalg.qr(np.vstack(stacked))[1], dtype=np.float64)
     found = np.linalg.svd(linalg.lstsq(r.T, np.vstack(inside).T)[0].T)[2][0]
     x = np.asarray(linalg.lstsq(r, found)[0], dtype=np.float64)
     return x / max(float(np.linalg.norm(x)), _TINY)
@@ -150,6 +155,8 @@ def minimise(view: View, y: FloatArray, label: int | None, stop: Stop) -> tuple[
     Source: Marquardt (1963), with the diagonal of J^T J as the metric.
     """
     here = evaluate(view, y, label, tangents=True)
+    if not np.isfinite(here.cost):
+        return here, 0
     damping, idle, steps = stop.damping, 0, 0
     while steps < stop.steps and here.cost > stop.cost and np.isfinite(here.cost):
         steps += 1
@@ -174,6 +181,8 @@ def _step(
     damping: float,
 ) -> tuple[Point | None, float]:
     gram, slope = system
+    if gram.size == 0:
+        return None, damping
     scale = np.diag(gram).copy()
     largest = float(scale.max())
     if not (largest > 0.0 and np.isfinite(largest)):
@@ -192,6 +201,29 @@ def _step(
             return trial, damping
         damping *= 4.0
     return None, damping
+
+
+def settle(view: View, here: Point, label: int | None) -> Point:
+    """Undamped Gauss-Newton steps from a minimum.
+
+    At the floor of rounding F itself no longer tells a better point; the step still does. A step
+    that raises F fourfold ends this.
+    """
+    for _ in range(_SETTLING):
+        y = _renormalised(view, here.y)
+        gram, slope = evaluate(view, y, label, tangents=True).normal()
+        if gram.size == 0 or not np.isfinite(gram).all():
+            return here
+        scale = np.sqrt(np.maximum(np.diag(gram), _TINY))
+        values, vectors = linalg.eigh(gram / np.outer(scale, scale), check_finite=False)
+        kept = values > 1e-13 * values[-1]
+        inside = vectors[:, kept]
+        move = inside @ ((inside.T @ (slope / scale)) / values[kept]) / scale
+        trial = evaluate(view, y - move, label, tangents=False)
+        if not trial.cost <= 4.0 * here.cost:
+            return here
+        here = trial
+    return here
 
 
 def _renormalised(view: View, y: FloatArray) -> FloatArray:

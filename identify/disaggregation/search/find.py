@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
+from identify.disaggregation.factor import EPSILON, Factor
 from identify.disaggregation.search.equations import (
     Point,
     Stop,
     evaluate,
     minimise,
+    settle,
     start_cotangent,
 )
+from identify.disaggregation.search.signals import Signals, signals
 from identify.disaggregation.search.spaces import (
     Coordinates,
     Spaces,
@@ -26,17 +28,18 @@ from identify.disaggregation.search.spaces import (
     with_references,
 )
 
-Progress = Callable[[str, float], None]
-
 STAGE = "searching samples"
 _SEARCH = Stop(steps=50, cost=1e-13, gain=1e-2, patience=3)
 _POLISH = Stop(steps=25, cost=1e-30, gain=0.5, patience=2, damping=1e-6)
-_NEAR = 1e-3
+_NEAR = (1e-3, 0.1)
+_AMPLIFIED = 1e3
 _SAME = 1e-3
 _WIDE = (0.3, 3.0)
 _REACH = (0.3, 1.5)
 _LEAST_WEIGHT, _MOST_WEIGHT = 0.05, 20.0
 _STALLED = 60
+_ROUNDING = 4e-16
+_DRAWS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,16 +87,10 @@ class Hunt:
     thin: Spaces
     bias_slope: FloatArray | None
     rng: np.random.Generator
-    deadline: float | None = None
-    progress: Progress | None = None
+    budget: Budget = UNLIMITED
     most_starts: int = 3000
     kappa: float = 10.0
     cap: float = 0.03
-
-    @property
-    def late(self) -> bool:
-        """Whether the time is over."""
-        return self.deadline is not None and time.monotonic() > self.deadline
 
 
 def search(hunt: Hunt) -> Search:
@@ -108,14 +105,14 @@ def search(hunt: Hunt) -> Search:
     rank = hunt.spaces.rank
     budget = rank // 4 + 2
     while len(state.samples) < rank:
-        if hunt.progress is not None:
-            hunt.progress(STAGE, len(state.samples) / rank)
+        hunt.budget.tell(STAGE, len(state.samples) / rank)
         limit = _STALLED + 10 * (rank - len(state.samples))
         found = _next(hunt, state, limit)
         if found is not None:
             state.samples.append(found)
+            state.doubtful = [s for s in state.doubtful if same_as(found, [s], hunt.spaces) is None]
             continue
-        if hunt.late:
+        if hunt.budget.expired:
             state.stopped = "the time limit ended the search"
             break
         if budget == 0 or not state.samples or state.starts >= hunt.most_starts:
@@ -136,19 +133,18 @@ def _take_back(state: Search) -> None:
 
 def _next(hunt: Hunt, state: Search, limit: int) -> Sample | None:
     """The next sample, or None after ``limit`` starts."""
-    where = [sample.where for sample in state.samples]
-    view = deflated_view(hunt.thin, where)
+    view = search_view(hunt, state, state.samples)
     left = left_over(hunt.spaces, state.samples) @ view.basis
-    view = _with_denominator(hunt, state, view, left)
-    known = [*state.samples, *state.doubtful]
+    # What was taken back last would only be found again; with another one gone it may be right.
+    known = [*state.samples, *state.doubtful[-1:]]
     for _ in range(limit):
-        if hunt.late or state.starts >= hunt.most_starts:
+        if hunt.budget.expired or state.starts >= hunt.most_starts:
             return None
         state.starts += 1
         found = try_start(hunt, state, view, left)
         if found is None:
             continue
-        if same_as(found, known, hunt.spaces.homogeneous) is None:
+        if same_as(found, known, hunt.spaces) is None:
             return found
         state.near_misses += 1
     return None
@@ -159,17 +155,21 @@ def left_over(spaces: Spaces, samples: list[Sample]) -> FloatArray:
     matrix = np.diag(spaces.bottom.values)
     for sample in samples:
         delta, point = sample.where.deltas[0], sample.where.inputs[0]
-        assert delta is not None and point is not None
+        assert delta is not None
+        assert point is not None
         matrix = matrix - sample.weight * np.outer(delta, point)
     return matrix
 
 
-def _with_denominator(hunt: Hunt, state: Search, view: View, left: FloatArray) -> View:
+def search_view(hunt: Hunt, state: Search, taken: list[Sample]) -> View:
+    """The view of the starts after samples have been taken out, with its denominator."""
+    view = deflated_view(hunt.thin, [sample.where for sample in taken])
     # With one direction left, or two, the centre is too near to the samples to be left out.
     if view.basis.shape[1] <= 2:
         return view
     if not hunt.spaces.homogeneous:
         return with_references(view)
+    left = left_over(hunt.spaces, taken) @ view.basis
     draws = [start(hunt, state, view, left) for _ in range(20)]
     return with_references(view, draws=draws)
 
@@ -184,17 +184,30 @@ def start(hunt: Hunt, state: Search, view: View, left: FloatArray) -> FloatArray
         size = max(float(np.linalg.norm(u)), 1e-300)
     if spaces.homogeneous:
         return u / size
+    distance = typical_distance(spaces, state.samples)
     if state.samples:
-        known = [np.linalg.norm(_from_centre(spaces, s.point)) for s in state.samples]
-        distance = float(np.median(known)) * rng.uniform(*_REACH)
-    elif spaces.tail is not None:
-        guess = np.sqrt(spaces.rank) / np.linalg.norm(spaces.tail)
-        distance = guess * np.exp(rng.uniform(*np.log(_WIDE)))
+        distance *= rng.uniform(*_REACH)
     else:
-        # Without a bias the scale is that of preactivations at which s' bends.
-        reach = np.linalg.norm(view.tangent @ (u / size)) / np.sqrt(len(view.tangent))
-        distance = np.exp(rng.uniform(*np.log(_WIDE))) / max(float(reach), 1e-300)
+        distance *= float(np.exp(rng.uniform(*np.log(_WIDE))))
+        if spaces.tail is None:
+            # Without a bias the scale is that of preactivations at which s' bends.
+            reach = np.linalg.norm(view.tangent @ (u / size)) / np.sqrt(len(view.tangent))
+            distance /= max(float(reach), 1e-300)
     return u * (distance / size)
+
+
+def typical_distance(spaces: Spaces, samples: list[Sample]) -> float:
+    """How far samples lie from the centre of the affine row space, the known ones or a guess.
+
+    n independent samples of length l have a smallest affine combination of length l / root n.
+    """
+    if spaces.homogeneous:
+        return 1.0
+    if samples:
+        return float(np.median([np.linalg.norm(_from_centre(spaces, s.point)) for s in samples]))
+    if spaces.tail is not None:
+        return float(np.sqrt(spaces.rank) / np.linalg.norm(spaces.tail))
+    return 1.0
 
 
 def _from_centre(spaces: Spaces, point: FloatArray) -> FloatArray:
@@ -215,7 +228,7 @@ def try_start(hunt: Hunt, state: Search, view: View, left: FloatArray) -> Sample
         here, steps = minimise(view, y, label, _SEARCH)
         state.steps += steps
     last = view.basis.shape[1] == 1
-    if not np.isfinite(here.share) or (here.share > _NEAR and not last):
+    if not np.isfinite(here.share) or (here.share > near_zero(hunt.spaces) and not last):
         return None
     point = view.point(here.y[: view.dimension])
     labels = [label]
@@ -224,6 +237,12 @@ def try_start(hunt: Hunt, state: Search, view: View, left: FloatArray) -> Sample
     return next(
         (s for s in (polish(hunt, state, point, here, y) for y in labels) if s is not None), None
     )
+
+
+def near_zero(spaces: Spaces) -> float:
+    """The residual from which on a minimum is worth a polish: what is taken out leaves errors."""
+    bottom = spaces.bottom
+    return float(np.clip(_AMPLIFIED * bottom.error / bottom.values[-1], *_NEAR))
 
 
 def _by_fit(hunt: Hunt, point: FloatArray) -> list[int]:
@@ -275,11 +294,13 @@ def polish(
     y = np.concatenate([view.chart_of(point), free])
     here, steps = minimise(view, y, label, _POLISH)
     state.steps += steps
-    if not np.isfinite(here.cost):
+    if not np.isfinite(here.cost) or here.share > hunt.cap:
         return None
+    here = settle(view, here, label)
     found = view.point(here.y[: view.dimension])
     where = coordinates(spaces, found, here.run)
-    tolerance = expected_residual(spaces, where, here) * hunt.kappa
+    noise = block_noise(spaces, where, here, found, label)
+    tolerance = expected_residual(noise) * hunt.kappa
     residual = float(np.sqrt(here.cost))
     if tolerance > hunt.cap or residual > tolerance:
         return None
@@ -297,52 +318,74 @@ def polish(
 def weight_of(spaces: Spaces, where: Coordinates) -> float:
     """c_i = 1 / (h_i^T G^+ delta_i) at the first layer: the factor of the sample's term in G."""
     delta, point = where.deltas[0], where.inputs[0]
-    assert delta is not None and point is not None
+    assert delta is not None
+    assert point is not None
     product = float(point @ (delta / spaces.bottom.values))
     return 1.0 / product if product != 0.0 else float("inf")
 
 
-def block_noise(spaces: Spaces, where: Coordinates, here: Point) -> list[tuple[float, int]]:
+def block_noise(
+    spaces: Spaces, where: Coordinates, here: Point, point: FloatArray, label: int | None
+) -> list[tuple[float, int]]:
     """What the noise of G does to an entry of each residual of F, and the number of entries.
 
     An error E of G moves (I - U U^T) delta by -(I - U U^T) E G^+ delta, whose entries have the
-    size noise |G^+ delta|; the same for the rows.
+    size noise |G^+ delta|; the same for the rows. It moves the row space too, and z_j by
+    noise |S^-1 c| |w_j|, which the tangents carry to all signals. Rounding is added.
     """
     levels = []
+    moved = _moved_by_rows(spaces, here, point, label)
     for i, factor in enumerate(spaces.factors):
-        delta = where.deltas[i]
-        if factor is None or delta is None:
-            continue
-        size = max(float(np.linalg.norm(here.run.deltas[i])), 1e-300)
-        carried = factor.noise * float(np.linalg.norm(delta / factor.values))
-        levels.append((carried / size, len(here.run.deltas[i])))
+        inside = where.deltas[i]
+        if factor is not None and inside is not None:
+            levels.append(_level(factor, inside, here.run.deltas[i], moved.delta_tangents[i]))
     for i, factor in enumerate(spaces.factors[1:], start=1):
         inside = where.inputs[i]
-        if factor is None or inside is None:
-            continue
-        size = max(float(np.linalg.norm(inside)), 1e-300)
-        carried = factor.noise * float(np.linalg.norm(inside / factor.values))
-        levels.append((carried / size, factor.shape[1]))
+        if factor is not None and inside is not None:
+            value = spaces.lift(i, here.run.features[i - 1])
+            levels.append(_level(factor, inside, value, moved.feature_tangents[i - 1]))
     return levels
 
 
-def expected_residual(spaces: Spaces, where: Coordinates, here: Point) -> float:
-    """root F that the noise of G leaves at a true sample; at least what float64 leaves."""
-    total = sum(level**2 * entries for level, entries in block_noise(spaces, where, here))
-    return float(np.sqrt(total)) + 1e-14
+def _moved_by_rows(spaces: Spaces, here: Point, point: FloatArray, label: int | None) -> Signals:
+    """Tangents of the signals along a few random errors of z that the row space may have."""
+    bottom = spaces.bottom
+    size = bottom.noise * float(np.linalg.norm(point / bottom.values))
+    errors = np.random.default_rng(0).normal(size=(len(spaces.row_sizes), _DRAWS))
+    free = spaces.chain.free
+    choice: FloatArray | int = np.ones(1) if label is None else label
+    if free:
+        choice = here.y[len(here.y) - free :]
+    z = spaces.offset + spaces.rows_map @ point
+    return signals(spaces.chain, z, size * spaces.row_sizes[:, None] * errors, choice)
 
 
-def same_as(sample: Sample, known: list[Sample], homogeneous: bool) -> int | None:
+def _level(
+    factor: Factor, inside: FloatArray, value: FloatArray, moved: FloatArray
+) -> tuple[float, int]:
+    size = max(float(np.linalg.norm(value)), 1e-300)
+    entries = len(value)
+    own = _entry_noise(factor, entries) * float(np.linalg.norm(inside / factor.values))
+    rows = float(np.linalg.norm(moved[:, :_DRAWS])) / np.sqrt(_DRAWS * entries)
+    return float(np.hypot(own, rows)) / size + _ROUNDING, entries
+
+
+def _entry_noise(factor: Factor, entries: int) -> float:
+    """The noise of an entry, at least what the backward error of the singular vectors leaves."""
+    return max(factor.noise, 8.0 * EPSILON * float(factor.values[0]) / float(np.sqrt(entries)))
+
+
+def expected_residual(levels: list[tuple[float, int]]) -> float:
+    """root F that the noise of G leaves at a true sample."""
+    return float(np.sqrt(sum(level**2 * entries for level, entries in levels)))
+
+
+def same_as(sample: Sample, known: list[Sample], spaces: Spaces) -> int | None:
     """The place of the sample among the known ones, or None."""
     for index, other in enumerate(known):
         apart = float(np.linalg.norm(sample.point - other.point))
-        if homogeneous:
+        if spaces.homogeneous or spaces.two_sided:
             apart = min(apart, float(np.linalg.norm(sample.point + other.point)))
         if apart < _SAME * float(np.linalg.norm(other.point)):
             return index
     return None
-
-
-def with_thin(hunt: Hunt, thin: Spaces) -> Hunt:
-    """The same hunt in other spaces of starts."""
-    return replace(hunt, thin=thin)

@@ -14,6 +14,7 @@ from identify.disaggregation.records import LayerRank
 from identify.disaggregation.search.signals import Chain
 from identify.disaggregation.search.spaces import Spaces
 from identify.errors import InvalidInputError, NotYetSupportedError
+from identify.model.activations import Activation
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.losses import LOSSES
 
@@ -56,6 +57,8 @@ def pose(
     seed: int,
 ) -> Posed:
     """Check the input, factorise every layer's gradient and choose the layers of the search.
+
+    p is free: one vector a sample. `labelled` ties it to the cross-entropy instead.
 
     r is the largest rank of a hidden layer's gradient. The search begins at the lowest layer from
     which every hidden layer up to the last has its gradient, and has rank r itself; layers of
@@ -121,30 +124,49 @@ def _spaces(
         weight = np.column_stack([weight, bias])
     elif bias is not None:
         offset = np.asarray(bias)
-    labelled = loss == "cross_entropy" and network.outputs <= _MOST_LABELS
     space = _space(network, loss)
     powers = all(a.name == "monomial" for a in network.activations[first:])
     plain = all(bias is None for bias in network.biases[first : top + 1])
+    offset_free = not offset.any() and not lifted[0]
     chain = Chain(
         network.weights[first + 1 :], network.biases[first + 1 :], network.activations[first:],
-        space, labelled,
+        space, False,
     )  # fmt: skip
     return Spaces(
         chain, first, tuple(used), tuple(None if f is None else f.columns for f in used), lifted,
-        weight @ bottom.rows, offset, bottom.rows[-1] if lifted[0] else None,
-        powers and plain and not labelled,
+        weight @ bottom.rows, offset, np.linalg.norm(network.weights[first], axis=1),
+        bottom.rows[-1] if lifted[0] else None,
+        powers and plain, plain and offset_free and _two_sided(chain.activations),
     )  # fmt: skip
 
 
-def thinned(spaces: Spaces, rng: np.random.Generator) -> Spaces:
-    """The spaces of four neurons a sample, drawn at random, of a network with one hidden layer.
+def _two_sided(activations: Sequence[Activation]) -> bool:
+    """Whether h and -h have one error signal: s' even, and s odd in the layers below the last."""
+    z = np.linspace(0.1, 3.0, 9)
+    even = all(np.allclose(a.slope(z), a.slope(-z), rtol=1e-12) for a in activations)
+    return even and all(np.allclose(a.value(z), -a.value(-z)) for a in activations[:-1])
 
-    A network that is not wider than that, or deeper, stays as it is. A zero of the whole is a zero
+
+def labelled(spaces: Spaces) -> Spaces | None:
+    """The spaces with p = softmax(f) - e_y for a label that is tried; None for too many labels."""
+    if len(spaces.chain.space) > _MOST_LABELS:
+        return None
+    return replace(
+        spaces, chain=replace(spaces.chain, labelled=True), homogeneous=False, two_sided=False
+    )
+
+
+def thinned(spaces: Spaces, rng: np.random.Generator) -> Spaces:
+    """The spaces of four neurons an unknown, drawn at random, of a network with one hidden layer.
+
+    A network that is not wider than that, or deeper, or whose outputs are needed for p, stays as
+    it is. A zero of the whole is a zero
     of the part; the part decides where starts go, never what is accepted.
     """
-    count = _ROWS * spaces.rank
+    count = _ROWS * (spaces.rank + spaces.chain.free)
     columns = spaces.columns[0]
-    if len(spaces.factors) > 1 or columns is None or len(columns) <= count:
+    whole = len(spaces.factors) > 1 or spaces.chain.labelled
+    if whole or columns is None or len(columns) <= count:
         return spaces
     chosen = np.sort(rng.choice(len(columns), count, replace=False))
     chain = replace(
@@ -152,7 +174,7 @@ def thinned(spaces: Spaces, rng: np.random.Generator) -> Spaces:
     )
     return replace(
         spaces, chain=chain, columns=(columns[chosen],), rows_map=spaces.rows_map[chosen],
-        offset=spaces.offset[chosen], subset=chosen,
+        offset=spaces.offset[chosen], row_sizes=spaces.row_sizes[chosen], subset=chosen,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from identify.arrays import FloatArray
-from identify.disaggregation.factor import Factor
+from identify.disaggregation.factor import Factor, IntArray
 from identify.disaggregation.search.signals import Chain, Signals, maps_at
 
 
@@ -18,9 +18,11 @@ class Spaces:
 
     A sample is a vector c (r,): V c is its input of layer ``first``, with a 1 below it if
     ``tail`` (r,), the bias row of V, is not None: then tail . c = 1. ``rows_map`` (m, r) and
-    ``offset`` (m,) give z = offset + rows_map c. ``factors[i]`` is None for a layer whose rank is
-    smaller than r; ``columns[i]`` its U, of the neurons ``subset`` alone if that is not None.
+    ``offset`` (m,) give z = offset + rows_map c; ``row_sizes`` (m,) are the lengths |w_j|.
+    ``factors[i]`` is None for a layer whose rank is smaller than r; ``columns[i]`` its U, of the
+    neurons ``subset`` alone if that is not None.
     ``lifted[i]`` says whether V has a bias row. ``homogeneous``: c counts up to a factor.
+    ``two_sided``: -c has the same signals.
     """
 
     chain: Chain
@@ -30,9 +32,11 @@ class Spaces:
     lifted: tuple[bool, ...]
     rows_map: FloatArray
     offset: FloatArray
+    row_sizes: FloatArray
     tail: FloatArray | None
     homogeneous: bool
-    subset: FloatArray | None = None
+    two_sided: bool = False
+    subset: IntArray | None = None
 
     @property
     def rank(self) -> int:
@@ -147,12 +151,13 @@ def deflated_view(spaces: Spaces, found: Sequence[Coordinates]) -> View:
     right: list[FloatArray | None] = []
     basis = np.eye(spaces.rank)
     for i, factor in enumerate(spaces.factors):
-        if factor is None or spaces.columns[i] is None:
+        whole = spaces.columns[i]
+        if factor is None or whole is None:
             left.append(None)
             right.append(None)
             continue
         rows = _null([item.deltas[i] for item in found], factor.values)
-        columns = spaces.columns[i] @ _null([item.inputs[i] for item in found], factor.values)
+        columns = whole @ _null([item.inputs[i] for item in found], factor.values)
         left.append(_orthonormal(spaces, columns))
         right.append(None if i == 0 else factor.rows @ rows)
         if i == 0:
@@ -180,9 +185,10 @@ def with_references(view: View, *, draws: Sequence[FloatArray] = ()) -> View:
         u_, s_, _ = np.linalg.svd(mean, full_matrices=False)
         references.append(u_[:, s_ > 1e-10 * s_[0]] if view.left[i] is not None else None)
     for i in range(1, len(view.left)):
-        there = view.right[i] is not None and not draws
         lifted = view.spaces.lift(i, features[i - 1])
-        references.append((lifted / np.linalg.norm(lifted))[:, None] if there else None)
+        size = float(np.linalg.norm(lifted))
+        there = view.right[i] is not None and not draws and size > 0.0
+        references.append((lifted / size)[:, None] if there else None)
     return replace(view, references=tuple(references))
 
 

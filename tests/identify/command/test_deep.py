@@ -166,7 +166,7 @@ def test_options_that_mean_nothing_here_are_refused(tmp_path, batch, options, wo
 
 @pytest.mark.parametrize(
     "change",
-    [("--activation", "gelu"), ("--source", "kkt"), ("--source", "weight-decay")],
+    [("--source", "kkt"), ("--source", "weight-decay")],
     ids=lambda change: change[1],
 )
 def test_what_is_not_covered(tmp_path, batch, change):
@@ -182,6 +182,38 @@ def test_what_is_not_covered(tmp_path, batch, change):
     blocked = kkt("verify", model, *flat, "--fail-on", "not-covered")
     assert blocked.code == 3
     assert blocked.err.startswith("kktcert: error: not covered: ")
+
+
+def test_another_activation_than_the_network_has_does_not_open_the_gate(tmp_path, batch):
+    model, _, _, _, gradient, _, _ = stored(tmp_path, batch)
+    arguments = (model, "--source", "gradient", "--gradient", gradient, "--activation", "gelu")
+    assert kkt("verify", *arguments).code == 0
+    assert kkt("verify", *arguments, "--fail-on", "candidates,not-covered").code == 3
+
+
+def test_a_smooth_network_from_file_to_samples(tmp_path):
+    smooth = plant([36, 40, 40, 4], 4, 0, "gelu")
+    model, _, _, _, gradient, _, _ = stored(tmp_path, smooth)
+    arguments = (model, "--source", "gradient", "--gradient", gradient, "--activation", "gelu")
+    outcome = kkt("recover", *arguments, "--loss", "cross-entropy", "--out", tmp_path / "out")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "LOCALLY identifiable" in outcome.out
+    with np.load(tmp_path / "out/samples.npz") as file:
+        found, labels = file["samples"], file["labels"]
+    apart = np.linalg.norm(smooth.samples[:, None] - found, axis=2)
+    assert apart.min(axis=1).max() < 1e-5
+    assert (labels[apart.argmin(axis=1)] == smooth.labels).all()
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["scope"] == {"kind": "exactly", "samples": 4}
+    assert report["search"]["found"] == 4
+    assert kkt("verify", *arguments, "--fail-on", "locally").code == 3
+    checked = kkt("check", tmp_path / "out/report.json", *arguments)
+    assert checked.code == 0
+    assert "refuted" not in checked.out
+    for field, value in (("power", 0), ("verdict", "undecided"), ("rank", 5)):
+        changed = tmp_path / "changed.json"
+        changed.write_text(json.dumps(report | {field: value}))
+        assert kkt("check", changed, *arguments).code == 3
 
 
 def test_a_deep_network_without_an_activation_says_what_to_name(tmp_path, batch):
@@ -273,7 +305,8 @@ def test_inspect_says_what_to_run(tmp_path, batch):
     assert found["network"]["sizes"] == SIZES
     assert {entry["source"]: entry["fits"] for entry in found["sources"]}["gradient"] is None
     gelu = json.loads(kkt("inspect", model, "--activation", "gelu", "--format", "json").out)
-    assert not gelu["covered"]
+    assert gelu["covered"]
+    assert gelu["sizes"]["largest_batch"] > found["sizes"]["largest_batch"]
 
 
 def test_the_largest_batch_that_inspect_names_is_determined(tmp_path):

@@ -158,3 +158,15 @@ def test_part_of_a_network_is_the_network_above():
 def test_errors_say_what_was_expected(call, word):
     with pytest.raises(InvalidInputError, match=word):
         call()
+
+
+@pytest.mark.parametrize(
+    "activation",
+    ["gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus", "elu:0.7", "sine", "monomial:1",
+     "monomial:4", "polynomial:1,2,3,4", "identity"],
+)  # fmt: skip
+def test_curvature_is_the_derivative_of_the_slope(activation: str) -> None:
+    kind = parse_activation(activation)
+    z, step = np.linspace(-5.0, 5.0, 40), 1e-5
+    own = (kind.slope(z + step) - kind.slope(z - step)) / (2.0 * step)
+    np.testing.assert_allclose(kind.curvature(z), own, atol=1e-6)
