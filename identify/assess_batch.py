@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from identify.arrays import zero_share
 from identify.budget import Budget, Progress
 from identify.disaggregation.decay import without_decay
 from identify.disaggregation.disaggregate import disaggregate
@@ -18,6 +21,8 @@ from identify.model.deep_files import take_deep_gradient
 from identify.progress import logged
 from identify.report.gradient import GradientReport
 from identify.report.plain import versions
+from identify.thresholds import EMPTY, SPARSE
+from identify.verdict import sentences
 
 _LOG = logging.getLogger(__name__)
 
@@ -108,6 +113,13 @@ def assess_gradient(
             )
         else:
             found = solve(samples)
+    sent = [w for w in taken.weights if w is not None]
+    share = max(map(zero_share, sent), default=0.0)
+    empty = max((float(np.mean(w == 0.0)) for w in sent), default=0.0)
+    many = empty > EMPTY or (share > SPARSE and not clear)
+    if found.verdict == UNDECIDED and not found.completed and many:
+        share = max(share, empty)
+        found = replace(found, reason=found.reason + sentences.sparse(share))
     known = {"loss": kind, "reduction": reduction, "decay": found_decay, "head": head}
     _LOG.info("%s in %.1f s: %s", found.verdict, found.seconds, found.reason)
     return build_gradient_report(network, given, found, known, samples=samples, seed=seed)
