@@ -59,7 +59,7 @@ class StationaryReport(GradientReport):
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, in the fixed order of report.json."""
         report = super().to_dict()
-        # The check of a certificate covers gradients alone, and nothing is searched for here.
+        # Certificates and searches are those of gradients.
         del report["certificate"], report["search"]
         facts = self.facts
         return report | {

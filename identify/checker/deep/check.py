@@ -125,9 +125,8 @@ def _clock(deadline: float | None, limit: float | None) -> InTime:
 def _checks(report: DeepReport) -> list[tuple[str, str, Check]]:
     """What there is to check for the verdict: names, arithmetic, functions."""
     checks: list[tuple[str, str, Check]] = [("ranks", FLOAT, uniqueness.check_ranks)]
-    if report.raw["method"] == "search":
-        # Samples that were searched for one by one: nothing but the files is checked.
-        return []
+    if report.searched:
+        return [("gradients", FLOAT, confirm.check_searched)] if report.locally else []
     if not (report.globally and report.certified):
         return checks
     checks += [
@@ -212,8 +211,11 @@ def _problem(report: DeepReport, network: Layers, gradient: Layers, said: list[l
         same = [spelled(name) for name in names] == problem["activations"]
         require(same, f"the activations are {', '.join(dict.fromkeys(names))}")
     last = spelled(problem["activations"][-1]) if problem["activations"] else ""
-    by_masks = last.startswith(("relu", "leaky_relu")) or not report.globally
-    require(by_masks, "another activation before the output layer")
+    kinked = last.startswith(("relu", "leaky_relu"))
+    require(
+        kinked or report.searched or not report.globally,
+        "another activation before the output layer",
+    )
     source = "as named" if said else "as the report says"
     return f"sizes {'-'.join(map(str, sizes))}, activations {source}"
 
@@ -225,7 +227,8 @@ def _verdict(report: DeepReport, found: dict[str, Claim]) -> Claim:
     if false:
         return Claim("verdict", REFUTED, how, f"refuted: {', '.join(false)}")
     if report.locally:
-        return Claim("verdict", OPEN, how, "no certificate of a local verdict is known")
+        return Claim("verdict", OPEN, how, "the samples give the gradient; that none are near is "
+                     "numerical and not redone")  # fmt: skip
     if not report.globally:
         return Claim("verdict", OPEN, how, "undecided claims nothing")
     if not report.certified:

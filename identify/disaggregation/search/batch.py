@@ -148,7 +148,7 @@ def _confirm(
         base, checks = _confirmed(posed, base, descent, limits, (loss, reduction))
     verdict, reason = judge(
         Findings(
-            rank, posed.ranks, _used(spaces), posed.network.depth - 1, outcome.power, facts,
+            rank, posed.ranks, posed.network.depth - 1, outcome.power, facts,
             checks or (), None if limits is None else float(limits.samples.max()),
         )
     )  # fmt: skip
@@ -228,10 +228,6 @@ def _patterns(network: DeepNetwork, descent: Descent) -> tuple[BoolArray | None,
         None if kind.kink is None else slope == 1.0
         for kind, slope in zip(kinds, descent.slopes, strict=True)
     )
-
-
-def _used(spaces: Spaces) -> tuple[int, ...]:
-    return tuple(spaces.first + i for i, f in enumerate(spaces.factors) if f is not None)
 
 
 def _share(spaces: Spaces, sample: Sample) -> float:

@@ -207,6 +207,13 @@ def test_a_smooth_network_from_file_to_samples(tmp_path):
     assert report["scope"] == {"kind": "exactly", "samples": 4}
     assert report["search"]["found"] == 4
     assert kkt("verify", *arguments, "--fail-on", "locally").code == 3
+    checked = kkt("check", tmp_path / "out/report.json", *arguments)
+    assert checked.code == 0
+    assert "refuted" not in checked.out
+    for field, value in (("power", 0), ("verdict", "undecided"), ("rank", 5)):
+        changed = tmp_path / "changed.json"
+        changed.write_text(json.dumps(report | {field: value}))
+        assert kkt("check", changed, *arguments).code == 3
 
 
 def test_a_deep_network_without_an_activation_says_what_to_name(tmp_path, batch):
