@@ -4,7 +4,7 @@ Every ``console`` block holds commands after ``$ ``, each followed by its output
 stands for output left out; as many lines as stand before and after it are kept. Python blocks
 that name a file to save them in are saved first. From the root of the project:
 
-    python docs/refresh_outputs.py
+    python docs/refresh_outputs.py [PAGE]...
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ PAGES = tuple(
     for page in ("docs/tutorial.md", "README.md", "docs/gradient.md", "docs/checkpoints.md")
 )
 """In this order, in one folder: the README shows files that the tutorial makes."""
+ELSEWHERE = (ROOT / "docs/attack.md",)
+"""Refreshed in a folder of its own; a test beside that of the commands compares it."""
 CUT = "..."
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 _SAVED = re.compile(r"as `([\w.]+)`:\n\n```python\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
@@ -92,15 +94,20 @@ def run_shell(command: str, folder: Path) -> str:
 
 
 def main() -> None:
-    """Rewrite the pages in place."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for path in PAGES:
-            page = path.read_text(encoding="utf-8")
-            save_scripts(page, folder)
-            path.write_text(
-                refresh(page, lambda command: run_shell(command, folder)), encoding="utf-8"
-            )
+    """Rewrite the pages in place; all unless some are named."""
+    named = {Path(word).resolve() for word in sys.argv[1:]}
+    for pages in (PAGES, ELSEWHERE):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for path in pages:
+                if named and path not in named:
+                    continue
+                page = path.read_text(encoding="utf-8")
+                save_scripts(page, folder)
+                path.write_text(
+                    refresh(page, lambda command, at=folder: run_shell(command, at)),
+                    encoding="utf-8",
+                )
 
 
 if __name__ == "__main__":

@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from identify.alternatives.find import find_alternative, save_alternatives
     from identify.assess import assess_identifiability, recover_samples
     from identify.assess_batch import assess_gradient
+    from identify.assess_weights import assess_stationary
+    from identify.budget import Budget
     from identify.checker.check import check_report
     from identify.checker.outcome import CheckInputError, CheckResult, Claim
+    from identify.checkpoints.recipe import Recipe
+    from identify.checkpoints.replay import Replay, replay_samples, retrain
     from identify.checkpoints.span import CheckpointSpan, find_span, load_span, save_span
     from identify.disaggregation.records import Disaggregation
     from identify.errors import (
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from identify.model.loading import from_torch, load_network, save_network
     from identify.model.two_layer import TwoLayerNetwork
     from identify.planting.plant import PlantedNetwork, PlantingError, plant_network
+    from identify.planting.relu import PlantedRelu, equiangular_samples, plant_relu_network
     from identify.proofs.enclosure import Enclosure, enclose_terms
     from identify.proofs.rank import RankProof, prove_rank
     from identify.proofs.singular_value import SingularValueBound, bound_smallest_singular_value
@@ -50,8 +55,10 @@ if TYPE_CHECKING:
         TrainingSet,
         Verdict,
     )
+    from identify.recovery.assumptions import Assumptions
     from identify.report.gradient import GradientReport
     from identify.report.report import IdentifiabilityReport
+    from identify.report.stationary import StationaryReport
     from identify.symbolic.derive import kkt_system
     from identify.symbolic.solution_set import ExactTrainingSet, SolutionSet
     from identify.symbolic.solve import (
@@ -64,7 +71,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Activation",
+    "Assumptions",
     "AuditReport",
+    "Budget",
     "BudgetExceededError",
     "CheckInputError",
     "CheckResult",
@@ -93,13 +102,17 @@ __all__ = [
     "NotDeterminedError",
     "NotYetSupportedError",
     "PlantedNetwork",
+    "PlantedRelu",
     "PlantingError",
     "RankProof",
+    "Recipe",
     "Recovery",
+    "Replay",
     "Residual",
     "Scope",
     "SingularValueBound",
     "SolutionSet",
+    "StationaryReport",
     "TrainingSet",
     "TwoLayerNetwork",
     "UnsupportableModelError",
@@ -107,11 +120,13 @@ __all__ = [
     "Verdict",
     "assess_gradient",
     "assess_identifiability",
+    "assess_stationary",
     "audit",
     "bound_smallest_singular_value",
     "check_report",
     "compare_recovery",
     "enclose_terms",
+    "equiangular_samples",
     "exact_gradient",
     "find_alternative",
     "find_span",
@@ -126,8 +141,11 @@ __all__ = [
     "load_span",
     "match_samples",
     "plant_network",
+    "plant_relu_network",
     "prove_rank",
     "recover_samples",
+    "replay_samples",
+    "retrain",
     "save_alternatives",
     "save_network",
     "save_span",
@@ -147,11 +165,19 @@ _HOMES = {
         "recover_samples",
     ),
     "assess_batch": ("assess_gradient",),
+    "assess_weights": ("assess_stationary",),
+    "budget": ("Budget",),
     "checker.check": ("check_report",),
     "checker.outcome": (
         "CheckInputError",
         "CheckResult",
         "Claim",
+    ),
+    "checkpoints.recipe": ("Recipe",),
+    "checkpoints.replay": (
+        "Replay",
+        "replay_samples",
+        "retrain",
     ),
     "checkpoints.span": (
         "CheckpointSpan",
@@ -213,6 +239,11 @@ _HOMES = {
         "PlantingError",
         "plant_network",
     ),
+    "planting.relu": (
+        "PlantedRelu",
+        "equiangular_samples",
+        "plant_relu_network",
+    ),
     "proofs.enclosure": (
         "Enclosure",
         "enclose_terms",
@@ -234,8 +265,10 @@ _HOMES = {
         "TrainingSet",
         "Verdict",
     ),
+    "recovery.assumptions": ("Assumptions",),
     "report.gradient": ("GradientReport",),
     "report.report": ("IdentifiabilityReport",),
+    "report.stationary": ("StationaryReport",),
     "symbolic.derive": ("kkt_system",),
     "symbolic.solution_set": (
         "ExactTrainingSet",

@@ -6,21 +6,24 @@ import logging
 import time
 from dataclasses import replace
 
+from identify.alternatives.admissible import SetRules
 from identify.alternatives.pairs import search_sets
+from identify.arrays import zero_share
 from identify.budget import Budget, Progress
 from identify.errors import InvalidInputError, NotDeterminedError
 from identify.hermite.data import HermiteData
 from identify.progress import logged
 from identify.proofs.prove import LEVELS, Proofs, prove
 from identify.records import Recovery, Scope, TrainingSet, Verdict
-from identify.recovery.assumptions import Assumptions, resolve_scale
-from identify.recovery.data_error import ARITHMETIC
-from identify.recovery.measure import METHODS, Findings, measure
+from identify.recovery.assumptions import Assumptions
+from identify.recovery.measure import METHODS, measure
+from identify.recovery.stages import Interpolated, Recovered
 from identify.report.build import build_report
 from identify.report.report import IdentifiabilityReport
-from identify.thresholds import HIDDEN_SHARE
+from identify.thresholds import HIDDEN_SHARE, SPARSE
 from identify.verdict import sentences
-from identify.verdict.rules import Outcome, judge
+from identify.verdict.rule import Grounds
+from identify.verdict.rules import judge
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,6 +41,8 @@ def assess_identifiability(
     hidden_share: float = HIDDEN_SHARE,
     arithmetic: str = "auto",
     method: str = "pencil",
+    *,
+    assumptions: Assumptions | None = None,
 ) -> IdentifiabilityReport:
     """Decide whether the data determine the training samples, and recover them.
 
@@ -66,6 +71,8 @@ def assess_identifiability(
         method: how the tensor is decomposed: "pencil", "tensorly" (alternating least squares, up to
             20 terms), or "auto": the pencil, with tensorly as a second opinion up to 8 terms. Both
             are refined, and judged by our own residual.
+        assumptions: `samples`, `scale`, `non_negative`, `noise`, `hidden_share` and `arithmetic` as
+            one record, in place of the single keywords.
 
     Returns:
         An `IdentifiabilityReport`; a negative verdict is never an exception.
@@ -89,41 +96,46 @@ def assess_identifiability(
         'globally'
     """
     started = time.monotonic()
-    given = _check_arguments(
-        data, samples, scale, non_negative, noise, time_limit, hidden_share, arithmetic
-    )
+    budget = Budget.of(time_limit, logged(progress, _LOG))
+    given = Assumptions.chosen(
+        assumptions, samples=samples, scale=scale, non_negative=non_negative, noise=noise,
+        hidden_share=hidden_share, arithmetic=arithmetic,
+    ).resolved(data)  # fmt: skip
     if evidence not in LEVELS:
         raise InvalidInputError("evidence", f"one of {', '.join(LEVELS)}", repr(evidence))
     if method not in METHODS:
         raise InvalidInputError("method", f"one of {', '.join(METHODS)}", repr(method))
     _LOG.debug("source %s, degree %d, %d neurons", data.source, data.degree, data.network.width)
-    budget = Budget.of(time_limit, logged(progress, _LOG))
-    findings = measure(data, given, seed=seed, budget=budget, method=method)
-    outcome = judge(data, given, findings)
+    stage = measure(data, given, seed=seed, budget=budget, method=method)
+    grounds = Grounds(data, given, stage, asked=evidence)
+    outcome = judge(grounds)
+    late = isinstance(stage, Interpolated) and stage.timed_out
     sets: tuple[TrainingSet, ...] = ()
     searched = outcome.verdict is Verdict.UNDECIDED and outcome.searchable
-    if searched:
-        found = _search(data, given, findings, seed, budget)
-        if found is not None:
-            sets = found
-            outcome = Outcome(
-                Verdict.NONIDENTIFIABLE,
-                sentences.two_sets(outcome.reason, sets, data),
-                Scope("shown", (sets[0].count, sets[1].count)),
-            )
-    proofs: Proofs | None = None
-    if outcome.verdict is Verdict.GLOBALLY and evidence != "numerical" and not findings.timed_out:
-        proofs = _prove(data, given, findings, evidence, seed, budget)
-        outcome = _weigh(outcome, proofs, evidence)
-    if findings.timed_out or (outcome.verdict is Verdict.UNDECIDED and budget.expired):
-        reason = f"time limit of {time_limit:g} s reached"
-        if not findings.timed_out:
-            reason += f"; {outcome.reason}"
-        outcome = Outcome(Verdict.UNDECIDED, reason, None)
-        sets = ()
+    provable = outcome.verdict is Verdict.GLOBALLY and evidence != "numerical" and not late
+    if searched and isinstance(stage, Interpolated):
+        sets = _search(data, given, stage, seed, budget) or ()
+    elif provable and isinstance(stage, Recovered):
+        proofs = _prove(data, given, stage, evidence, seed, budget)
+        grounds = replace(grounds, proofs=proofs)
+        outcome = judge(grounds)
+    if late or (budget.expired and outcome.verdict is Verdict.UNDECIDED and not sets):
+        ended = f"time limit of {time_limit:g} s reached"
+        grounds = replace(grounds, ended=ended if late else f"{ended}; {outcome.reason}")
+        outcome, sets = judge(grounds), ()
+    elif sets:
+        outcome = replace(
+            outcome,
+            verdict=Verdict.NONIDENTIFIABLE,
+            reason=sentences.two_sets(outcome.reason, sets, data),
+            scope=Scope("shown", (sets[0].count, sets[1].count)),
+        )
+    share = zero_share(data.rows, rows=True) if data.source == "gradient" else 0.0
+    if outcome.verdict is Verdict.UNDECIDED and share > SPARSE:
+        outcome = replace(outcome, reason=outcome.reason + sentences.sparse(share))
     seconds = time.monotonic() - started
     _LOG.info("%s in %.1f s: %s", outcome.verdict.value, seconds, outcome.reason)
-    return build_report(data, given, findings, outcome, sets, proofs, seed, seconds, searched)
+    return build_report(grounds, outcome, seed=seed, seconds=seconds, sets=sets, searched=searched)
 
 
 def recover_samples(
@@ -139,6 +151,8 @@ def recover_samples(
     hidden_share: float = HIDDEN_SHARE,
     arithmetic: str = "auto",
     method: str = "pencil",
+    *,
+    assumptions: Assumptions | None = None,
 ) -> Recovery:
     """The samples that `assess_identifiability` recovers, if its verdict is `globally`.
 
@@ -160,54 +174,25 @@ def recover_samples(
         hidden_share,
         arithmetic,
         method,
+        assumptions=assumptions,
     )
     if report.verdict is not Verdict.GLOBALLY or report.recovery is None:
         raise NotDeterminedError(f"{report.verdict.value}: {report.reason}", report=report)
     return report.recovery
 
 
-def _check_arguments(
-    data: HermiteData,
-    samples: int | None,
-    scale: str,
-    non_negative: bool,
-    noise: float | None,
-    time_limit: float | None,
-    hidden_share: float,
-    arithmetic: str,
-) -> Assumptions:
-    if samples is not None and samples < 1:
-        raise InvalidInputError("samples", "at least 1", samples, "leave it out if unknown")
-    if noise is not None and not 0.0 < noise < 1.0:
-        raise InvalidInputError("noise", "a relative size in (0, 1)", noise)
-    if time_limit is not None and not time_limit > 0.0:
-        raise InvalidInputError("time_limit", "a positive number of seconds", time_limit)
-    if not 0.0 < hidden_share <= 1.0:
-        raise InvalidInputError("hidden_share", "a share in (0, 1]", hidden_share)
-    if arithmetic not in ARITHMETIC:
-        raise InvalidInputError("arithmetic", f"one of {', '.join(ARITHMETIC)}", repr(arithmetic))
-    scale = resolve_scale(data, scale)
-    return Assumptions(samples, scale, non_negative, noise, hidden_share, arithmetic)
-
-
 def _search(
     data: HermiteData,
     given: Assumptions,
-    findings: Findings,
+    stage: Interpolated,
     seed: int,
     budget: Budget,
 ) -> tuple[TrainingSet, TrainingSet] | None:
-    if findings.reduced is None or findings.linear is None:
-        return None
     return search_sets(
-        data,
-        findings.reduced,
-        findings.linear,
-        findings.noise_level,
-        samples=given.samples,
-        scale=given.scale,
-        non_negative=given.non_negative,
-        decomposes=findings.decomposes,
+        SetRules(data, stage.noise_level, given),
+        stage.reduced,
+        stage.linear,
+        decomposes=isinstance(stage, Recovered),
         seed=seed,
         budget=budget,
     )
@@ -216,42 +201,14 @@ def _search(
 def _prove(
     data: HermiteData,
     given: Assumptions,
-    findings: Findings,
+    stage: Recovered,
     evidence: str,
     seed: int,
     budget: Budget,
 ) -> Proofs:
-    assert findings.reduced is not None
-    assert findings.decomposition is not None
-    assert findings.bounds is not None
-    proofs = prove(
-        data,
-        findings.reduced,
-        findings.decomposition,
-        findings.bounds,
-        findings.noise_level,
-        given=given,
-        level=evidence,
-        seed=seed,
-        budget=budget,
-    )
-    r = findings.reduced.dimension
-    if findings.tied and given.samples != r and not (r == 1 and not data.homogeneous):
+    proofs = prove(data, given, stage, level=evidence, seed=seed, budget=budget)
+    r = stage.reduced.dimension
+    if stage.tied and given.samples != r and not (r == 1 and not data.homogeneous):
         missing = "a redundant equation of the rank, or --samples: only a tie speaks for the number"
         return replace(proofs, tied=True, strengthen=(*proofs.strengthen, missing))
     return proofs
-
-
-def _weigh(outcome: Outcome, proofs: Proofs, evidence: str) -> Outcome:
-    """The outcome in the light of the proofs: a conflict, or a level that was not reached."""
-    if proofs.conflict is not None:
-        reason = f"numerical evidence and proof disagree: {proofs.conflict}"
-        return Outcome(Verdict.UNDECIDED, reason, None)
-    if not proofs.reaches(evidence):
-        missing = "; ".join(proofs.strengthen) or "a condition is numerical"
-        reason = (
-            f"--evidence {evidence} is not reached: {missing}. By numerical evidence alone it "
-            f"would be {outcome.verdict.value}: {outcome.reason}"
-        )
-        return Outcome(Verdict.UNDECIDED, reason, None)
-    return outcome

@@ -40,7 +40,7 @@ class Budget:
         """
         if time_limit is None:
             return cls(progress=progress)
-        if not time_limit > 0.0:
+        if not 0.0 < time_limit < math.inf:
             raise InvalidInputError("time_limit", "a positive number of seconds", time_limit)
         return cls(time.monotonic() + time_limit, progress)
 

@@ -71,7 +71,8 @@ class Scope:
 class Condition:
     """One checked condition: what was required, what was found, by which evidence.
 
-    `holds` is None where the condition could not be checked.
+    `holds` is None where the condition could not be checked. `needed` says that nothing is
+    `globally` unless it holds.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Condition:
     found: float | int | str | None
     evidence: Evidence = Evidence.NUMERICAL
     source: str = ""
+    needed: bool = True
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from identify.command.help import add_command
-from identify.command.options import Format, LogOptions, RunOptions
-from identify.command.output import Log, require_extra, say_error
+from identify.command.limits import refuse_above
+from identify.command.memory import STATEMENTS
+from identify.command.names import Format
+from identify.command.options import LogOptions, MemoryOptions, RunOptions
+from identify.command.output import require_extra, say_error
 from identify.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ def proofs(
         typer.Option(metavar="N", help="Processes; unless given 2, or 1 for few statements."),
     ] = None,
     run: RunOptions,
+    memory: MemoryOptions,
     log: LogOptions,
 ) -> int:
     """Check every statement of the theory, or those named."""
@@ -68,10 +72,11 @@ def proofs(
     job: Literal["statement", "sabotage"] = "sabotage" if self_test else "statement"
     if processes is None:
         processes = 1 if len(chosen) <= _FEW else min(2, os.cpu_count() or 1)
+    refuse_above(memory.memory_limit, processes * STATEMENTS, "give --processes 1")
     going = Run(chosen, examples, run.seed, run.time_limit, processes, job)
     interrupted = False
     try:
-        with Log(verbose=log.verbose, quiet=log.quiet).progress() as show:
+        with log.log().progress() as show:
             going.go(show)
     except KeyboardInterrupt:
         interrupted = True

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from identify.assess import assess_identifiability
+from identify.budget import Progress
 from identify.hermite.data import HermiteData
 from identify.records import Condition, Verdict
+from identify.recovery.assumptions import Assumptions
 from identify.recovery.bounds import ErrorBounds
 from identify.recovery.samples import Samples
 from identify.recovery.ties import check_ties
@@ -27,7 +29,6 @@ THEOREMS: Mapping[str, str] = {
     RECONSTRUCTION: "Theorem 4.1 of Shen, Wang, Qian & Lei 2026 (Data Reconstruction)",
     UNIQUENESS: "Uniqueness among at most r samples (ours)",
 }
-Progress = Callable[[str, float], None]
 NOT_REACHED = "not reached, see the reason"
 _WORDS = {True: "holds", False: "fails", None: "not checkable"}
 
@@ -137,6 +138,8 @@ def check_network(
     time_limit: float | None = None,
     progress: Progress | None = None,
     seed: int = 0,
+    *,
+    assumptions: Assumptions | None = None,
 ) -> NetworkCheck:
     """Say for each hypothesis of two theorems whether a network satisfies it.
 
@@ -148,7 +151,7 @@ def check_network(
 
     Args:
         data: from one of the constructors of `HermiteData`.
-        samples, scale, non_negative, noise, time_limit, progress, seed: as for
+        samples, scale, non_negative, noise, time_limit, progress, seed, assumptions: as for
             `assess_identifiability`; all numbers come from its report.
 
     Returns:
@@ -169,10 +172,14 @@ def check_network(
         >>> found.applies("theorem-4.1"), found["theorem-4.1", "I-hermite"].found
         (True, 10)
     """
-    report = assess_identifiability(
-        data, samples, scale, non_negative, noise, time_limit, progress, seed, "numerical"
+    given = Assumptions.chosen(
+        assumptions, samples=samples, scale=scale, non_negative=non_negative, noise=noise
     )
-    rows = [_degree(data), _balance(data, report), _stationary(data, report, noise)]
+    report = assess_identifiability(
+        data, time_limit=time_limit, progress=progress, seed=seed, evidence="numerical",
+        assumptions=given,
+    )  # fmt: skip
+    rows = [_degree(data), _balance(data, report), _stationary(data, report, given.noise)]
     if data.source == "kkt":
         rows.append(_multipliers(data, report))
     rows += _interpolation(RECONSTRUCTION, report)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from attack.command.attack_options import ObjectiveOptions, SearchOptions, parse_assignments
 from attack.command.compute import device_and_dtype
 from attack.command.training_options import ComputeOptions, FileOptions
@@ -20,14 +18,12 @@ from attack.reconstruction import reconstruct
 from attack.runs.folder import remove_run
 from attack.runs.run import Run
 from attack.runs.task import DEFAULT_COUNT
-from identify.arrays import FloatArray
 from identify.command.inputs import open_mean
 from identify.command.limits import refuse_above
 from identify.command.options import MemoryOptions, RunOptions
 from identify.command.output import check_writable
-from identify.errors import FileError, InvalidInputError, listed
-from identify.model.dataset import LABELS, flat_labels
-from identify.model.untrusted import read_npy, read_tensors
+from identify.errors import FileError, InvalidInputError
+from identify.model.dataset import read_labels
 from identify.pictures import parse_image_shape
 
 
@@ -127,7 +123,7 @@ class AttackCall:
         return {
             "image_shape": None if shape is None else parse_image_shape(shape, network.dimension),
             "mean": None if aim.add_mean is None else open_mean(aim.add_mean, network.dimension),
-            "labels": None if search.labels is None else _labels(search.labels),
+            "labels": None if search.labels is None else read_labels(search.labels),
             "count": search.count,
             "start": search.start,
             "start_scale": search.start_scale,
@@ -192,20 +188,3 @@ def failed_writing(error: FileError) -> bool:
         True
     """
     return str(error.context.get("problem", "")).startswith(("cannot be written", "cannot be made"))
-
-
-def _labels(text: str) -> FloatArray:
-    """Labels from a file (.npz with labels, .npy) or as numbers with commas between them."""
-    suffix = Path(text).suffix.lower()
-    if suffix not in (".npz", ".npy"):
-        try:
-            return np.array([float(part) for part in text.split(",")])
-        except ValueError:
-            raise InvalidInputError(
-                "--labels", "an .npz or .npy file, or numbers such as 0,3,7", repr(text)
-            ) from None
-    file = read_npy(text, "labels") if suffix == ".npy" else read_tensors(text)
-    name = next((name for name in LABELS if name in file.shapes), None)
-    if name is None:
-        raise FileError(text, "holds no labels", f"it holds {listed(file.shapes)}")
-    return flat_labels(file.floats(name, integers=True), (file.shapes[name] or (1,))[0])

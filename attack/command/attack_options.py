@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from identify.command.options import THREADS, Format
+from identify.command.names import Format
+from identify.command.options import THREADS
 from identify.errors import InvalidInputError
 
 _ATTACK, _SCORE, _COMMON = "Attack", "Scores", "Common options"
@@ -39,6 +40,19 @@ class ScoreOptions:
         typer.Option(
             metavar="FILE", help="Mean image, unless the truth file holds it.",
             rich_help_panel=_SCORE,
+        ),
+    ] = None  # fmt: skip
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M", help="Mean that the network's inputs had removed; DATA.npz has it.",
+            rich_help_panel=_SCORE,
+        ),
+    ] = None  # fmt: skip
+    std: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S", help="What they were divided by then.", rich_help_panel=_SCORE,
         ),
     ] = None  # fmt: skip
     range: Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from identify.command.inputs import check_dimension, open_mean
 from identify.command.limits import PROCESS, refuse_above
 from identify.command.output import check_writable, replacing
 from identify.errors import InvalidInputError
-from identify.exposure.affine import match_affinely
+from identify.exposure.affine import match_affinely, pixel_values
 from identify.model.dataset import Dataset, load_samples
 from identify.model.untrusted import read_tensors
 from identify.pictures import (
@@ -45,13 +45,18 @@ _SAME_MEAN = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What is compared, channels last, the mean removed from all of it."""
+    """What is compared, channels last, the mean removed from all of it.
+
+    `unit` (D,) is what the inputs of the network were divided by: candidates and start are
+    multiplied by it.
+    """
 
     candidates: FloatArray
     start: FloatArray | None
     truth: FloatArray
     held_out: FloatArray | None
     mean: FloatArray
+    unit: FloatArray
     shape: tuple[int, ...]
     order: tuple[int, ...]
     remarks: tuple[str, ...]
@@ -118,6 +123,7 @@ def evaluate_run(
     arrays: dict[str, Any] = {
         "truth": given.truth.astype(np.float32),
         "mean": given.mean.astype(np.float32),
+        "unit": given.unit.astype(np.float32),
     }
     if given.held_out is not None:
         nearest = _nearest(given.truth, given.held_out, given.shape)
@@ -169,25 +175,32 @@ def _open(run: RunResult, truth: Path, held_out: Path | None, options: ScoreOpti
     dimension = run.x.shape[1]
     check_dimension(true.samples, dimension, truth)
     mean = _mean(truth, dimension, options)
+    centre, unit = pixel_values(true, options.mean, options.std)
+    if options.mean is not None:
+        mean = centre
+        true = replace(true, samples=true.samples - centre)
     shape, remarks = _shape(run, true, mean, options)
     samples = in_order(true.samples, true.image_shape, shape)
     if samples is not true.samples:
         mean = in_order(mean[None], true.image_shape, shape)[0]
+        unit = in_order(unit[None], true.image_shape, shape)[0]
         stored, own = (",".join(map(str, size)) for size in (true.image_shape or (), shape))
         remarks.append(f"The truth is stored as {stored} and was brought to the run's {own}.")
     others = None
     if held_out is not None:
         given = load_samples(held_out)
         check_dimension(given.samples, dimension, held_out)
-        _check_held_out(given.samples, held_out, true.samples, _mean(truth, dimension, options))
-        others = channels_last(in_order(given.samples, given.image_shape, shape), shape)
-    remarks += _scaled(run.x, samples)
+        rows = given.samples if options.mean is None else given.samples - centre
+        _check_held_out(rows, held_out, true.samples, _mean(truth, dimension, options))
+        others = channels_last(in_order(rows, given.image_shape, shape), shape)
+    remarks += _scaled(run.x * unit, samples)
     return Inputs(
-        channels_last(run.x, shape),
-        None if run.start is None else channels_last(run.start, shape),
+        channels_last(run.x * unit, shape),
+        None if run.start is None else channels_last(run.start * unit, shape),
         channels_last(samples, shape),
         others,
         channels_last(mean[None], shape)[0],
+        channels_last(unit[None], shape)[0],
         last_shape(shape),
         shape,
         tuple(remarks),
@@ -226,12 +239,18 @@ def _scaled(candidates: FloatArray, truth: FloatArray) -> list[str]:
     verb = "candidates are" if found.count > 1 else "candidate is"
     return [
         f"{found.count} {verb} the truth times {found.scale:.4g}{plus}: the file of the truth has "
-        "other pixel values than the network saw; store it as the network saw it."
+        "other pixel values than the network saw; --mean and --std say what was done to them."
     ]
 
 
 def _mean(truth: Path, dimension: int, options: ScoreOptions) -> FloatArray:
     stored = _stored_mean(truth, dimension)
+    told = [n for n, v in (("--mean", options.mean), ("--std", options.std)) if v is not None]
+    beside = "--add-mean" if options.add_mean is not None else f"the mean in {truth}"
+    if told and (stored is not None or options.add_mean is not None):
+        raise InvalidInputError(
+            told[0], f"pixels as they are in {truth}", beside, "leave one of them out"
+        )
     if options.add_mean is None:
         return np.zeros(dimension) if stored is None else stored
     given = open_mean(options.add_mean, dimension)

@@ -121,7 +121,7 @@ def pairs(runs: Sequence[RunResult], page: _Page) -> Drawn | Skipped:
     if len(shape) < 2:
         return Skipped(what, "the samples are rows of a table and no images")
     mean = run.pictures["mean"].ravel()
-    truth, candidates = run.pictures["truth"][order], run.images[indices[order]]
+    truth, candidates = run.pictures["truth"][order], run.pixels(run.images[indices[order]])
     words = [word for word, part in chosen.items() for _ in part]
     labels = [f"{w}\nSSIM {v:.2f}" for w, v in zip(words, ssim[order], strict=True)]
     sheet: list[Row] = [

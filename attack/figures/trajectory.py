@@ -60,12 +60,12 @@ def trajectory(
     last = len(nodes) - len(leaves)
     extra: dict[str, Any] = {}
     if other is not None and len(other.images) > root:
-        image = as_images(other.images[root][None], shape, mean)[0]
+        image = as_images(run.pixels(other.images[root][None]), shape, mean)[0]
         nodes.append(Node(len(columns) - 1, float(len(leaves)), image, "without splitting", 0))
         extra["without"] = other.name
     if run.evaluation is not None and run.pictures is not None:
         columns.append("nearest sample")
-        ends = run.images[leaves]
+        ends = run.pixels(run.images[leaves])
         truth = run.pictures["truth"]
         distances = metrics.ncc_matrix(ends, truth, shape)
         nearest = distances.argmin(axis=1)
@@ -139,7 +139,7 @@ def _nodes(
             if index in here:
                 continue
             parent = above[int(rows[column - 1][k])] if column else None
-            image = as_images(run.ordered(snapshot.x[index][None]), shape, mean)[0]
+            image = as_images(run.pixels(run.ordered(snapshot.x[index][None])), shape, mean)[0]
             caption = f"multiplier {run.weights[index]:.2g}" if column == last else ""
             here[index] = len(nodes)
             nodes.append(Node(column, float(k), image, caption, parent))

@@ -116,6 +116,11 @@ class RunResult:
         """The final candidates, channels last."""
         return self.ordered(self.x)
 
+    def pixels(self, rows: FloatArray) -> FloatArray:
+        """Rows, channels last, in units of pixels: times what the inputs were divided by."""
+        unit = None if self.pictures is None else self.pictures.get("unit")
+        return rows if unit is None else np.asarray(rows * unit.ravel())
+
     def ordered(self, rows: FloatArray) -> FloatArray:
         """Rows in the order of the run's images, channels last."""
         return rows if self._order is None else channels_last(rows, self._order)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -157,55 +158,105 @@ def _moves_by_gram(
     least: float,
 ) -> list[_Move]:
     """Merges in the order of distance, then removals, each with its exact change of the loss."""
-    count, columns = candidates.count, objective.columns
-    pool = joined(candidates.detach(), points)
-    system = objective.multiplier_system(pool)
-    with torch.no_grad():
-        penalty = objective.penalty_values(pool)
-    size = len(pool.lam)
-    gram = system.gram.reshape(size, columns, size, columns)
-    lam = pool.lam.clone()
-    lam[count:] = 0
-    gradient = 2 * (torch.einsum("iajb,jb->ia", gram, lam) - system.linear.reshape(size, columns))
-    slack = 64 * torch.finfo(lam.dtype).eps * float(system.constant)
-    own = torch.einsum("iaib->iab", gram)
-    inverse = torch.linalg.pinv(own, hermitian=True)
-    moves: list[_Move] = []
-    alive = torch.zeros(size, dtype=torch.bool, device=lam.device)
-    alive[:count] = True
-
-    def shifted(rows: list[int], change: Tensor) -> Tensor:
-        return 2 * torch.einsum("iajb,jb->ia", gram[:, :, rows], change)
-
+    walk = _Walk.begin(objective, candidates, points)
+    moves = []
     for number, (kept, gone) in enumerate(pairs.tolist()):
-        rows = [kept, gone, count + number]
-        change = torch.stack([-lam[kept], -lam[gone], points.lam[number]])
-        step = shifted(rows, change)
-        rise = (gradient[rows] * change).sum() + 0.5 * (step[rows] * change).sum()
-        rise = rise + penalty[count + number] - penalty[kept] - penalty[gone]
-        if float(rise) <= slack:
+        if walk.merge(kept, gone, number):
             moves.append(_merge(gone, kept, points, number))
-            gradient, lam[rows[:2]], lam[rows[2]] = gradient + step, 0, points.lam[number]
-            alive[rows[:2]] = False
-            # A merged candidate is not pruned in the same round: it stands for two.
-    left = count - len(moves)
-    while left > 1 and bool(alive.any()):
-        square = torch.einsum("iab,ib->ia", own, lam)
-        rise = (lam * (square - gradient)).sum(1) - penalty
-        without = gradient - 2 * square
-        if not objective.signed:
-            without = without.clamp_max(0)
-        best = 0.25 * torch.einsum("ia,iab,ib->i", without, inverse, without)
-        useless = alive & (rise <= slack) & (best <= least)
-        if not bool(useless.any()):
+    left = candidates.count - len(moves)
+    while left > 1:
+        worst = walk.prune(least)
+        if worst is None:
             break
-        worst = int(torch.where(useless, rise, torch.inf).argmin())
         moves.append(_Move(worst, None, None, None, None))
-        gradient = gradient + shifted([worst], -lam[worst][None])
-        lam[worst] = 0
-        alive[worst] = False
         left -= 1
     return moves
+
+
+@dataclass(eq=False)
+class _Walk:
+    """Moves one after the other on the quadratic form of the loss in the multipliers.
+
+    The pool holds `count` candidates and, behind them, the points that would replace pairs, with
+    multipliers `merged`. `lam` (p, K) and the `gradient` of the data loss in them follow the moves;
+    `alive` (p,) are the candidates that no move has touched.
+    """
+
+    count: int
+    signed: bool
+    gram: Tensor
+    penalty: Tensor
+    merged: Tensor
+    slack: float
+    lam: Tensor
+    gradient: Tensor
+    alive: Tensor
+
+    @staticmethod
+    def begin(objective: Objective, candidates: Candidates, points: Candidates) -> _Walk:
+        """Stand at the candidates, with multipliers 0 at the points."""
+        count, columns = candidates.count, objective.columns
+        pool = joined(candidates.detach(), points)
+        system = objective.multiplier_system(pool)
+        with torch.no_grad():
+            penalty = objective.penalty_values(pool)
+        size = len(pool.lam)
+        gram = system.gram.reshape(size, columns, size, columns)
+        lam = pool.lam.clone()
+        lam[count:] = 0
+        linear = system.linear.reshape(size, columns)
+        gradient = 2 * (torch.einsum("iajb,jb->ia", gram, lam) - linear)
+        slack = 64 * torch.finfo(lam.dtype).eps * float(system.constant)
+        alive = torch.arange(size, device=lam.device) < count
+        return _Walk(
+            count, objective.signed, gram, penalty, points.lam, slack, lam, gradient, alive
+        )
+
+    @cached_property
+    def own(self) -> Tensor:
+        """The blocks (p, K, K) of the Gram matrix on its diagonal."""
+        return torch.einsum("iaib->iab", self.gram)
+
+    @cached_property
+    def inverse(self) -> Tensor:
+        """Their pseudo-inverses."""
+        inverse: Tensor = torch.linalg.pinv(self.own, hermitian=True)
+        return inverse
+
+    def _shifted(self, rows: list[int], change: Tensor) -> Tensor:
+        return 2 * torch.einsum("iajb,jb->ia", self.gram[:, :, rows], change)
+
+    def merge(self, kept: int, gone: int, number: int) -> bool:
+        """Merge a pair unless that raises the loss."""
+        rows = [kept, gone, self.count + number]
+        change = torch.stack([-self.lam[kept], -self.lam[gone], self.merged[number]])
+        step = self._shifted(rows, change)
+        rise = (self.gradient[rows] * change).sum() + 0.5 * (step[rows] * change).sum()
+        rise = rise + self.penalty[rows[2]] - self.penalty[kept] - self.penalty[gone]
+        if float(rise) > self.slack:
+            return False
+        self.gradient = self.gradient + step
+        self.lam[rows[:2]], self.lam[rows[2]] = 0, self.merged[number]
+        # A merged candidate is not pruned in the same round: it stands for two.
+        self.alive[rows[:2]] = False
+        return True
+
+    def prune(self, least: float) -> int | None:
+        """Take the most useless candidate away; None if there is none."""
+        square = torch.einsum("iab,ib->ia", self.own, self.lam)
+        rise = (self.lam * (square - self.gradient)).sum(1) - self.penalty
+        without = self.gradient - 2 * square
+        if not self.signed:
+            without = without.clamp_max(0)
+        best = 0.25 * torch.einsum("ia,iab,ib->i", without, self.inverse, without)
+        useless = self.alive & (rise <= self.slack) & (best <= least)
+        if not bool(useless.any()):
+            return None
+        worst = int(torch.where(useless, rise, torch.inf).argmin())
+        self.gradient = self.gradient + self._shifted([worst], -self.lam[worst][None])
+        self.lam[worst] = 0
+        self.alive[worst] = False
+        return worst
 
 
 def _moves_by_size(candidates: Candidates, pairs: Tensor, points: Candidates) -> list[_Move]:

@@ -10,7 +10,7 @@ from identify.hermite.data import HermiteData
 from identify.hermite.reduction import ReducedData
 from identify.hermite.stationarity import stationarity
 from identify.records import TrainingSet
-from identify.recovery.assumptions import resolve_scale
+from identify.recovery.assumptions import Assumptions
 from identify.recovery.samples import to_samples
 from identify.recovery.ties import tie_kind
 
@@ -65,14 +65,12 @@ class SetRules:
     `level` is the stationarity demanded, max(1e-10, 2 rho).
     """
 
-    def __init__(
-        self, data: HermiteData, noise_level: float, scale: str, non_negative: bool
-    ) -> None:
+    def __init__(self, data: HermiteData, noise_level: float, given: Assumptions) -> None:
         self.data = data
         self.noise_level = noise_level
         self.level = max(1e-10, 2.0 * noise_level)
-        self.scale = scale if scale == "free" else resolve_scale(data, scale)
-        self.non_negative = non_negative
+        self.given = given.resolved(data)
+        self.scale, self.non_negative = self.given.scale, self.given.non_negative
 
     def accept(
         self, reduced: ReducedData, terms: FloatArray, signs: FloatArray

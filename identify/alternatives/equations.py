@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -45,6 +46,12 @@ class SetEquations:
         self.shrink = 0.0
         # b = -loss' for weight decay, +loss' for a gradient; loss' has the sign of -y.
         self.orientation = -1.0 if data.source == "gradient" else 1.0
+
+    def shrinking(self, shrink: float) -> SetEquations:
+        """The same equations, and shrink z_n = 0."""
+        equations = copy.copy(self)
+        equations.shrink = shrink
+        return equations
 
     def rank_of_ties(self, count: int) -> int:
         """Number of independent ties between n samples."""

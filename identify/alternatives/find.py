@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from identify.alternatives.admissible import largest_difference
+from identify.alternatives.admissible import SetRules, largest_difference
 from identify.alternatives.off_span import nu_pair_alternative, off_span_alternative
 from identify.alternatives.pairs import Pair, search_sets
 from identify.arrays import FloatArray
@@ -21,14 +21,13 @@ from identify.model.dataset import Dataset
 from identify.model.two_layer import TwoLayerNetwork
 from identify.progress import logged
 from identify.records import TrainingSet
-from identify.recovery.assumptions import resolve_scale
 from identify.thresholds import DIFFERENT, FITS
 
 _LOG = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from identify.recovery.assumptions import Assumptions
-    from identify.recovery.measure import Findings
+    from identify.recovery.stages import Stage
 
 
 __all__ = [
@@ -61,7 +60,8 @@ def find_alternative(
     seed: int = 0,
     time_limit: float | None = None,
     progress: Progress | None = None,
-    findings: Findings | None = None,
+    findings: Stage | None = None,
+    assumptions: Assumptions | None = None,
 ) -> tuple[TrainingSet, ...]:
     """Training sets that explain the same weights: two different ones, or none.
 
@@ -82,6 +82,8 @@ def find_alternative(
         progress: called with a stage name and a share in [0, 1].
         findings: of a report on the same data under the same assumptions, not to be measured
             again.
+        assumptions: `samples`, `scale`, `non_negative` and `noise` as one record, in place of the
+            single keywords.
 
     Returns:
         Two sets, or an empty tuple where none were found, which proves nothing.
@@ -98,58 +100,34 @@ def find_alternative(
     """
     from identify.recovery.assumptions import Assumptions
     from identify.recovery.measure import measure
+    from identify.recovery.stages import Interpolated, Recovered
 
     if distance is not None or keep:
         raise NotYetSupportedError(
             "--distance and --keep come with a later version", "leave them out"
         )
-    data = _hermite_data(network, source, gradient, initial, decay, loss)
-    if samples is not None and samples < 1:
-        raise InvalidInputError("samples", "at least 1", samples, "leave it out if unknown")
-    given = Assumptions(samples, resolve_scale(data, scale), non_negative, noise)
+    data = HermiteData.of(
+        source, network, gradient=gradient, initial=initial, decay=decay, loss=loss
+    )
+    given = Assumptions.chosen(
+        assumptions, samples=samples, scale=scale, non_negative=non_negative, noise=noise
+    ).resolved(data)
     budget = Budget.of(time_limit, logged(progress, _LOG))
     if findings is None:
         findings = measure(data, given, seed=seed, budget=budget)
     if start is not None:
         return _from_start(data, start, findings.noise_level, given, seed)
-    if findings.reduced is None or findings.linear is None:
+    if not isinstance(findings, Interpolated):
         return ()
     found = search_sets(
-        data,
+        SetRules(data, findings.noise_level, given),
         findings.reduced,
         findings.linear,
-        findings.noise_level,
-        samples=samples,
-        scale=given.scale,
-        non_negative=non_negative,
-        decomposes=findings.decomposes,
+        decomposes=isinstance(findings, Recovered),
         seed=seed,
         budget=budget,
     )
     return () if found is None else found
-
-
-def _hermite_data(
-    network: TwoLayerNetwork,
-    source: str,
-    gradient: TwoLayerNetwork | None,
-    initial: TwoLayerNetwork | None,
-    decay: float | None,
-    loss: str | None,
-) -> HermiteData:
-    if source == "kkt":
-        return HermiteData.from_kkt(network)
-    if source == "weight-decay":
-        return HermiteData.from_weight_decay(network, decay, loss)
-    if source == "gradient":
-        if gradient is None:
-            raise InvalidInputError("gradient", "the gradient for source 'gradient'", None)
-        return HermiteData.from_gradient(network, gradient, loss)
-    if source == "fine-tuning":
-        if initial is None:
-            raise InvalidInputError("initial", "the network before fine-tuning", None)
-        return HermiteData.from_fine_tuning(initial, network, loss=loss)
-    raise InvalidInputError("source", "kkt, weight-decay, gradient or fine-tuning", source)
 
 
 def _from_start(

@@ -18,7 +18,6 @@ from identify.alternatives.off_span import (
 from identify.alternatives.solvers import walk
 from identify.arrays import FloatArray
 from identify.budget import UNLIMITED, Budget
-from identify.hermite.data import HermiteData
 from identify.hermite.reduction import ReducedData
 from identify.interpolation.interpolate import Interpolation
 from identify.records import TrainingSet
@@ -31,14 +30,10 @@ _REPEATS = 24
 
 
 def search_sets(
-    data: HermiteData,
+    rules: SetRules,
     reduced: ReducedData,
     linear: Interpolation,
-    noise_level: float,
     *,
-    samples: int | None,
-    scale: str,
-    non_negative: bool,
     decomposes: bool = False,
     seed: int = 0,
     starts: int | None = None,
@@ -46,21 +41,19 @@ def search_sets(
 ) -> Pair | None:
     """Two explicit, different training sets that both explain the data, or None.
 
-    Which sizes count: with `samples` n, both of size n. Without: both of size r = dim V; or both
-    of the smallest size found, if T is determined and is no sum of r independent terms; or sizes
-    r and r + 1, if no redundant equation is left. Each set is stationary on the network to
-    max(1e-10, 2 rho), obeys every assumption (KKT: b_i f(x_i) > 0; ties of a fixed scale;
-    `non_negative`), has no vanishing and no parallel samples.
+    Which sizes count: with a known number n of samples, both of size n. Without: both of size r =
+    dim V; or both of the smallest size found, if T is determined and is no sum of r independent
+    terms; or sizes r and r + 1, if no redundant equation is left. Each set is stationary on the
+    network to max(1e-10, 2 rho), obeys every assumption (KKT: b_i f(x_i) > 0; ties of a fixed
+    scale; `non_negative`), has no vanishing and no parallel samples.
 
     Sets come from Levenberg-Marquardt at random starts, second sets from a walk along the
     continuum of solutions where there are more unknowns than equations, else from other starts
     or from the freedom off V.
 
     Args:
-        data, reduced, linear, noise_level: the data and what was measured on them.
-        samples: number of active samples, if known.
-        scale: "free", "unit", "margin" or "bias" ("auto" is resolved).
-        non_negative: whether all entries of the samples are known to be non-negative.
+        rules: what a set must satisfy: the data, their noise level rho and the assumptions.
+        reduced, linear: what was measured on the data.
         decomposes: whether T_V is a sum of r independent terms that obey the assumptions.
         seed: of all starts.
         starts: random starts of each size; 48, or 4 where there are more equations than
@@ -69,10 +62,9 @@ def search_sets(
 
     Cost: tens of milliseconds to a second up to r = 8.
     """
-    r = reduced.dimension
+    r, samples = reduced.dimension, rules.given.samples
     if r == 0 or reduced.neurons == 0 or (samples is not None and samples < r):
         return None
-    rules = SetRules(data, noise_level, scale, non_negative)
     source = SetSource(
         rules, reduced, linear, decomposes=decomposes, seed=seed, starts=starts,
         budget=budget,
@@ -82,7 +74,7 @@ def search_sets(
         if samples is not None:
             return search.pair(samples) or search.pair_off_span(samples)
         if linear.determined is True and not decomposes:
-            last = max(ceil(linear.required / r) + 1, data.degree)
+            last = max(ceil(linear.required / r) + 1, rules.data.degree)
             for count in range(r + 1, last + 1):
                 pair = search.pair(count)
                 if pair is not None and count * r < linear.rank:

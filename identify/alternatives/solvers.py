@@ -289,12 +289,9 @@ def eliminate(
     z = np.take_along_axis(terms[sets], order[:, :, None], axis=1)
     s = np.take_along_axis(signs[sets], order, axis=1)
     typical = float(np.median(np.linalg.norm(terms, axis=2))) + _TINY
-    try:
-        for share in (0.03, 0.003):
-            equations.shrink = share / typical
-            z, _ = minimise(equations, z, s, goal=1e-14, max_steps=60, budget=budget)
-    finally:
-        equations.shrink = 0.0
+    for share in (0.03, 0.003):
+        shrinking = equations.shrinking(share / typical)
+        z, _ = minimise(shrinking, z, s, goal=1e-14, max_steps=60, budget=budget)
     z, s = np.ascontiguousarray(z[:, :-1]), np.ascontiguousarray(s[:, :-1])
     z, norms = minimise(equations, z, s, goal=1e-13, budget=budget)
     return z, s, norms

@@ -19,6 +19,7 @@ from .outcome import (
     check_possible,
     finite,
     require,
+    required,
 )
 from .roundings import (
     chi_squared_quantile,
@@ -54,10 +55,9 @@ class Expected:
 def check_bounds(case: Case) -> tuple[str, str]:
     """The error bounds are those of the documented formula; for `globally` below the limit."""
     report = case.report
-    bounds, row = report.bounds, report.row("error bounds")
+    bounds = report.bounds
     require(bounds is not None and len(bounds) == case.r, "there is no bound for every sample")
-    require(row is not None, "there is no condition on the bounds")
-    assert row is not None
+    row = required(report.row("error bounds"), "there is no condition on the bounds")
     stated = stated_bounds(case)
     if stated is None:
         require(report.verdict != "globally", "a sample has no error bound")
@@ -177,9 +177,7 @@ def expected_bounds(
         relative = np.maximum(relative, 8.0 * _UNIT) + units_of(case)[2]
         return _with_lengths(case, found, relative, np.array([share])), EXACT
     error = share * merged.size
-    if "movements" not in case.kept:
-        case.kept["movements"] = _movements(case, found)
-    whole, mapped, kind = case.kept["movements"]
+    whole, mapped, kind = case.keep("movements", lambda: _movements(case, found))
     noise = case.certificate.assumed.noise
     if noise is None:
         inside, total = mapped[:, 0] * error, whole[:, 0] * error
@@ -219,7 +217,7 @@ def data_level(case: Case, blur: float = 1.0, *, careful: bool = False) -> float
     stated = known["balance"][0]
     balance = case.data.consistency if stated is None else stated
     return max(
-        max(case.data.consistency, case.kept.get("least", 0.0)) if careful else 0.0,
+        max(case.data.consistency, case.kept("least", 0.0)) if careful else 0.0,
         # To the last digit as stated: at the level of rounding errors it decides the bounds.
         balance,
         lone_consistency(case, balance),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from .reading.report import Certificate, Report
 from .source import Data, lengths_of
 
 NOISE_FLOOR = 1e-13
+T = TypeVar("T")
 VANISHING = 1e-150
 """Relative weight of a row below which the power of its point has left float64."""
 
@@ -87,8 +89,8 @@ def predicted(points: FloatArray, terms: FloatArray, signs: FloatArray, degree: 
 class Case:
     """A report with its data: everything that several claims are checked against.
 
-    `deadline` is of time.monotonic; `kept` holds results that several claims need; `not_checked`
-    names the fields whose numbers rounding errors decide.
+    `deadline` is of time.monotonic; `not_checked` names the fields whose numbers rounding errors
+    decide.
     """
 
     def __init__(self, report: Report, data: Data, deadline: float | None = None) -> None:
@@ -96,8 +98,20 @@ class Case:
         self.data = data
         self.degree = data.degree
         self.deadline = deadline
-        self.kept: dict[str, Any] = {}
+        self._kept: dict[str, Any] = {}
         self.not_checked: dict[str, None] = {}
+
+    def keep(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` gave when it was first called under this name."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        found: T = self._kept[name]
+        return found
+
+    def kept(self, name: str, default: T) -> T:
+        """What is kept under that name already, or the default."""
+        found: T = self._kept.get(name, default)
+        return found
 
     def matches(
         self, field: str, stated: float, own: float, tolerance: float, floor: float

@@ -19,10 +19,12 @@ from typing import NoReturn
 
 from . import bounds, leftover, linear, premises, sets, terms, ties
 from .case import Case
-from .conditions import check_conditions, check_margins, overall_evidence
+from .conditions import check_conditions
 from .deep.check import check_deep_report
 from .deep.report import is_deep, load_report
 from .enclosure import BALLS, check_enclosure
+from .levels import overall_evidence
+from .margins import check_margins
 from .outcome import (
     CONFIRMED,
     FLOAT,
@@ -34,6 +36,7 @@ from .outcome import (
     Progress,
     decide,
     require,
+    required,
 )
 from .reading.files import Network, read_network
 from .reading.gradient import one_output, read_gradient
@@ -270,10 +273,10 @@ def _scope(report: Report) -> str:
         )
         return f"at most {r} samples"
     kind = "shown" if report.verdict == "nonidentifiable" else "exactly"
-    require(scope is not None and scope[0] == kind, f"the scope has to be of the kind {kind}")
+    said, counts = required(scope, f"the scope has to be of the kind {kind}")
+    require(said == kind, f"the scope has to be of the kind {kind}")
     require(report.sample_count is None or kind == "exactly", "no number of samples is determined")
-    assert scope is not None
-    return f"{kind} {' and '.join(map(str, scope[1]))} samples"
+    return f"{kind} {' and '.join(map(str, counts))} samples"
 
 
 def _verdict(report: Report, found: Mapping[str, Claim]) -> Claim:

@@ -30,9 +30,7 @@ def median_share(case: Case) -> float:
     range of the Jacobian; where only ties speak for the number of samples they are equations too.
     Next to a lone sample the further one is sought in the whole space.
     """
-    if "hidden share" not in case.kept:
-        case.kept["hidden share"] = _median(case)
-    return float(case.kept["hidden share"])
+    return case.keep("hidden share", lambda: _median(case))
 
 
 def _median(case: Case) -> float:

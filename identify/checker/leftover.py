@@ -31,11 +31,7 @@ def left_out(case: Case) -> IntArray:
 
 def leftover(case: Case) -> Leftover | None:
     """|rows - scale_j T(u_j^(alpha-1), .)| over the neurons left out; None if there are none."""
-    if "leftover" not in case.kept:
-        case.kept["leftover"] = _measure(case)
-    found = case.kept["leftover"]
-    assert found is None or isinstance(found, Leftover)
-    return found
+    return case.keep("leftover", lambda: _measure(case))
 
 
 def limit_of(case: Case, count: int) -> float:

@@ -12,6 +12,7 @@ from .leftover import leftover
 from .outcome import (
     FloatArray,
     NotCheckableError,
+    available,
     check_possible,
     finite,
     require,
@@ -41,10 +42,7 @@ def softened(case: Case) -> tuple[FloatArray, float]:
 
 def equations(case: Case) -> FloatArray:
     """H of the merged points, and the rows of neurons that give only values."""
-    if "equations" not in case.kept:
-        case.kept["equations"] = _equations(case)
-    found: FloatArray = case.kept["equations"]
-    return found
+    return case.keep("equations", lambda: _equations(case))
 
 
 def _equations(case: Case) -> FloatArray:
@@ -119,16 +117,14 @@ def check_noise(case: Case) -> str:
         f"the data show no noise above {most:.2e}, the report says {stated:.2e}",
     )
     if stated > 1.03 * shown:
-        case.kept["shown noise"] = shown
+        case.keep("shown noise", lambda: shown)
         case.not_checked["noise_level"] = None
     return f"{stated:.1e}, by the residual of the linear equations"
 
 
 def linear_residual(case: Case) -> float:
     """Least weighted residual of the linear equations over all tensors, relative."""
-    if "least" not in case.kept:
-        case.kept["least"] = _least(case)
-    return float(case.kept["least"])
+    return case.keep("least", lambda: _least(case))
 
 
 def hard(case: Case) -> tuple[FloatArray, FloatArray]:
@@ -161,12 +157,11 @@ def check_residuals(case: Case) -> str:
     """Residuals and the numbers of equations that could have failed."""
     report, merged, r = case.report, case.merged, case.r
     width, ambient = case.data.points.shape
-    check_possible(report.rank is not None, "the report states no rank")
-    assert report.rank is not None
+    rank = available(report.rank, "the report states no rank")
     counts = {
         "balance": 0 if case.data.filled else width,
         "off_span": width * (ambient - r),
-        "linear": max(0, merged.equations - report.rank),
+        "linear": max(0, merged.equations - rank),
         "samples": max(0, merged.equations - r * r),
     }
     if report.residuals["samples"][0] is None:

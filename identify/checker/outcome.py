@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Progress = Callable[[str, float], None]
+T = TypeVar("T")
 
 CONFIRMED, REFUTED, OPEN = "confirmed", "refuted", "not checkable"
 FLOAT = "recomputed in float64"
@@ -147,6 +148,20 @@ def check_possible(condition: bool | np.bool_, detail: str) -> None:
     """Raise NotCheckableError unless the condition is true."""
     if not condition:
         raise NotCheckableError(detail)
+
+
+def required(value: T | None, detail: str) -> T:
+    """The value, or RefutedError if there is none."""
+    if value is None:
+        raise RefutedError(detail)
+    return value
+
+
+def available(value: T | None, detail: str) -> T:
+    """The value, or NotCheckableError if there is none."""
+    if value is None:
+        raise NotCheckableError(detail)
+    return value
 
 
 def finite(matrix: FloatArray) -> FloatArray:

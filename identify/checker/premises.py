@@ -17,6 +17,7 @@ from .outcome import (
     TINY,
     FloatArray,
     NotCheckableError,
+    available,
     check_possible,
     finite,
     require,
@@ -54,9 +55,8 @@ def check_inputs(report: Report, files: Mapping[str, Network]) -> str:
 
 def check_digest(report: Report) -> str:
     """The report is as it was written."""
-    check_possible(report.certificate is not None, "the report carries no certificate")
-    assert report.certificate is not None
-    require(report.digest() == report.certificate.digest, "the report was changed")
+    certificate = available(report.certificate, "the report carries no certificate")
+    require(report.digest() == certificate.digest, "the report was changed")
     return "the report is as it was written"
 
 
@@ -305,9 +305,7 @@ def check_balance(case: Case) -> str:
     )
     if case.data.filled:
         return "the output layer's gradient is missing, so that there is nothing to compare"
-    stated = case.report.residuals["balance"][0]
-    check_possible(stated is not None, "the report states no residual")
-    assert stated is not None
+    stated = available(case.report.residuals["balance"][0], "the report states no residual")
     require(
         case.matches("residuals.balance.value", stated, own, 0.01, TINY),
         f"it is {own:.2e}, not {stated:.2e}",
@@ -327,10 +325,8 @@ def lone_sample(case: Case) -> bool:
 def check_redundancy(case: Case) -> tuple[str, str]:
     """The number of redundant equations, and that something speaks for r samples."""
     report, r = case.report, case.r
-    rank, stated = report.rank, report.redundant
-    check_possible(rank is not None and stated is not None, "the report does not count them")
-    assert rank is not None
-    assert stated is not None
+    rank = available(report.rank, "the report does not count them")
+    stated = available(report.redundant, "the report does not count them")
     tie = report.row("tie") is not None
     count = rank - r * r + tie_equations(case)
     require(stated == count, f"there are {count}, not {stated}")

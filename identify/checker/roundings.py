@@ -30,10 +30,7 @@ def rounded_errors(case: Case) -> tuple[float, float, float]:
     The third number says how many rows carry the error, (sum E^2)^2 / sum E^4; earlier versions
     took all of them to.
     """
-    if "rounded" not in case.kept:
-        case.kept["rounded"] = _rounded(case)
-    inside, off, rows = case.kept["rounded"]
-    return float(inside), float(off), float(rows)
+    return case.keep("rounded", lambda: _rounded(case))
 
 
 def _rounded(case: Case) -> tuple[float, float, float]:
@@ -110,13 +107,12 @@ def movement_error(case: Case) -> float:
     from there to the point that was read.
     """
     data = case.data
-    if data.source != "fine-tuning" or data.network is None or data.values is None:
+    final, moved = data.network, data.values
+    if data.source != "fine-tuning" or final is None or moved is None:
         return 0.0
     if case.certificate.assumed.arithmetic is None or case.certificate.terms is None:
         return 0.0
-    if "path" not in case.kept:
-        case.kept["path"] = _path(case, data.network, data.values)
-    return float(case.kept["path"])
+    return case.keep("path", lambda: _path(case, final, moved))
 
 
 def _path(case: Case, final: tuple[FloatArray, FloatArray], moved: FloatArray) -> float:

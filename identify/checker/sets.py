@@ -48,7 +48,7 @@ def check_sets(case: Case) -> tuple[str, str]:
     )
     _check_counts(case, counts, sets[0])
     worst = max(shown.residual for shown in sets)
-    surely = max(1e-10, 2.0 * case.kept.get("shown noise", case.noise))
+    surely = max(1e-10, 2.0 * case.kept("shown noise", case.noise))
     check_possible(worst <= surely, "the sets fit to a noise that an earlier round may have shown")
     return FLOAT, f"{counts[0]} and {counts[1]} samples, residual at most {worst:.1e}, different"
 

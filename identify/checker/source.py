@@ -50,7 +50,7 @@ class Data:
     @cached_property
     def consistency(self) -> float:
         """Balance of the layers, or Euler's identity |s_j v_j - u_j . g_j|, relative, in [0, 1]."""
-        if self.homogeneous:
+        if self.values is None:
             outputs = self.scales / self.degree
             unit = -max(_exponent(self.points), _exponent(outputs))
             norms = np.sum(np.ldexp(self.points, unit) ** 2, axis=1)
@@ -59,7 +59,6 @@ class Data:
             return float(np.abs(norms - heights).sum()) / total if total > 0.0 else 0.0
         if self.filled:
             return 0.0
-        assert self.values is not None
         left, right, lost = euler_sides(self.points, self.rows, self.scales, self.values)
         total = float(np.linalg.norm(np.abs(left) + np.abs(right)))
         away = np.maximum(np.abs(left - right) - lost, 0.0)

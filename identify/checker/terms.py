@@ -139,13 +139,28 @@ def check_terms(case: Case) -> tuple[str, str]:
     return FLOAT, f"residual {merged:.1e} over {case.merged.equations} equations, independent"
 
 
+def is_finite(case: Case) -> bool:
+    """Whether every term has a sample: with a bias a term needs a last coordinate."""
+    full = case.terms[0] @ case.basis.T
+    if case.certificate.assumed.scale != "bias":
+        return True
+    return bool(np.all(np.abs(full[:, -1]) > 1e-9 * np.linalg.norm(full, axis=1)))
+
+
 def check_non_negative(case: Case) -> None:
     """Raise RefutedError if a sample is negative beyond its error bound."""
+    if negative_entries(case):
+        raise RefutedError("a sample has negative entries though they were assumed not to be")
+
+
+def negative_entries(case: Case) -> bool:
+    """Whether a sample is negative beyond its error bound."""
     found = samples_of(case)
     norms = np.linalg.norm(found.samples, axis=1)
     bounds = [b or 0.0 for b in case.report.bounds or [0.0] * case.r]
     margin = np.array(bounds) * norms
     if case.report.absolute is not None:
         margin = np.array([b or 0.0 for b in case.report.absolute])
-    if len(margin) != len(found.samples) or np.any(found.samples.min(axis=1) < -margin - 1e-12):
-        raise RefutedError("a sample has negative entries though they were assumed not to be")
+    return len(margin) != len(found.samples) or bool(
+        np.any(found.samples.min(axis=1) < -margin - 1e-12)
+    )

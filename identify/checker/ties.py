@@ -12,8 +12,10 @@ from .outcome import (
     FLOAT,
     FloatArray,
     NotCheckableError,
+    available,
     check_possible,
     require,
+    required,
 )
 from .terms import samples_of
 
@@ -63,11 +65,10 @@ def tie_equations(case: Case) -> int:
     row = case.report.row("tie")
     if row is None:
         return 0
-    check_possible(row.required is not None, "the report has no tolerance of the tie")
-    assert row.required is not None
+    tolerance = available(row.required, "the report has no tolerance of the tie")
     if case.certificate.terms is not None:
-        _check_width(case, row.required)
-    if row.required > TIE_LIMIT:
+        _check_width(case, tolerance)
+    if tolerance > TIE_LIMIT:
         return 0
     tie = _tie(case)
     return len(set(tie.classes)) - 1 + tie.factor
@@ -142,11 +143,7 @@ def _check_width(case: Case, stated: float) -> None:
 
 
 def _tie(case: Case) -> Tie:
-    if "tie" not in case.kept:
-        case.kept["tie"] = _measure(case)
-    found = case.kept["tie"]
-    assert isinstance(found, Tie)
-    return found
+    return case.keep("tie", lambda: _measure(case))
 
 
 def _measure(case: Case) -> Tie:
@@ -185,14 +182,10 @@ def _measure(case: Case) -> Tie:
 
 def check_tie(case: Case) -> tuple[str, str]:
     """The tie between the samples holds within the propagated error bounds."""
-    row = case.report.row("tie")
-    require(row is not None, "the assumptions make a tie that the report does not list")
-    assert row is not None
-    check_possible(
-        row.found is not None and row.required is not None, "the report has no numbers for it"
-    )
-    assert row.found is not None
-    assert row.required is not None
+    detail = "the assumptions make a tie that the report does not list"
+    row = required(case.report.row("tie"), detail)
+    found = available(row.found, "the report has no numbers for it")
+    tolerance = available(row.required, "the report has no numbers for it")
     tie = _tie(case)
     floor = max(10.0 * NOISE_FLOOR, 10.0 * case.noise)
     spread, width = float(np.ptp(tie.values)), float(tie.widths.max())
@@ -201,9 +194,9 @@ def check_tie(case: Case) -> tuple[str, str]:
         f"the values differ by {spread:.1e}, the bounds allow {width:.1e}",
     )
     require(
-        case.matches("conditions.tie.found", row.found, spread, 0.05, floor),
-        f"the values differ by {spread:.2e}, the report says {row.found:.2e}",
+        case.matches("conditions.tie.found", found, spread, 0.05, floor),
+        f"the values differ by {spread:.2e}, the report says {found:.2e}",
     )
-    _check_width(case, row.required)
+    _check_width(case, tolerance)
     require(row.holds is (tie.gap <= 0.0), "tie: holds is wrong")
     return FLOAT, f"the values differ by {spread:.1e}, the error bounds allow {width:.1e}"

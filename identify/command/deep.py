@@ -9,20 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from identify.arrays import FloatArray
 from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
+from identify.command.memory import refuse_gradient
+from identify.command.names import ArithmeticName, EvidenceName, Format, ScaleName, SourceName
 from identify.command.options import (
-    ArithmeticName,
     AssumeOptions,
-    EvidenceName,
-    Format,
+    MemoryOptions,
     ModelOptions,
     RunOptions,
-    ScaleName,
-    SourceName,
     SourceOptions,
 )
 from identify.command.output import Log, OutputFolder, say_error
-from identify.command.run import show_written
+from identify.command.run import INTERRUPTED, show_written
 from identify.command.sheet import Sheet
 from identify.disaggregation.records import GLOBALLY, LOCALLY
 from identify.errors import InvalidInputError, NotYetSupportedError
@@ -33,7 +32,6 @@ from identify.report.gradient import GradientReport
 from identify.text import number
 from identify.thresholds import HIDDEN_SHARE
 
-INTERRUPTED = 130
 _SCOPE = "use --source gradient, or a two-layer network with a power as activation"
 
 
@@ -46,6 +44,7 @@ class DeepRequest:
     layout: ModelOptions
     assume: AssumeOptions
     run: RunOptions
+    memory: MemoryOptions
     log: Log
     evidence: EvidenceName = EvidenceName.AUTO
 
@@ -78,33 +77,12 @@ class DeepRequest:
                 f"for --source {self.source.source.value}",
                 _SCOPE,
             )
-        self._refuse_options(network)
+        refuse_deep_options(self, network)
         gradient = load_deep_gradient(
             self.source.gradient, network, layers=self.layout.layers, key=self.layout.key
         )
+        refuse_gradient(self.memory.memory_limit, network, gradient)
         return network, gradient
-
-    def _refuse_options(self, network: DeepNetwork) -> None:
-        assume = self.assume
-        kind = str(network.activations[-1]) if network.activations else "one layer"
-        given = {
-            "--degree": self.layout.degree,
-            "--weight-decay-in-gradient": self.source.weight_decay_in_gradient,
-            "--scale": None if assume.scale is ScaleName.AUTO else assume.scale.value,
-            "--non-negative": "the option" if assume.non_negative else None,
-            "--noise": assume.noise,
-            "--hidden-share": None if assume.hidden_share == HIDDEN_SHARE else assume.hidden_share,
-            "--arithmetic": None
-            if assume.arithmetic is ArithmeticName.AUTO
-            else assume.arithmetic.value,
-        }
-        for option, value in given.items():
-            if value is not None:
-                expected = f"nothing for a network with {kind}"
-                raise InvalidInputError(option, expected, value, "it is for powers; leave it out")
-        if self.evidence in (EvidenceName.EXACT, EvidenceName.INTERVAL):
-            expected = f"auto or numerical for a network with {kind}"
-            raise InvalidInputError("--evidence", expected, self.evidence.value)
 
     def assess(self, network: DeepNetwork, gradient: DeepGradient) -> tuple[GradientReport, bool]:
         """The report, and whether Ctrl-C cut it short."""
@@ -138,12 +116,36 @@ class DeepRequest:
         return report, False
 
 
+def refuse_deep_options(request: DeepRequest, network: DeepNetwork) -> None:
+    """Refuse options that mean nothing for these networks."""
+    assume = request.assume
+    kind = str(network.activations[-1]) if network.activations else "one layer"
+    share, arithmetic = assume.hidden_share, assume.arithmetic
+    given = {
+        "--degree": request.layout.degree,
+        "--weight-decay-in-gradient": request.source.weight_decay_in_gradient,
+        "--scale": None if assume.scale is ScaleName.AUTO else assume.scale.value,
+        "--non-negative": "the option" if assume.non_negative else None,
+        "--noise": assume.noise,
+        "--hidden-share": None if share == HIDDEN_SHARE else share,
+        "--arithmetic": None if arithmetic is ArithmeticName.AUTO else arithmetic.value,
+        "--decay": request.source.decay,
+    }
+    for option, value in given.items():
+        if value is not None:
+            expected = f"nothing for a network with {kind}"
+            raise InvalidInputError(option, expected, value, "it is for powers; leave it out")
+    if request.evidence in (EvidenceName.EXACT, EvidenceName.INTERVAL):
+        expected = f"auto or numerical for a network with {kind}"
+        raise InvalidInputError("--evidence", expected, request.evidence.value)
+
+
 def verify_deep(request: DeepRequest, gate: Gate, folder: OutputFolder) -> int:
     """Decide whether the gradient determines its batch; the exit code."""
     report, interrupted = request.assess(*request.open())
     if folder:
         folder.write_text("report.json", report.to_json())
-    _show(report, request.run.format, folder)
+    show_deep(report, request.run.format, folder)
     if interrupted:
         return INTERRUPTED
     blocked = (
@@ -173,9 +175,9 @@ def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int
         with folder.writing("samples.npz") as path:
             np.savez(path, **arrays)
         if found.layer == 0:
-            _draw(folder, sheet.settled(found.samples), report, request.log)
+            _draw(folder, sheet.settled(found.samples), found.samples, report, request.log)
     folder.write_text("report.json", report.to_json())
-    _show(report, request.run.format, folder)
+    show_deep(report, request.run.format, folder)
     if interrupted:
         return INTERRUPTED
     if found.samples is None:
@@ -184,7 +186,7 @@ def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int
     return 0
 
 
-def _show(report: GradientReport, form: Format, folder: OutputFolder) -> None:
+def show_deep(report: GradientReport, form: Format, folder: OutputFolder) -> None:
     if form is Format.JSON:
         print(report.to_json(), end="", flush=True)
         return
@@ -192,15 +194,16 @@ def _show(report: GradientReport, form: Format, folder: OutputFolder) -> None:
     show_written(folder)
 
 
-def _draw(folder: OutputFolder, sheet: Sheet, report: GradientReport, log: Log) -> None:
+def _draw(
+    folder: OutputFolder, sheet: Sheet, samples: FloatArray, report: GradientReport, log: Log
+) -> None:
     if sheet.remark:
         log.note(sheet.remark)
     if sheet.shape is None:
         return
     found = report.found
-    assert found.samples is not None
     captions = []
-    for index in range(len(found.samples)):
+    for index in range(len(samples)):
         label = "" if found.labels is None else f"label {int(found.labels[index])}\n"
         bound = np.nan if found.error_bounds is None else float(found.error_bounds[index])
         error = f"error < {number(bound)}" if np.isfinite(bound) else "no error bound"
@@ -211,7 +214,7 @@ def _draw(folder: OutputFolder, sheet: Sheet, report: GradientReport, log: Log) 
         title = f"LOCALLY identifiable, {report.scope_sentence}: the batch behind one gradient"
     else:
         title = f"UNDECIDED, no uniqueness: the samples below were separated ({report.reason})"
-    images = sheet.images(found.samples)
+    images = sheet.images(samples)
     limits, words = sheet.grey([images], free_length=not found.scaled)
     notes = [words]
     if sheet.mean is not None:

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from identify.command.options import LogOptions
+from identify.command.limits import refuse_above
+from identify.command.memory import DERIVE
+from identify.command.options import LogOptions, MemoryOptions, ThreadOptions
 from identify.errors import InvalidInputError
 
 
@@ -36,6 +38,8 @@ def derive(
     bias: Annotated[bool, typer.Option("--bias", help="A bias in the hidden layer.")] = False,
     outputs: Annotated[int, typer.Option(metavar="C", help="Number of outputs.")] = 1,
     format: Annotated[SymbolFormat, typer.Option(help="Form of the result.")] = SymbolFormat.TEXT,
+    threads: ThreadOptions,
+    memory: MemoryOptions,
     log: LogOptions,
 ) -> int:
     """Derive the KKT system of a network in symbols, with its moment tensor."""
@@ -44,6 +48,7 @@ def derive(
         if coefficients is None:
             raise InvalidInputError("--degree", "a degree or --activation", "neither")
         degree = len(coefficients) - 1
+    refuse_above(memory.memory_limit, DERIVE, "the package sympy alone takes most of it")
     from identify.symbolic.derive import kkt_system
 
     system = kkt_system(

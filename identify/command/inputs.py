@@ -8,17 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from identify.command.options import (
-    AssumeOptions,
-    ModelOptions,
-    RunOptions,
-    SourceName,
-    SourceOptions,
-)
+from identify.arrays import FloatArray
+from identify.command.names import SourceName
+from identify.command.options import POWERS, AssumeOptions, ModelOptions, RunOptions, SourceOptions
 from identify.command.routing import routed
 from identify.errors import FileError, InvalidInputError, NotYetSupportedError
 from identify.hermite.data import HermiteData
-from identify.model.dataset import load_samples
+from identify.model.dataset import as_signs, load_samples
 from identify.model.deep_files import deep_activation
 from identify.model.gradients import load_gradient
 from identify.model.loading import load_network
@@ -55,39 +51,49 @@ def open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Hermi
 
 def _open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> HermiteData:
     network = open_network(model, layout)
-    if source.source is not SourceName.GRADIENT or network.outputs != 2:
+    logits = network.outputs == 2 and network.activation is None
+    if logits and source.source is not SourceName.GRADIENT:
+        raise NotYetSupportedError(
+            f"two outputs are read as one, their difference, for --source gradient and not yet for "
+            f"--source {source.source.value}",
+            "give a network that was trained with one output",
+        )
+    if not logits:
         network.require_supported()
     loss = None if source.loss is None else source.loss.value
-    if source.source is SourceName.KKT:
-        return HermiteData.from_kkt(network)
-    if source.source is SourceName.WEIGHT_DECAY:
-        return HermiteData.from_weight_decay(network, source.decay, loss)
+    gradient = initial = None
     if source.gradient is not None:
         gradient = load_gradient(source.gradient, network, layers=layout.layers, key=layout.key)
-        return HermiteData.from_gradient(network, gradient, loss, decay=source.gradient_decay())
-    assert source.initial is not None
-    initial = load_network(
-        source.initial,
-        degree=network.degree,
-        activation="monomial" if network.activation is None else network.activation,
-        layers=layout.layers,
-        key=layout.key,
-        need_key=False,
+    if source.initial is not None:
+        initial = load_network(
+            source.initial,
+            degree=network.degree,
+            activation="monomial" if network.activation is None else network.activation,
+            layers=layout.layers,
+            key=layout.key,
+            need_key=False,
+        )
+    return HermiteData.of(
+        source.source.value,
+        network,
+        gradient=gradient,
+        initial=initial,
+        decay=source.decay,
+        loss=loss,
+        gradient_decay=source.gradient_decay(),
     )
-    return HermiteData.from_fine_tuning(initial, network, loss=loss)
 
 
 def search_arguments(data: HermiteData, assume: AssumeOptions, run: RunOptions) -> dict[str, Any]:
     """What functions that start from a network take about source, assumptions, seed and time."""
+    assume.require_both(POWERS)
     return {
         "source": data.source,
         "gradient": data.target if data.source == "gradient" else None,
         "initial": data.initial,
         "decay": data.decay,
         "loss": data.loss,
-        "scale": assume.scale.value,
-        "non_negative": assume.non_negative,
-        "noise": assume.noise,
+        "assumptions": assume.assumptions(),
         "seed": run.seed,
         "time_limit": run.time_limit,
     }
@@ -115,3 +121,11 @@ def open_mean(path: Path, dimension: int) -> npt.NDArray[np.float64]:
             "--add-mean", f"{dimension} numbers, as a sample has", f"{mean.size} in {path}"
         )
     return mean
+
+
+def two_classes(labels: FloatArray | None) -> FloatArray | None:
+    """Labels -1 and 1; any two values are taken for them, the smaller for -1."""
+    if labels is None:
+        return None
+    signs = as_signs(labels)
+    return labels if signs is None else signs

@@ -1,4 +1,4 @@
-"""The commands on spans and membership: what took part, without reconstructing it."""
+"""The command on membership: what took part, without reconstructing it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Annotated
 
 import typer
 
-from identify.checkpoints.span import find_span, save_span
 from identify.command.inputs import check_dimension, open_network
-from identify.command.options import Format, LogOptions, LossName, ModelOptions, RunOptions
-from identify.command.output import check_file_target, replacing
+from identify.command.names import Format, LossName
+from identify.command.options import LogOptions, ModelOptions, RunOptions
 from identify.errors import InvalidInputError, KktCertError
 from identify.exposure.affine import normalised
-from identify.exposure.batch_members import GivenSamples, gradient_members, span_members
+from identify.exposure.batch_members import GivenSamples, gradient_members
 from identify.model.dataset import load_samples
 from identify.model.deep import DeepNetwork
 from identify.model.deep_files import deep_activation, load_deep_gradient, load_deep_network
@@ -45,52 +44,6 @@ class PixelOptions:
         data = load_samples(path)
         check_dimension(data.samples, dimension, path)
         return GivenSamples(normalised(data, self.mean, self.std), data.labels)
-
-
-def span(
-    *,
-    initial: Annotated[Path, typer.Argument(metavar="INITIAL", help="The earlier checkpoint.")],
-    final: Annotated[Path, typer.Argument(metavar="FINAL", help="The later checkpoint.")],
-    kept: Annotated[
-        float | None,
-        typer.Option(
-            metavar="C", help="Share of INITIAL that weight decay left; found unless given."
-        ),
-    ] = None,
-    member: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Samples: do they lie in the span?")
-    ] = None,
-    held_out: HeldOut = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE.safetensors", help="Where to write the span.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
-    pixels: PixelOptions,
-    layout: ModelOptions,
-    run: RunOptions,
-    log: LogOptions,
-) -> int:
-    """Say how many samples two checkpoints show at least, and in which space they lie."""
-    if out is not None:
-        check_file_target(out, (".safetensors",), force=force)
-    if held_out is not None and member is None:
-        raise InvalidInputError("--held-out", "--member beside it", "no --member")
-    before, after = open_any(initial, layout)[0], open_any(final, layout)[0]
-    found = find_span(before, after, kept=kept, seed=run.seed)
-    inside = None
-    if member is not None:
-        asked = pixels.read(member, before.dimension)
-        others = None if held_out is None else pixels.read(held_out, before.dimension).samples
-        inside = span_members(found, asked.samples, others, seed=run.seed)
-    if out is not None and found.samples is not None:
-        with replacing(out) as path:
-            save_span(path, found)
-    if run.format is Format.JSON:
-        facts = found.to_dict() | ({} if inside is None else {"membership": inside.to_dict()})
-        print(json.dumps(facts, indent=2, allow_nan=False), flush=True)
-    else:
-        print(found, *([] if inside is None else [inside]), sep="\n", flush=True)
-    return 0 if found.samples is not None else 1
 
 
 def member(

@@ -4,82 +4,46 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
-from enum import StrEnum
 from functools import wraps
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from identify.budget import Budget
 from identify.command.limits import parse_bytes, threads
+from identify.command.names import (
+    ArithmeticName,
+    Format,
+    LossName,
+    ScaleName,
+    SourceName,
+    TrainedName,
+)
+from identify.command.output import Log
 from identify.errors import InvalidInputError
 from identify.thresholds import HIDDEN_SHARE
+
+if TYPE_CHECKING:
+    from identify.recovery.assumptions import Assumptions
 
 _SOURCE, _ASSUME, _COMMON = "Source of the data", "Assumptions", "Common options"
 
 
-class SourceName(StrEnum):
-    """Where the data about the samples come from."""
-
-    KKT = "kkt"
-    WEIGHT_DECAY = "weight-decay"
-    GRADIENT = "gradient"
-    FINE_TUNING = "fine-tuning"
+POWERS = "for networks with a power as activation"
+"""Where --trained means nothing."""
 
 
-class LossName(StrEnum):
-    """The losses whose derivative gives ties between coefficients."""
-
-    LOGISTIC = "logistic"
-    SQUARED = "squared"
-    CROSS_ENTROPY = "cross-entropy"
-
-
-class ScaleName(StrEnum):
-    """How the norms of the samples are fixed."""
-
-    AUTO = "auto"
-    UNIT = "unit"
-    MARGIN = "margin"
-    BIAS = "bias"
-
-
-class ArithmeticName(StrEnum):
-    """The arithmetic in which the data were computed."""
-
-    AUTO = "auto"
-    EXACT = "exact"
-    FLOAT64 = "float64"
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    BFLOAT16 = "bfloat16"
-
-
-class Format(StrEnum):
-    """The form of what is printed."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-class EvidenceName(StrEnum):
-    """How the conditions are to be established."""
-
-    AUTO = "auto"
-    EXACT = "exact"
-    INTERVAL = "interval"
-    NUMERICAL = "numerical"
-
-
-class MethodName(StrEnum):
-    """How the moment tensor is decomposed."""
-
-    AUTO = "auto"
-    PENCIL = "pencil"
-    TENSORLY = "tensorly"
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Network: .safetensors, .npz, .pt or a folder.")
+]
+DataArgument = Annotated[
+    Path, typer.Argument(metavar="DATA.npz", help="Samples: .npz with `samples` or `images`.")
+]
 
 
 @dataclass(frozen=True)
@@ -260,16 +224,52 @@ class AssumeOptions:
         ),
     ] = ArithmeticName.AUTO
 
+    trained: Annotated[
+        TrainedName,
+        typer.Option(help="Layers of ReLU weights that were trained.", rich_help_panel=_ASSUME),
+    ] = TrainedName.BOTH
+
+    def require_both(self, where: str) -> None:
+        """Refuse --trained hidden where it means nothing."""
+        if self.trained is not TrainedName.BOTH:
+            raise InvalidInputError("--trained", f"both {where}", "hidden", "leave it out")
+
+    def assumptions(self) -> Assumptions:
+        """The record of the library."""
+        from identify.recovery.assumptions import Assumptions
+
+        return Assumptions(
+            samples=self.samples,
+            scale=self.scale.value,
+            non_negative=self.non_negative,
+            noise=self.noise,
+            hidden_share=self.hidden_share,
+            arithmetic=self.arithmetic.value,
+        )
+
     def check(self) -> None:
         """Refuse values out of range."""
-        if self.samples is not None and self.samples < 1:
-            raise InvalidInputError(
-                "--samples", "at least 1", self.samples, "leave it out if unknown"
-            )
-        if self.noise is not None and not 0.0 < self.noise < 1.0:
-            raise InvalidInputError("--noise", "a relative size in (0, 1)", self.noise)
-        if not 0.0 < self.hidden_share <= 1.0:
-            raise InvalidInputError("--hidden-share", "a share in (0, 1]", self.hidden_share)
+        with as_options():
+            self.assumptions()
+
+
+@contextmanager
+def as_options() -> Iterator[None]:
+    """Let the library's refusal of an argument name the option: `time_limit` is `--time-limit`.
+
+    Example:
+        >>> with as_options():
+        ...     Budget.of(-1.0)
+        Traceback (most recent call last):
+        ...
+        identify.errors.InvalidInputError: --time-limit: expected a positive number of seconds, got -1.0
+    """  # noqa: E501
+    try:
+        yield
+    except InvalidInputError as error:
+        said = error.context
+        name = "--" + said["name"].replace("_", "-")
+        raise type(error)(name, said["expected"], said["got"], said["hint"]) from error
 
 
 def _show_version(wanted: bool) -> None:
@@ -305,6 +305,10 @@ class LogOptions:
     ] = False
     version: VersionOption = False
 
+    def log(self) -> Log:
+        """Where progress and remarks go."""
+        return Log(verbose=self.verbose, quiet=self.quiet)
+
     def check(self) -> None:
         """Refuse -v with -q."""
         if self.verbose and self.quiet:
@@ -315,6 +319,13 @@ THREADS = typer.Option(
     min=1, metavar="N", help="Threads; unless given as many as the libraries take.",
     rich_help_panel=_COMMON,
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ThreadOptions:
+    """Threads, for commands without the other options of a run."""
+
+    threads: Annotated[int | None, THREADS] = None
 
 
 @dataclass(frozen=True)
@@ -361,8 +372,8 @@ class RunOptions:
         """Refuse values out of range."""
         if self.seed < 0:
             raise InvalidInputError("--seed", "at least 0", self.seed)
-        if self.time_limit is not None and not 0.0 < self.time_limit < math.inf:
-            raise InvalidInputError("--time-limit", "a positive number of seconds", self.time_limit)
+        with as_options():
+            Budget.of(self.time_limit)
 
 
 _FORCE = typer.Option(

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from identify.command.inspection import Inspection
-from identify.command.options import ModelOptions, SourceName, SourceOptions
+from identify.command.names import SourceName
+from identify.command.options import ModelOptions, SourceOptions
 from identify.errors import (
     InvalidInputError,
     KktCertError,

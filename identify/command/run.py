@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from identify.command.options import AssumeOptions, EvidenceName, Format, MethodName, RunOptions
+from identify.command.names import EvidenceName, Format, MethodName
+from identify.command.options import POWERS, AssumeOptions, RunOptions
 from identify.command.output import Log, OutputFolder
 from identify.errors import one_line
 from identify.hermite.data import HermiteData
@@ -15,6 +16,10 @@ from identify.records import TrainingSet
 from identify.report.report import IdentifiabilityReport
 from identify.report.summary import headline
 from identify.text import number, table
+
+RESULTS = ("report.json", "samples.npz", "alternatives.npz", "contact.png", "audit.json")
+"""Every file that the commands on a network write into a folder."""
+INTERRUPTED = 130
 
 
 def assess(
@@ -28,21 +33,17 @@ def assess(
     """The report, and whether Ctrl-C cut it short."""
     from identify.assess import assess_identifiability
 
+    assume.require_both(POWERS)
     started = time.monotonic()
     try:
         with log.progress() as show:
             report = assess_identifiability(
                 data,
-                samples=assume.samples,
-                scale=assume.scale.value,
-                non_negative=assume.non_negative,
-                noise=assume.noise,
+                assumptions=assume.assumptions(),
                 time_limit=run.time_limit,
                 progress=show,
                 seed=run.seed,
                 evidence=evidence.value,
-                hidden_share=assume.hidden_share,
-                arithmetic=assume.arithmetic.value,
                 method=method.value,
             )
     except KeyboardInterrupt:
@@ -50,15 +51,10 @@ def assess(
 
         partial = interrupted_report(
             data,
+            assume.assumptions(),
             stage=log.stage,
             seconds=time.monotonic() - started,
             seed=run.seed,
-            samples=assume.samples,
-            scale=assume.scale.value,
-            non_negative=assume.non_negative,
-            noise=assume.noise,
-            hidden_share=assume.hidden_share,
-            arithmetic=assume.arithmetic.value,
         )
         return partial, True
     return report, False

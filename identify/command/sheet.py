@@ -24,7 +24,7 @@ from identify.pictures import (
     recognise_image_shape,
     require_drawing,
 )
-from identify.records import TrainingSet
+from identify.records import Recovery, TrainingSet
 from identify.report.report import IdentifiabilityReport, sheet_title
 from identify.text import number
 
@@ -93,21 +93,22 @@ class Sheet:
 
         With `given` the first set is the user's own: lengths and signs are kept.
         """
-        assert self.shape is not None
-        shown = tuple(sets) or report.alternatives
+        shown, found = tuple(sets) or report.alternatives, report.recovery
         free_sign = any(text.startswith("sign") for text in report.symmetries) and not given
         free_length = any(text.startswith("scale") for text in report.symmetries) and not given
-        samples = [found.samples for found in shown]
-        if report.recovery is not None and not shown:
-            samples = [report.recovery.samples]
-        fitted = self.mean is not None and free_length and self._pixels() is not None
-        if fitted:
-            samples = [self._fitted(rows, free_sign=free_sign) for rows in samples]
+        samples = [other.samples for other in shown]
+        if found is not None and not shown:
+            samples = [found.samples]
+        pixels, fitted = self._pixels(), False
+        if self.mean is not None and free_length and pixels is not None:
+            fitted = True
+            samples = [fit_to_pixels(x, self.mean, pixels, free_sign=free_sign) for x in samples]
+        rows: list[Row] = []
         if shown:
             # Signs that fit the pixels stand.
             rows = self._sets(samples, report, free_sign and not fitted, given)
-        else:
-            rows = [("recovered", self.images(samples[0]), _bounds(report))]
+        elif found is not None:
+            rows = [("recovered", self.images(samples[0]), _bounds(found))]
         title = two_sets_title(report, sets) if sets else sheet_title(report)
         images = [np.asarray(row[1]) for row in rows]
         limits, words = self.grey(images, free_length=free_length, fitted=fitted)
@@ -117,7 +118,8 @@ class Sheet:
 
     def images(self, samples: FloatArray) -> FloatArray:
         """Images of samples (n, d), with the mean if there is one."""
-        assert self.shape is not None
+        if self.shape is None:
+            raise InvalidInputError("--image-shape", "H,W,C", "none")
         return as_images(samples, self.shape, self.mean)
 
     def grey(
@@ -140,12 +142,6 @@ class Sheet:
             return self.limits
         inside = self.mean.min() >= 0.0 and self.mean.max() <= 1.0
         return (0.0, 1.0) if inside else None
-
-    def _fitted(self, rows: FloatArray, *, free_sign: bool) -> FloatArray:
-        limits = self._pixels()
-        assert self.mean is not None
-        assert limits is not None
-        return fit_to_pixels(rows, self.mean, limits, free_sign=free_sign)
 
     def _sets(
         self, samples: list[FloatArray], report: IdentifiabilityReport, free_sign: bool, given: bool
@@ -190,11 +186,9 @@ def two_sets_title(report: IdentifiabilityReport, sets: Sequence[TrainingSet]) -
     return f"{len(sets)} training sets that explain the same {what} equally well"
 
 
-def _bounds(report: IdentifiabilityReport) -> list[str]:
+def _bounds(found: Recovery) -> list[str]:
     """A caption for every recovered image."""
-    assert report.recovery is not None
-    bounds = report.recovery.error_bounds
     return [
         f"sample {k}\n" + (f"error < {number(float(e))}" if np.isfinite(e) else "no error bound")
-        for k, e in enumerate(bounds, start=1)
+        for k, e in enumerate(found.error_bounds, start=1)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import scipy.sparse.linalg
@@ -13,17 +14,9 @@ from identify.decomposition.equations import HermiteEquations, TangentSolver, co
 from identify.hermite.reduction import ReducedData
 
 _ITERATIVE = 600
-
-
 _NORMAL_LIMIT = 3000
-
-
 _EXACT = 1e-13
-
-
 _DENSE_UNKNOWNS = 200
-
-
 _DENSE_NUMBERS = 2_000_000
 
 
@@ -77,13 +70,12 @@ def refine(
     residual = equations.residual(terms)
     norm = float(np.linalg.norm(residual)) / equations.size
     damping, steps, stalled = 1e-6 if norm < 1e-2 else 1e-3, 0, False
-    stepper = _Stepper(equations)
-    quiet = 0
+    factored, quiet = False, 0
     while steps < max_steps and norm > target:
         if budget.expired:
             break
         steps += 1
-        stepper.prepare(terms, residual)
+        stepper = _linearised(equations, terms, residual, factored)
         improved = False
         step: FloatArray | None = None
         for _ in range(16):
@@ -96,10 +88,10 @@ def refine(
                 improved = trial_norm < norm
                 if improved or norm < _EXACT or relative_change(step, terms) < 1e-13:
                     break
-            if not stepper.factored and terms.size <= _NORMAL_LIMIT:
+            if not factored and terms.size <= _NORMAL_LIMIT:
                 # An iterative step did not help: factor before damping more.
-                stepper.factored = True
-                stepper.prepare(terms, residual)
+                factored = True
+                stepper = _linearised(equations, terms, residual, factored)
                 continue
             damping = max(10.0 * damping, 1e-14)
         if not improved or step is None:
@@ -121,50 +113,67 @@ def relative_change(step: FloatArray, terms: FloatArray) -> float:
     return float(np.max(np.linalg.norm(step, axis=1) / np.where(sizes > 0.0, sizes, 1.0)))
 
 
-class _Stepper:
-    """Damped Gauss-Newton steps by the method that fits the size."""
-
-    def __init__(self, equations: HermiteEquations) -> None:
-        self.equations = equations
-        self.factored = False
-
-    def prepare(self, terms: FloatArray, residual: FloatArray) -> None:
-        """Linearise at `terms`."""
-        self.terms, self.residual = terms, residual
-        unknowns = terms.size
-        self.triangle: FloatArray | None = None
-        self.normal: FloatArray | None = None
-        self.scale = column_scale(self.equations, terms)
-        self.scale = np.maximum(self.scale, 1e-12 * float(self.scale.max(initial=1.0)))
-        if unknowns <= _DENSE_UNKNOWNS and residual.size * unknowns <= _DENSE_NUMBERS:
-            matrix = self.equations.jacobian(terms) / self.scale
-            self.ortho, self.triangle = np.linalg.qr(matrix)
-            self.side = -(self.ortho.T @ residual)
-        elif unknowns <= _ITERATIVE or (self.factored and unknowns <= _NORMAL_LIMIT):
-            self.normal = self.equations.normal_matrix(terms)
-            self.slope = self.equations.operator(terms).rmatvec(residual)
-        else:
-            self.tangent = TangentSolver(self.equations, terms)
+class _Stepper(Protocol):
+    """Damped Gauss-Newton steps of the equations linearised at one set of terms."""
 
     def step(self, damping: float) -> FloatArray | None:
         """-(J^T J + damping D^2)^-1 J^T residual, or None where that is not defined."""
-        shape = self.terms.shape
-        if self.normal is not None:
-            damped = self.normal + np.diag(max(damping, 1e-15) * self.scale**2)
-            damped /= np.outer(self.scale, self.scale)
-            try:
-                factor = scipy.linalg.cho_factor(damped, check_finite=False)
-            except np.linalg.LinAlgError:
-                return None
-            solution = scipy.linalg.cho_solve(factor, -self.slope / self.scale, check_finite=False)
-            return np.asarray(solution / self.scale).reshape(shape)
-        if self.triangle is not None:
-            return self._solve_triangle(self.side, damping)
-        return self.tangent.step(self.residual, damping)
 
-    def _solve_triangle(self, side: FloatArray, damping: float) -> FloatArray:
+    def acceleration(self, step: FloatArray, damping: float) -> FloatArray:
+        """A second-order correction of a step; zero where there is none."""
+
+
+def _linearised(
+    equations: HermiteEquations, terms: FloatArray, residual: FloatArray, factored: bool
+) -> _Stepper:
+    """The steps at `terms` by the method that fits the size; `factored` asks for no iterative one.
+
+    Dense at small size, by normal equations up to 600 unknowns, and by preconditioned conjugate
+    gradients beyond.
+    """
+    unknowns = terms.size
+    scale = column_scale(equations, terms)
+    scale = np.maximum(scale, 1e-12 * float(scale.max(initial=1.0)))
+    if unknowns <= _DENSE_UNKNOWNS and residual.size * unknowns <= _DENSE_NUMBERS:
+        ortho, triangle = np.linalg.qr(equations.jacobian(terms) / scale)
+        return _DenseSteps(equations, terms, residual, scale, ortho, triangle)
+    if unknowns <= _ITERATIVE or (factored and unknowns <= _NORMAL_LIMIT):
+        slope = equations.operator(terms).rmatvec(residual)
+        return _NormalSteps(equations.normal_matrix(terms), slope, scale, terms.shape)
+    return _IterativeSteps(TangentSolver(equations, terms), residual)
+
+
+@dataclass(frozen=True, eq=False)
+class _DenseSteps:
+    """Steps by a QR decomposition J D^-1 = Q R."""
+
+    equations: HermiteEquations
+    terms: FloatArray
+    residual: FloatArray
+    scale: FloatArray
+    ortho: FloatArray
+    triangle: FloatArray
+
+    def step(self, damping: float) -> FloatArray:
+        return self._solve(-(self.ortho.T @ self.residual), damping)
+
+    def acceleration(self, step: FloatArray, damping: float) -> FloatArray:
+        """The correction along curved valleys, zero where it is large.
+
+        Correlated samples make narrow curved valleys, along which plain steps creep
+        (geodesic acceleration, Transtrum & Sethna 2012).
+        """
+        h = 0.1
+        ahead = self.equations.residual(self.terms + h * step)
+        behind = self.equations.residual(self.terms - h * step)
+        curvature = (ahead - 2.0 * self.residual + behind) / h**2
+        correction = 0.5 * self._solve(-(self.ortho.T @ curvature), damping)
+        limit = 0.4 * float(np.linalg.norm(step * self.scale.reshape(step.shape)))
+        size = float(np.linalg.norm(correction * self.scale.reshape(step.shape)))
+        return correction if size <= limit else np.zeros_like(step)
+
+    def _solve(self, side: FloatArray, damping: float) -> FloatArray:
         """Damped least squares with the QR factor, which does not square the condition of J."""
-        assert self.triangle is not None
         scaled = self.triangle
         if damping > 0.0:
             scaled = np.vstack([scaled, np.sqrt(damping) * np.eye(scaled.shape[1])])
@@ -174,20 +183,39 @@ class _Stepper:
         )[0]
         return np.asarray(solution / self.scale).reshape(self.terms.shape)
 
-    def acceleration(self, step: FloatArray, damping: float) -> FloatArray:
-        """Second-order correction of a step, zero where it is large or the step is iterative.
 
-        Correlated samples make narrow curved valleys, along which plain steps creep
-        (geodesic acceleration, Transtrum & Sethna 2012).
-        """
-        nothing = np.zeros_like(step)
-        if self.triangle is None:
-            return nothing
-        h = 0.1
-        ahead = self.equations.residual(self.terms + h * step)
-        behind = self.equations.residual(self.terms - h * step)
-        curvature = (ahead - 2.0 * self.residual + behind) / h**2
-        correction = 0.5 * self._solve_triangle(-(self.ortho.T @ curvature), damping)
-        limit = 0.4 * float(np.linalg.norm(step * self.scale.reshape(step.shape)))
-        size = float(np.linalg.norm(correction * self.scale.reshape(step.shape)))
-        return correction if size <= limit else nothing
+@dataclass(frozen=True, eq=False)
+class _NormalSteps:
+    """Steps by a Cholesky decomposition of the damped J^T J."""
+
+    normal: FloatArray
+    slope: FloatArray
+    scale: FloatArray
+    shape: tuple[int, ...]
+
+    def step(self, damping: float) -> FloatArray | None:
+        damped = self.normal + np.diag(max(damping, 1e-15) * self.scale**2)
+        damped /= np.outer(self.scale, self.scale)
+        try:
+            factor = scipy.linalg.cho_factor(damped, check_finite=False)
+        except np.linalg.LinAlgError:
+            return None
+        solution = scipy.linalg.cho_solve(factor, -self.slope / self.scale, check_finite=False)
+        return np.asarray(solution / self.scale).reshape(self.shape)
+
+    def acceleration(self, step: FloatArray, damping: float) -> FloatArray:
+        return np.zeros_like(step)
+
+
+@dataclass(frozen=True, eq=False)
+class _IterativeSteps:
+    """Steps by preconditioned conjugate gradients."""
+
+    tangent: TangentSolver
+    residual: FloatArray
+
+    def step(self, damping: float) -> FloatArray:
+        return self.tangent.step(self.residual, damping)
+
+    def acceleration(self, step: FloatArray, damping: float) -> FloatArray:
+        return np.zeros_like(step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shlex
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from identify.arrays import FloatArray
 from identify.assess_batch import assess_gradient
+from identify.checker.check import check_report
 from identify.demo.networks import all_digits
 from identify.disaggregation.records import GLOBALLY
 from identify.model.deep import DeepGradient, DeepNetwork
@@ -32,7 +34,8 @@ class BatchPart:
     """The line of part e: a trained classifier, the gradient of ten of its images, the truth.
 
     ``errors`` (n,) are the relative distances of the true images from the recovered ones, infinite
-    where nothing was recovered; ``labels_right`` counts labels.
+    where nothing was recovered; ``labels_right`` counts labels. ``checked`` is what `kktcert check`
+    says of the report.
     """
 
     report: GradientReport
@@ -44,6 +47,7 @@ class BatchPart:
     order: npt.NDArray[np.int64] | None
     seconds: float
     command: str
+    checked: str
     name: str = "e"
 
     @property
@@ -97,6 +101,9 @@ def batch_part(out: Path, seed: int) -> BatchPart:
     sent = {name: array.astype(np.float32) for name, array in _named(gradient)}
     np.savez(folder / "gradient.npz", allow_pickle=False, **sent)
     np.savez(folder / "truth.npz", allow_pickle=False, samples=x, labels=y)
+    checked = check_report(
+        json.loads(report.to_json()), folder / "model.npz", gradient=folder / "gradient.npz"
+    ).outcome
     found = report.found
     errors, right, order = np.full(_COUNT, np.inf), 0, None
     if found.samples is not None and found.layer == 0:
@@ -111,7 +118,7 @@ def batch_part(out: Path, seed: int) -> BatchPart:
         f"--out {shlex.quote(str(out / 'e-recovered'))}"
     )
     seconds = time.monotonic() - started
-    return BatchPart(report, x, y, accuracy, errors, right, order, seconds, command)
+    return BatchPart(report, x, y, accuracy, errors, right, order, seconds, command, checked)
 
 
 def train_classifier(
@@ -137,10 +144,10 @@ def train_classifier(
             slopes = loss_slope("cross_entropy", f, classes[chosen]) / len(chosen)
             gradient = network.gradient(images[chosen], slopes)
             step += 1
-            for p, g, (mean, square) in zip(
-                parameters, (*gradient.weights, *gradient.biases), moments, strict=True
-            ):
-                assert g is not None
+            parts = (*gradient.weights, *gradient.biases)
+            for p, g, (mean, square) in zip(parameters, parts, moments, strict=True):
+                if g is None:
+                    continue
                 mean += 0.1 * (g - mean)
                 square += 0.001 * (g**2 - square)
                 scale = np.sqrt(square / (1 - 0.999**step)) + 1e-8

@@ -131,6 +131,7 @@ class DemoResult:
             "scale: the factor on the output in the loss; the larger, the less the weights move.",
             f"e: a classifier trained to {self.batch.accuracy:.0%} on all digits; the labels of "
             f"{self.batch.labels_right} of {len(self.batch.classes)} are read too.",
+            f"e: `kktcert check` makes its claims again from the two files: {self.batch.checked}.",
             "",
         ]
         open_parts = [part for part in self.parts if part.report.verdict is not Verdict.GLOBALLY]

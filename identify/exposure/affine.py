@@ -102,11 +102,26 @@ def normalised(data: Dataset, mean: str | None, std: str | None) -> FloatArray:
         >>> normalised(data, "1,0,0", "1,1,2")[0, ::4]
         array([0. , 1. , 0.5])
     """
-    centre = _spread("--mean", mean, data, 0.0)
-    unit = _spread("--std", std, data, 1.0)
+    centre, unit = pixel_values(data, mean, std)
+    return np.asarray((data.samples - centre) / unit)
+
+
+def pixel_values(data: Dataset, mean: str | None, std: str | None) -> tuple[FloatArray, FloatArray]:
+    """The mean and the deviation of every entry of a sample, each of shape (d,).
+
+    Raises InvalidInputError as `normalised`.
+
+    Example:
+        >>> centre, unit = pixel_values(Dataset(np.ones((1, 3)), None, None), None, "0.5")
+        >>> centre.tolist(), unit.tolist()
+        ([0.0, 0.0, 0.0], [0.5, 0.5, 0.5])
+    """
+    size = data.samples.shape[1]
+    centre = np.broadcast_to(_spread("--mean", mean, data, 0.0), size)
+    unit = np.broadcast_to(_spread("--std", std, data, 1.0), size)
     if not np.all(unit > 0.0):
         raise InvalidInputError("--std", "positive numbers", repr(std))
-    return np.asarray((data.samples - centre) / unit)
+    return np.array(centre), np.array(unit)
 
 
 def _spread(option: str, text: str | None, data: Dataset, default: float) -> FloatArray:

@@ -15,11 +15,11 @@ from identify.exposure.affine import affine_note
 from identify.exposure.compare import Matching, match_samples
 from identify.exposure.notes import EXACT, data_notes, exposure_notes
 from identify.exposure.report import AuditReport, Exposure
-from identify.hermite.data import SOURCES, HermiteData
+from identify.hermite.data import HermiteData
 from identify.hermite.multipliers import MultiplierFit, fit_multipliers
 from identify.model.dataset import as_signs, flat_labels
 from identify.model.two_layer import TwoLayerNetwork
-from identify.recovery.assumptions import resolve_scale
+from identify.recovery.assumptions import Assumptions
 from identify.text import number
 from identify.thresholds import DIFFERENT, HIDDEN_SHARE, UNEXPLAINED
 
@@ -43,6 +43,7 @@ def audit(
     seed: int = 0,
     hidden_share: float = HIDDEN_SHARE,
     arithmetic: str = "auto",
+    assumptions: Assumptions | None = None,
 ) -> AuditReport:
     """Audit a network against the samples that trained it.
 
@@ -67,6 +68,8 @@ def audit(
         scale, non_negative, noise, time_limit, progress, seed, hidden_share, arithmetic: as in
             `assess_identifiability`.
         count: the number of active samples that an attacker is taken to know.
+        assumptions: scale, non_negative, noise, count (as `samples`), hidden_share and arithmetic
+            as one record, in place of the single keywords.
 
     Raises:
         InvalidInputError: arrays that do not fit the network or each other, unknown words, more
@@ -87,8 +90,13 @@ def audit(
         ('exact', array([ 1. , -2. ,  0.5,  1.5]), [0, 1, 2, 3])
     """
     started = time.monotonic()
-    data = _hermite(network, source, gradient, initial, decay, loss)
-    convention = resolve_scale(data, scale)
+    data = HermiteData.of(
+        source, network, gradient=gradient, initial=initial, decay=decay, loss=loss
+    )
+    given = Assumptions.chosen(
+        assumptions, samples=count, scale=scale, non_negative=non_negative, noise=noise,
+        hidden_share=hidden_share, arithmetic=arithmetic,
+    ).resolved(data)  # fmt: skip
     x = _flat(samples, network)
     y, notes = _two_classes(labels, len(x), source)
     fit = fit_multipliers(data, x, y if source == "kkt" else None)
@@ -96,18 +104,13 @@ def audit(
     left = None if time_limit is None else max(time_limit - (time.monotonic() - started), 1e-3)
     report = assess_identifiability(
         data,
-        count,
-        scale,
-        non_negative,
-        noise,
-        left if time_limit else time_limit,
-        progress,
-        seed,
-        hidden_share=hidden_share,
-        arithmetic=arithmetic,
+        time_limit=left if time_limit else time_limit,
+        progress=progress,
+        seed=seed,
+        assumptions=given,
     )
 
-    level = max(fit.residual, data.rounding, noise or 0.0, 1e-13)
+    level = max(fit.residual, data.rounding, given.noise or 0.0, 1e-13)
     quality = _quality(fit, report.noise_level)
     active = None
     if fit.unique and quality in ("exact", "approximate"):
@@ -126,7 +129,7 @@ def audit(
         matching = match_samples(
             report.recovery.samples,
             x[heads],
-            up_to_sign=not bias and not non_negative,
+            up_to_sign=not bias and not given.non_negative,
             up_to_scale=not bias,
         )
         exposed = _exposures(matching, heads, report.recovery.error_bounds, parallel)
@@ -135,7 +138,7 @@ def audit(
     notes += exposure_notes(report, fit, exposed, active, recovered, quality == "exact")
     if report.recovery is not None:
         notes += affine_note(report.recovery.samples, x, len(exposed), fixed_scale=bias)
-    if convention == "unit":
+    if given.scale == "unit":
         norms = np.linalg.norm(x, axis=1)
         if np.ptp(norms) > 1e-6 * norms.max() or abs(norms.max() - 1.0) > 1e-6:
             notes.append(
@@ -166,34 +169,6 @@ def audit(
         seconds=time.monotonic() - started,
         multiplier_bounds=moved / parts if fit.unique else np.full(len(x), np.nan),
     )
-
-
-def _hermite(
-    network: TwoLayerNetwork,
-    source: str,
-    gradient: TwoLayerNetwork | None,
-    initial: TwoLayerNetwork | None,
-    decay: float | None,
-    loss: str | None,
-) -> HermiteData:
-    if source not in SOURCES:
-        raise InvalidInputError("source", f"one of {', '.join(SOURCES)}", source)
-    for name, value, needed in (
-        ("gradient", gradient, "gradient"),
-        ("initial", initial, "fine-tuning"),
-    ):
-        if (value is not None) != (source == needed):
-            found = "none" if value is None else f"one with source {source}"
-            raise InvalidInputError(name, f"a network exactly for source {needed}", found)
-    if decay is not None and source != "weight-decay":
-        raise InvalidInputError("decay", "none unless the source is weight-decay", decay)
-    if gradient is not None:
-        return HermiteData.from_gradient(network, gradient, loss)
-    if initial is not None:
-        return HermiteData.from_fine_tuning(initial, network, loss=loss)
-    if source == "weight-decay":
-        return HermiteData.from_weight_decay(network, decay, loss)
-    return HermiteData.from_kkt(network)
 
 
 def _flat(samples: npt.ArrayLike, network: TwoLayerNetwork) -> FloatArray:

@@ -83,7 +83,8 @@ def gradient_members(
     layers = []
     for index in used:
         change = gradient.layer(index)
-        assert change is not None
+        if change is None:
+            continue
         held = groups[1][index] if held_out is not None else None
         layers.append(LayerMemory(network.names[index], change, groups[0][index], held))
     if not layers:

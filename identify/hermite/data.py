@@ -99,20 +99,61 @@ class HermiteData:
         before = max(network.rounding for network in self._networks)
         after = max(n.dtype_rounding or n.rounding for n in self._networks)
 
-        def strip(network: TwoLayerNetwork | None) -> TwoLayerNetwork | None:
-            if network is None or network.dtype_rounding is None:
+        def strip(network: TwoLayerNetwork) -> TwoLayerNetwork:
+            if network.dtype_rounding is None:
                 return network
             return replace(network, rounding=network.dtype_rounding, dtype_rounding=None)
 
-        stripped = strip(self.network)
-        assert stripped is not None
         return replace(
             self,
             rounding=self.rounding * (after / before),
-            network=stripped,
-            initial=strip(self.initial),
-            target=strip(self.target),
+            network=strip(self.network),
+            initial=None if self.initial is None else strip(self.initial),
+            target=None if self.target is None else strip(self.target),
         )
+
+    @classmethod
+    def of(
+        cls,
+        source: str,
+        network: TwoLayerNetwork,
+        *,
+        gradient: object | None = None,
+        initial: TwoLayerNetwork | None = None,
+        decay: float | None = None,
+        loss: str | None = None,
+        gradient_decay: float | str | None = None,
+    ) -> HermiteData:
+        """Hermite data of one of `SOURCES` by its name, with exactly what that source needs.
+
+        `decay` belongs to "weight-decay", `gradient` and the `gradient_decay` in it to "gradient",
+        and `initial` to "fine-tuning", of which `network` is the final one.
+
+        Raises:
+            InvalidInputError: an unknown source, something missing, or something of another source.
+        """
+        if source not in SOURCES:
+            raise InvalidInputError("source", f"one of {', '.join(SOURCES)}", source)
+        for name, value, needed in (
+            ("gradient", gradient, "gradient"),
+            ("initial", initial, "fine-tuning"),
+        ):
+            if (value is not None) != (source == needed):
+                found = "none" if value is None else f"one with source {source}"
+                raise InvalidInputError(name, f"a network exactly for source {needed}", found)
+        for name, constant, needed in (
+            ("decay", decay, "weight-decay"),
+            ("gradient_decay", gradient_decay, "gradient"),
+        ):
+            if constant is not None and source != needed:
+                raise InvalidInputError(name, f"none unless the source is {needed}", constant)
+        if gradient is not None:
+            return cls.from_gradient(network, gradient, loss, decay=gradient_decay)
+        if initial is not None:
+            return cls.from_fine_tuning(initial, network, loss=loss)
+        if source == "weight-decay":
+            return cls.from_weight_decay(network, decay, loss)
+        return cls.from_kkt(network)
 
     @classmethod
     def from_kkt(cls, network: TwoLayerNetwork) -> HermiteData:

@@ -12,14 +12,13 @@ import scipy.optimize
 from identify.arrays import FloatArray
 from identify.errors import InvalidInputError
 from identify.hermite.data import HermiteData
-from identify.hermite.reduction import distinct_directions
-from identify.model.two_layer import TwoLayerNetwork
+from identify.hermite.reduction import distinct_directions, parallel_groups
+from identify.hermite.stationarity import stationarity, target_of
 from identify.thresholds import PARALLEL
 
 IntArray = npt.NDArray[np.intp]
 
 MAX_SAMPLES = 5000
-_BLOCK = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +71,7 @@ def fit_multipliers(
         equations (Bjorck 1996, section 2.9).
 
     Example:
+        >>> from identify.model.two_layer import TwoLayerNetwork
         >>> net = TwoLayerNetwork(np.eye(2), [1.0, 1.0], degree=3)
         >>> samples = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
         >>> gradient = net.gradient(samples, [2.0, 0.0, 1.0])
@@ -86,7 +86,7 @@ def fit_multipliers(
         )
     sizes = np.linalg.norm(lifted, axis=1)
     unit = lifted / np.where(sizes > 0.0, sizes, 1.0)[:, None]
-    groups, flips = parallel_groups(unit)
+    groups, flips = parallel_groups(unit, PARALLEL)
     heads, member = np.unique(groups, return_inverse=True)
     system = _System(data, unit[heads])
     odd = flips if data.degree % 2 else np.ones(len(flips))
@@ -115,35 +115,13 @@ def fit_multipliers(
     parts = np.where(b == 0.0, 0.0, np.abs(total)[member])
     return MultiplierFit(
         coefficients=b,
-        residual=_residual(data, samples, b),
+        residual=stationarity(data, samples, b),
         redundant=_equations(data) - system.rank,
         unique=system.rank == int(np.count_nonzero(system.norms)),
         contributions=parts,
         groups=groups,
         sensitivities=system.sensitivities()[member],
     )
-
-
-def parallel_groups(unit: FloatArray) -> tuple[IntArray, FloatArray]:
-    """For unit rows (n, D): the first row parallel to each up to sign, and that sign.
-
-    Rows count as parallel at a distance of at most 1e-8. Cost: n^2 D flops.
-
-    Example:
-        >>> parallel_groups(np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))
-        (array([0, 1, 0]), array([ 1.,  1., -1.]))
-    """
-    count = len(unit)
-    groups, flips = np.arange(count), np.ones(count)
-    for start in range(0, count, _BLOCK):
-        cosines = unit[start : start + _BLOCK] @ unit[start:].T
-        for first, second in np.argwhere(np.abs(cosines) > 1.0 - 1e-9) + start:
-            if second <= first or groups[first] != first or groups[second] != second:
-                continue
-            sign = 1.0 if cosines[first - start, second - start] > 0.0 else -1.0
-            if np.linalg.norm(unit[second] - sign * unit[first]) <= PARALLEL:
-                groups[second], flips[second] = first, sign
-    return groups, flips
 
 
 def _sharing(sizes: FloatArray, column: IntArray, *, tight: bool) -> FloatArray:
@@ -153,13 +131,6 @@ def _sharing(sizes: FloatArray, column: IntArray, *, tight: bool) -> FloatArray:
     shortest = np.full(int(column.max()) + 1, np.inf)
     np.minimum.at(shortest, column, sizes)
     return np.where(sizes <= (1.0 + 1e-6) * shortest[column], 1.0, 0.0)
-
-
-def target_of(data: HermiteData) -> tuple[FloatArray, FloatArray]:
-    """What the gradients have to add up to: vectors (m, D) and numbers (m,)."""
-    if data.values is not None:
-        return data.rows, data.values
-    return data.rows, data.network.output_weight * (1.0 if data.decay is None else data.decay)
 
 
 class _System:
@@ -265,23 +236,6 @@ def _non_negative(system: _System, owner: IntArray, signs: FloatArray) -> FloatA
             break
         shares[passive[refined < 0.0]] = 0.0
     return np.asarray(shares, dtype=np.float64)
-
-
-def _residual(data: HermiteData, samples: FloatArray, coefficients: FloatArray) -> float:
-    """The relative residual, evaluated by the network's own gradient."""
-    points, cut = data.points, data.network.dimension
-    network = TwoLayerNetwork(
-        hidden_weight=points[:, :cut],
-        output_weight=data.scales / data.degree,
-        degree=data.degree,
-        hidden_bias=points[:, cut] if data.has_bias else None,
-    )
-    found = network.gradient(samples, coefficients)
-    rows, values = target_of(data)
-    gap = np.hypot(
-        np.linalg.norm(found.points - rows), np.linalg.norm(found.output_weight - values)
-    )
-    return float(gap / np.hypot(np.linalg.norm(rows), np.linalg.norm(values)))
 
 
 def _equations(data: HermiteData) -> int:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from identify.arrays import FloatArray
 from identify.hermite.data import HermiteData
 from identify.numerical_rank import RankDecision, row_space
+from identify.thresholds import PARALLEL
 
-"""Smallest counted over largest uncounted singular value that decides a rank."""
 _BLOCK = 1024
 _VANISHING = 1e-150
 _LARGEST_LOGARITHM = 690.0
@@ -115,7 +115,7 @@ def reduce_data(data: HermiteData, noise_level: float, *, seed: int = 0) -> Redu
         np.sign(scales)[:, None] * inside / weights[:, None],
         weights,
         alpha - 1,
-        max(10.0 * noise_level, 1e-8),
+        max(10.0 * noise_level, PARALLEL),
     )
     top = float(merged.max(initial=0.0)) or 1.0
     value_points, value_targets, value_weights = _value_rows(data, basis, length)
@@ -180,9 +180,31 @@ def distinct_directions(data: HermiteData, noise_level: float) -> int:
     tall = _row_sizes(data.rows)
     live |= (data.scales != 0.0) & (tall > 10.0 * noise_level * float(tall.max())) & (norms > 0.0)
     points = data.points[live] / norms[live, None]
-    dummy = np.zeros((len(points), 1))
-    tolerance = max(10.0 * noise_level, 1e-8)
-    return int(_merge(points, dummy, np.ones(len(points)), 1, tolerance)[0].shape[0])
+    groups, _ = parallel_groups(points, max(10.0 * noise_level, PARALLEL))
+    return len(np.unique(groups))
+
+
+def parallel_groups(unit: FloatArray, tolerance: float) -> tuple[npt.NDArray[np.intp], FloatArray]:
+    """For unit rows (n, D): the first row parallel to each up to sign, and that sign.
+
+    Rows count as parallel at a distance of at most `tolerance`. Cost: n^2 D flops.
+
+    Example:
+        >>> parallel_groups(np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), 1e-8)
+        (array([0, 1, 0]), array([ 1.,  1., -1.]))
+    """
+    count = len(unit)
+    groups, flips = np.arange(count), np.ones(count)
+    near = 1.0 - max(tolerance**2, 1e-9)
+    for start in range(0, count, _BLOCK):
+        cosines = unit[start : start + _BLOCK] @ unit[start:].T
+        for first, second in np.argwhere(np.abs(cosines) >= near) + start:
+            if second <= first or groups[first] != first or groups[second] != second:
+                continue
+            sign = 1.0 if cosines[first - start, second - start] > 0.0 else -1.0
+            if np.linalg.norm(unit[first] - sign * unit[second]) <= tolerance:
+                groups[second], flips[second] = first, sign
+    return groups, flips
 
 
 def _row_sizes(rows: FloatArray) -> FloatArray:
@@ -215,17 +237,7 @@ def _merge(
     The last result names the heaviest point of each group.
     """
     count = points.shape[0]
-    group = np.arange(count)
-    flip = np.ones(count)
-    near = 1.0 - max(tolerance**2, 1e-9)
-    for start in range(0, count, _BLOCK):
-        cosines = points[start : start + _BLOCK] @ points[start:].T
-        for first, second in np.argwhere(np.abs(cosines) >= near) + start:
-            if second <= first or group[second] != second or group[first] != first:
-                continue
-            sign = 1.0 if cosines[first - start, second - start] > 0 else -1.0
-            if np.linalg.norm(points[first] - sign * points[second]) <= tolerance:
-                group[second], flip[second] = first, sign
+    group, flip = parallel_groups(points, tolerance)
     heads = np.flatnonzero(group == np.arange(count))
     if heads.size == count:
         return points, targets, weights, 0.0, heads

@@ -32,27 +32,29 @@ def stationarity(data: HermiteData, samples: FloatArray, coefficients: FloatArra
         >>> stationarity(data, np.array([[1.0]]), np.array([3.0**0.5])) < 1e-15
         True
     """
-    network, hidden, output = goal(data)
-    gradient = network.gradient(samples, coefficients)
+    hidden, output = target_of(data)
+    gradient = _network(data).gradient(samples, coefficients)
     miss = np.hypot(
         np.linalg.norm(hidden - gradient.points), np.linalg.norm(output - gradient.output_weight)
     )
     return float(miss / np.hypot(np.linalg.norm(hidden), np.linalg.norm(output)))
 
 
-def goal(data: HermiteData) -> tuple[TwoLayerNetwork, FloatArray, FloatArray]:
-    """The network whose gradients are summed, and what the sum should be: (m, D) and (m,)."""
-    if data.homogeneous:
-        share = 1.0 if data.decay is None else data.decay
-        return data.network, share * data.network.points, share * data.network.output_weight
-    assert data.values is not None
-    if data.source == "gradient":
-        return data.network, data.rows, data.values
+def target_of(data: HermiteData) -> tuple[FloatArray, FloatArray]:
+    """What the gradients have to add up to: vectors (m, D) and numbers (m,)."""
+    if data.values is not None:
+        return data.rows, data.values
+    return data.rows, data.network.output_weight * (1.0 if data.decay is None else data.decay)
+
+
+def _network(data: HermiteData) -> TwoLayerNetwork:
+    """The network whose gradients are summed: for fine-tuning the one at the points of the data."""
+    if data.source != "fine-tuning":
+        return data.network
     cut = data.network.dimension
-    network = TwoLayerNetwork(
+    return TwoLayerNetwork(
         data.points[:, :cut],
         data.scales / data.degree,
         data.degree,
         hidden_bias=data.points[:, cut] if data.has_bias else None,
     )
-    return network, data.rows, data.values

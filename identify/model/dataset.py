@@ -117,6 +117,30 @@ def find_samples(file: TensorFile, start: str = "") -> tuple[str, tuple[str, ...
     raise FileError(file.path, problem, f"expected one of them; it holds {listed(file.shapes)}")
 
 
+def read_labels(text: str) -> FloatArray:
+    """Labels from a file (.npz with labels, .npy) or as numbers with commas between them.
+
+    Raises InvalidInputError for other text, FileError for a file without labels.
+
+    Example:
+        >>> read_labels("0,3,7")
+        array([0., 3., 7.])
+    """
+    suffix = Path(text).suffix.lower()
+    if suffix not in (".npz", ".npy"):
+        try:
+            return np.array([float(part) for part in text.split(",")])
+        except ValueError:
+            raise InvalidInputError(
+                "--labels", "an .npz or .npy file, or numbers such as 0,3,7", repr(text)
+            ) from None
+    file = read_npy(text, "labels") if suffix == ".npy" else read_tensors(text)
+    name = next((name for name in LABELS if name in file.shapes), None)
+    if name is None:
+        raise FileError(text, "holds no labels", f"it holds {listed(file.shapes)}")
+    return flat_labels(file.floats(name, integers=True), (file.shapes[name] or (1,))[0])
+
+
 def flat_labels(labels: npt.ArrayLike, count: int) -> FloatArray:
     """Bring labels to the shape (n,): a column is flattened, one-hot rows become class numbers.
 

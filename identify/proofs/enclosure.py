@@ -95,9 +95,14 @@ class _Attempt:
     limit: Limit
     precision: int
     centres: FloatArray
-    radii: FloatArray | None = None
+    radii: FloatArray
     inverse: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     pivots: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+
+def _stopped(limit: Limit, precision: int, centres: FloatArray) -> _Attempt:
+    """A rung that ended without a box."""
+    return _Attempt(limit, precision, centres, np.full(centres.shape, np.inf))
 
 
 def enclose_terms(
@@ -161,7 +166,7 @@ def enclose_terms(
     with np.errstate(all="ignore"):
         attempt, outcome, reason = _climb(equations, given, max_precision, watch)
         centres = attempt.centres
-        radii = np.full((r, r), np.inf) if attempt.radii is None else attempt.radii
+        radii = attempt.radii
         relative = relative_radii(centres, radii)
         if outcome == "proved" and not np.all(np.isfinite(relative)):
             outcome, reason = "undecided", "the box is proved, but as wide as one of the terms"
@@ -221,7 +226,7 @@ def _climb(
     watch: _Watch,
 ) -> tuple[_Attempt, Literal["proved", "undecided", "contradicted"], str]:
     """The ladder of precisions, then the other equations."""
-    attempt = _Attempt("precision", LOWEST, terms)
+    attempt = _stopped("precision", LOWEST, terms)
     try:
         watch.tick(0.0)
         pivots = choose_pivots(equations, terms, watch.tick)
@@ -277,7 +282,7 @@ def _attempt(
     for _ in range(_STEPS):
         watch.step("solving the pivot equations", 0.2)
         if inverse is None:
-            return _Attempt("singular", precision, centres)
+            return _stopped("singular", precision, centres)
         now = equations.over(centres, data=False, tick=watch.tick)
         residual = pick(now.residual(), pivots)
         step = middles(inverse * residual).reshape(terms.shape)
@@ -285,7 +290,7 @@ def _attempt(
         if not np.all(moved <= FAR):
             each = np.repeat(size, size.size)
             left = contraction(equations, pivots, centres, inverse, each, watch.tick)
-            return _Attempt("start" if left < _SMALL else "precision", precision, centres)
+            return _stopped("start" if left < _SMALL else "precision", precision, centres)
         centres = centres - step
         inverse = preconditioner(equations, pivots, centres, watch.tick)
         length = float(np.max(np.linalg.norm(step, axis=1) / size))
@@ -293,7 +298,7 @@ def _attempt(
             break
         before = length
     if inverse is None:
-        return _Attempt("singular", precision, centres)
+        return _stopped("singular", precision, centres)
     return _inflate(equations, pivots, centres, inverse, watch)
 
 
@@ -322,10 +327,10 @@ def _inflate(
         wide = _INFLATION * image + _FLOOR
     still = inverse * pick(equations.over(centres, data=False).residual(), pivots)
     if np.any(widths(still) > _SMALL * uppers(shift)):
-        return _Attempt("precision", precision, centres)
+        return _stopped("precision", precision, centres)
     if not contraction(equations, pivots, centres, inverse, first, watch.tick) < _SMALL:
-        return _Attempt("precision", precision, centres)
-    return _Attempt("data", precision, centres)
+        return _stopped("precision", precision, centres)
+    return _stopped("data", precision, centres)
 
 
 def _first_excluded(
@@ -333,7 +338,6 @@ def _first_excluded(
 ) -> int | None:
     """The first equation other than the pivots whose range over the box excludes 0."""
     centres, radii = attempt.centres, attempt.radii
-    assert radii is not None
     jacobian = equations.jacobian(centres)
     rest = np.setdiff1d(np.arange(jacobian.shape[0]), pivots)
     # The pivot equations vanish at the solution: mixing them in takes the common error out.

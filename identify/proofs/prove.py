@@ -9,9 +9,7 @@ import numpy as np
 from identify.arrays import FloatArray
 from identify.budget import UNLIMITED, Budget
 from identify.decomposition.decompose import order_by_size
-from identify.decomposition.refine import Decomposition
 from identify.hermite.data import HermiteData
-from identify.hermite.reduction import ReducedData
 from identify.proofs import enclosure as boxes
 from identify.proofs import rank as exact
 from identify.proofs import singular_value as singular
@@ -23,8 +21,8 @@ from identify.proofs.rank import RankProof
 from identify.proofs.singular_value import SingularValueBound
 from identify.records import Evidence
 from identify.recovery.assumptions import Assumptions
-from identify.recovery.bounds import ErrorBounds
 from identify.recovery.data_error import Roundings, point_movement, roundings
+from identify.recovery.stages import Recovered
 from identify.tensors import symmetric_dimension
 from identify.thresholds import BOX_LIMIT
 
@@ -123,12 +121,9 @@ class Proofs:
 
 def prove(
     data: HermiteData,
-    reduced: ReducedData,
-    found: Decomposition,
-    bounds: ErrorBounds,
-    noise_level: float,
-    *,
     given: Assumptions,
+    stage: Recovered,
+    *,
     level: str = "auto",
     seed: int = 0,
     budget: Budget = UNLIMITED,
@@ -140,16 +135,17 @@ def prove(
     seconds, or in the time that is left if there is a limit.
 
     Args:
-        data, reduced: the data and their reduction at `noise_level`.
-        found: the accepted decomposition.
-        bounds: its numerical error bounds; the box is for all data within their `data_error`.
         given: scale and arithmetic.
+        stage: what was recovered from the data; the box is for all data within the `data_error` of
+            its bounds.
         level: one of `LEVELS`, not "numerical".
         seed: of the choice of primes.
         budget: as in `assess_identifiability`.
 
     Cost: O(m r N^2) for the rank, O(N^3) for the singular value, O(r^6) for the enclosure.
     """
+    reduced, found, bounds = stage.reduced, stage.decomposition, stage.bounds
+    noise_level = stage.noise_level
     proof = proof_data(data, reduced)
     ordered, signs, _ = order_by_size(found.terms, found.signs, data.degree)
     terms = proof.convert_terms(reduced, ordered)

@@ -53,8 +53,7 @@ class HiddenShare:
 
 def hidden_share(
     reduced: ReducedData,
-    terms: FloatArray,
-    signs: FloatArray,
+    found: tuple[FloatArray, FloatArray],
     samples: FloatArray,
     noise_level: float,
     *,
@@ -69,7 +68,7 @@ def hidden_share(
     default_rng(5).dirichlet(ones(r), 384), or 16 at large size, then random ones.
 
     Args:
-        terms, signs: the refined terms (r, r), (r,).
+        found: the refined terms (r, r) and their signs (r,).
         samples: the recovered samples in V, lifted where there is a bias, (r, r).
         noise_level: rho.
         condition_number: of the weighted Hermite matrix, for the estimate at large size.
@@ -81,6 +80,7 @@ def hidden_share(
     Cost: one QR of J, O(E r^4), and O(E r^2) a direction up to 600 unknowns and 1.2e7 entries of J.
     Beyond, s(x) <= 10 rho cond(H) / dist(x^alpha, tangent space), O(r^3) a product.
     """
+    terms, signs = found
     r = terms.shape[1]
     level = 10.0 * noise_level
     dense = terms.size <= DENSE_UNKNOWNS and reduced.equations * terms.size <= DENSE_NUMBERS
@@ -103,8 +103,8 @@ def hidden_share(
     with np.errstate(divide="ignore"):
         shares = np.minimum(level / seen, 1.0)
     parts = np.split(shares, np.cumsum([len(group) for group in groups])[:-1])
-    found = [(float(np.median(part)), float(np.quantile(part, 0.9))) for part in parts]
-    return HiddenShare(found[0], found[2] if r > 3 else None, found[1], method, dense)
+    sizes = [(float(np.median(part)), float(np.quantile(part, 0.9))) for part in parts]
+    return HiddenShare(sizes[0], sizes[2] if r > 3 else None, sizes[1], method, dense)
 
 
 def _units(rows: FloatArray) -> FloatArray:

@@ -59,7 +59,7 @@ def check_ties(
     lifted = network.lift(found.samples)
     inner = lifted @ network.points.T
     heights = network.output_weight
-    slopes = (data.degree * heights * inner ** (data.degree - 1)) @ network.points
+    slopes = network.slopes(found.samples)
     norms = np.linalg.norm(lifted, axis=1)
     bulk = np.abs(inner) ** data.degree @ np.abs(heights)
     error = np.linalg.norm(slopes, axis=1) * bounds.absolute

@@ -18,6 +18,7 @@ from identify.disaggregation.records import (
     SearchFacts,
 )
 from identify.report.deep_certificate import certificate_of
+from identify.report.plain import plain
 from identify.report.report import digest
 from identify.text import bullets, labelled, number, section, table
 from identify.thresholds import KERNEL_NOISE
@@ -167,9 +168,9 @@ class GradientReport:
             "versions": dict(self.versions),
             "seconds": found.seconds,
         }
-        plain = {name: _plain(value) for name, value in report.items()}
-        plain["certificate"]["digest"] = digest(plain)
-        return plain
+        content = {name: plain(value) for name, value in report.items()}
+        content["certificate"]["digest"] = digest(content)
+        return content
 
     def to_json(self) -> str:
         """report.json as text; NaN and infinity never occur in it."""
@@ -199,21 +200,6 @@ def _search(facts: SearchFacts) -> dict[str, Any]:
     return {name: value for name, value in vars(facts).items() if name != "stopped"} | {
         "stopped": facts.stopped or None
     }
-
-
-def _plain(value: Any) -> Any:
-    """JSON values: arrays as lists, numpy scalars unwrapped, non-finite numbers null."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, Mapping):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
 
 
 def _place(layer: int) -> str:

@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from identify.records import Condition, Evidence, Recovery, Residual, Scope, TrainingSet, Verdict
+from identify.report.plain import plain
 from identify.report.summary import headline, remark_on_conditions, summary
 from identify.text import bullets, labelled, number, section, table, wrapped
 
 if TYPE_CHECKING:
-    from identify.recovery.measure import Findings
+    from identify.recovery.stages import Stage
 
 _UNSIGNED = ("seconds", "versions")
 
@@ -74,7 +73,7 @@ class IdentifiabilityReport:
     certificate: Mapping[str, Any] | None = None
     recovery: Recovery | None = field(default=None)
     alternatives: tuple[TrainingSet, ...] = ()
-    findings: Findings | None = field(default=None, repr=False)
+    findings: Stage | None = field(default=None, repr=False)
     searched: bool = False
     candidates: bool = False
     covered: bool = True
@@ -103,38 +102,35 @@ class IdentifiabilityReport:
                 {
                     "name": c.name,
                     "holds": None if c.holds is None else bool(c.holds),
-                    "required": _plain(c.required),
-                    "found": _plain(c.found),
+                    "required": plain(c.required),
+                    "found": plain(c.found),
                     "evidence": c.evidence.value,
                     "source": c.source,
+                    "needed": bool(c.needed),
                 }
                 for c in self.conditions
             ],
             "residuals": {
-                name: {"value": _plain(r.value), "equations": int(r.equations)}
+                name: {"value": plain(r.value), "equations": int(r.equations)}
                 for name, r in self.residuals.items()
             },
             "redundant_equations": self.redundant_equations,
-            "condition_number": _plain(self.condition_number),
+            "condition_number": plain(self.condition_number),
             "condition_method": self.condition_method,
-            "error_bounds": None
-            if self.error_bounds is None
-            else [_plain(bound) for bound in self.error_bounds],
-            "absolute_bounds": None
-            if self.absolute_bounds is None
-            else [_plain(bound) for bound in self.absolute_bounds],
-            "data_error": _plain(self.data_error),
+            "error_bounds": plain(self.error_bounds),
+            "absolute_bounds": plain(self.absolute_bounds),
+            "data_error": plain(self.data_error),
             "assumptions": list(self.assumptions),
             "caveats": list(self.caveats),
             "candidates": self.candidates,
             "covered": self.covered,
             "certificate": None if self.certificate is None else dict(self.certificate),
-            "noise_level": _plain(self.noise_level),
-            "problem": {name: _plain(value) for name, value in self.problem.items()},
+            "noise_level": plain(self.noise_level),
+            "problem": plain(self.problem),
             "inputs": [dict(entry) for entry in self.inputs],
             "seed": self.seed,
             "versions": dict(self.versions),
-            "seconds": _plain(self.seconds),
+            "seconds": plain(self.seconds),
         }
 
     def to_json(self) -> str:
@@ -154,15 +150,6 @@ class IdentifiabilityReport:
 
     def __str__(self) -> str:
         return format_report(self)
-
-
-def _plain(value: Any) -> Any:
-    """A JSON value: numpy scalars unwrapped, non-finite numbers null."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
 
 
 _NAMES = {
@@ -364,7 +351,7 @@ def _conditions(conditions: Sequence[Condition]) -> list[str]:
     rows = [
         [
             c.name,
-            words[c.holds] + (", not required" if c.source.endswith("not required") else ""),
+            words[c.holds] + ("" if c.needed else ", not required"),
             number(c.required),
             number(c.found),
             c.evidence.value,

@@ -101,9 +101,7 @@ def summary(report: Facts) -> list[tuple[str, str]]:
 
 def remark_on_conditions(report: Facts) -> str:
     """Why a condition that fails stands under a positive verdict; "" where none does."""
-    unused = [
-        c.name for c in report.conditions if c.holds is False and c.source.endswith("not required")
-    ]
+    unused = [c.name for c in report.conditions if c.holds is False and c.name[:2] == "I-"]
     if not unused or report.verdict not in (Verdict.GLOBALLY, Verdict.LOCALLY):
         return ""
     names, verb = " and ".join(unused), "is" if len(unused) == 1 else "are"
@@ -157,7 +155,7 @@ def _basis(report: Facts, source: str) -> str:
     if report.verdict is Verdict.NONIDENTIFIABLE:
         return f"{parts[0]}; both sets were checked against the data"
     if report.scope is not None:
-        parts.append(f"there being {_count(report)}")
+        parts.append(f"there being {_count(report.scope)}")
     if report.evidence.value == "numerical":
         parts.append("computation in floating point, without a proof")
     else:
@@ -165,10 +163,9 @@ def _basis(report: Facts, source: str) -> str:
     return "; ".join(parts)
 
 
-def _count(report: Facts) -> str:
-    assert report.scope is not None
-    words = {"at_most": "no more than"}.get(report.scope.kind, "exactly")
-    samples = report.scope.samples
+def _count(scope: Scope) -> str:
+    words = {"at_most": "no more than"}.get(scope.kind, "exactly")
+    samples = scope.samples
     return f"{words} {samples} training sample{'' if samples == 1 else 's'} that left a trace"
 
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from identify.hermite.data import HermiteData
 from identify.hermite.reduction import ReducedData
-from identify.records import TrainingSet, Verdict
+from identify.records import TrainingSet
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.data_error import roundings
 from identify.recovery.hidden_share import HiddenShare
 from identify.thresholds import HIDDEN_SHARE
 
 if TYPE_CHECKING:
-    from identify.recovery.measure import Findings
     from identify.recovery.second_method import SecondMethod
+    from identify.recovery.stages import Recovered
 
 
 def plural(count: int) -> str:
@@ -45,6 +45,14 @@ def inconsistent(data: HermiteData, limit: float) -> str:
         f"other, alpha a_j (grad_a)_j = w_j . (grad_W)_j is violated by "
         f"{data.consistency or 0.0:.1e}, more than {limit:g}, as another activation than the power "
         f"{data.degree}, another network, {causes} would make them"
+    )
+
+
+def sparse(share: float) -> str:
+    """What may be wrong with a gradient of many exact zeros; to follow another reason."""
+    return (
+        f"; {share:.0%} of its entries are exactly 0 where a batch has none: no batch fits if only "
+        "the largest were sent (top-k sparsification)"
     )
 
 
@@ -82,16 +90,19 @@ def span_unclear(reduced: ReducedData) -> str:
     )
 
 
-def support(redundancy: int, samples: int | None, r: int, lone: bool) -> str:
-    """What speaks for the number of samples."""
-    if redundancy >= 1:
-        if redundancy == 1:
-            return "1 redundant equation agrees with it"
-        return f"{redundancy} redundant equations agree with it"
-    if samples == r:
-        return f"the number of samples is given as {r}"
-    assert lone
-    return "rows of rank 1 over several neurons agree with a single sample"
+def unique(stage: Recovered, samples: int | None) -> str:
+    """Reason of `globally`, and what speaks for the number of samples."""
+    r, count = stage.reduced.dimension, stage.redundancy
+    support = "rows of rank 1 over several neurons agree with a single sample"
+    if count >= 1:
+        agree = "equation agrees" if count == 1 else "equations agree"
+        support = f"{count} redundant {agree} with it"
+    elif samples == r:
+        support = f"the number of samples is given as {r}"
+    return (
+        f"the moment tensor is determined on {r} dimensions, is a sum of {r} independent terms, "
+        f"and {support}"
+    )
 
 
 def hidden(share: HiddenShare, limit: float) -> str:
@@ -216,20 +227,17 @@ def _arithmetic(data: HermiteData, arithmetic: str) -> str:
     )
 
 
-def caveats(data: HermiteData, findings: Findings, verdict: Verdict) -> tuple[str, ...]:
-    """What the verdict does not say."""
-    reduced = findings.reduced
-    if reduced is None or verdict is not Verdict.GLOBALLY:
-        return ()
-    r, alpha = reduced.dimension, data.degree
+def caveats(data: HermiteData, stage: Recovered) -> tuple[str, ...]:
+    """What `globally` does not say."""
+    r, alpha, share = stage.reduced.dimension, data.degree, stage.hidden
     rows = [f"sets of more than {r} samples are never excluded by the equations"]
-    if findings.hidden is not None:
+    if share is not None:
         breaks = "second sample leaves the line of the rows"
-        if not findings.hidden.lone:
+        if not share.lone:
             breaks = "further sample breaks the redundant equations"
         rows.append(
             f"a {breaks} only above a share of the data, which is, as a median: "
-            f"{hidden_quantiles(findings.hidden, alpha)}"
+            f"{hidden_quantiles(share, alpha)}"
         )
     else:
         rows.append("further samples parallel to the recovered one are not seen")
@@ -251,6 +259,6 @@ def caveats(data: HermiteData, findings: Findings, verdict: Verdict) -> tuple[st
             "fine-tuning data are exact to first order only; the bounds come from the residual "
             "that this leaves"
         )
-    if findings.linear is not None and findings.linear.gram is not None:
+    if stage.linear.gram is not None:
         rows.append("rank and conditioning are estimates of an iterative method")
     return tuple(rows)

@@ -3,7 +3,8 @@
     [KKTCERT_DATA=DIR] python -m tests.benchmarks.checkpoint_span [--runs 200] [--adam 100]
 
 Networks of 2 to 4 layers fine-tuned on n digits (MNIST where the folder of real data is given, else
-random images of 400 pixels): the number of samples that `find_span` states, beside the true one.
+random images of 400 pixels), half of them stored in float32: the number of samples that `find_span`
+states, beside the true one.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def recipe(kind: str, count: int, rng: np.random.Generator) -> Recipe:
     """A training run of one kind."""
     steps = int(rng.integers(5, 60))
     if kind == "adam":
-        return Recipe("adam", steps, 1e-3)
+        return Recipe("adam", int(rng.choice([1, 3, 10, 50])), 10.0 ** rng.uniform(-4, -2))
     if kind == "momentum":
         return Recipe("momentum", steps, 0.01)
     if kind == "decay":
@@ -49,15 +50,22 @@ def recipe(kind: str, count: int, rng: np.random.Generator) -> Recipe:
 
 
 def pair(kind: str, seed: int, data: FloatArray) -> tuple[DeepNetwork, DeepNetwork, int]:
-    """Two checkpoints and the number of samples between them."""
+    """Two checkpoints and the number of samples between them; few samples are the hard ones."""
     rng = np.random.default_rng(seed)
-    count = int(rng.integers(1, 101))
+    count = int(rng.integers(1, 11 if seed % 2 else 101))
     depth = int(rng.integers(2, 5))
     widths = [int(rng.integers(150, 401)) for _ in range(depth - 1)]
     before = start((data.shape[1], *widths, 10), rng, str(rng.choice(["relu", "gelu", "tanh"])))
     chosen = rng.choice(len(data), count, replace=False)
     labels = rng.integers(0, 10, count).astype(np.float64)
     return before, train(before, data[chosen], labels, recipe(kind, count, rng), rng), count
+
+
+def single(network: DeepNetwork) -> DeepNetwork:
+    """The network as a float32 file holds it."""
+    weights = [weight.astype(np.float32) for weight in network.weights]
+    biases = [None if bias is None else bias.astype(np.float32) for bias in network.biases]
+    return DeepNetwork(weights, biases, network.activations)
 
 
 def main() -> None:
@@ -73,6 +81,8 @@ def main() -> None:
         ended: Counter[str] = Counter()
         for seed in range(runs):
             before, after, count = pair(kind, seed, data)
+            if seed % 4 >= 2:
+                before, after = (single(network) for network in (before, after))
             found = find_span(before, after)
             exact = "exact" if found.samples == count else "wrong"
             ended["none" if found.samples is None else exact] += 1

@@ -118,16 +118,15 @@ def load(path: Path) -> Problem:
         )  # fmt: skip
 
     source = about["source"]
-    if source == "gradient":
-        data = HermiteData.from_gradient(network("network"), network("target"), about["loss"])
-    elif source == "fine-tuning":
+    if source == "fine-tuning":
         data = HermiteData.from_fine_tuning(
             network("initial"), network("target"), point=about["point"]
         )
-    elif source == "kkt":
-        data = HermiteData.from_kkt(network("network"))
     else:
-        data = HermiteData.from_weight_decay(network("network"), about["decay"], about["loss"])
+        data = HermiteData.of(
+            source, network("network"), decay=about["decay"], loss=about["loss"],
+            gradient=network("target") if source == "gradient" else None,
+        )  # fmt: skip
     return Problem(
         about["family"], data, parts["samples"], parts.get("coefficients"), about["options"],
         about["noise"], about["note"],

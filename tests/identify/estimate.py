@@ -8,8 +8,9 @@ from identify.decomposition.decompose import decompose_tensor
 from identify.hermite.data import HermiteData
 from identify.hermite.reduction import reduce_data
 from identify.interpolation.interpolate import minimum_norm
-from identify.recovery.measure import Findings, measure_large
+from identify.recovery.measure import measure_large
 from identify.recovery.samples import to_samples
+from identify.recovery.stages import Decomposed, Reduced
 from identify.thresholds import NOISE_FLOOR
 
 
@@ -21,12 +22,14 @@ def estimate_samples(data: HermiteData, *, seed: int = 0) -> FloatArray:
     rho = max(data.consistency or 0.0, data.rounding, NOISE_FLOOR)
     reduced = reduce_data(data, rho, seed=seed)
     linear = minimum_norm(reduced, rho)
-    found = Findings(noise_level=rho, reduced=reduced)
     if linear.gram is not None:
-        decomposition = measure_large(found, linear, rho, seed, UNLIMITED).decomposition
+        found = measure_large(Reduced(rho, reduced, reduced.neurons), linear, seed, UNLIMITED)
+        assert isinstance(found, Decomposed)
+        decomposition = found.decomposition
     else:
         assert linear.tensor is not None
-        decomposition = decompose_tensor(reduced, linear.tensor, accept=10.0 * rho, seed=seed)
-    assert decomposition is not None
+        tried = decompose_tensor(reduced, linear.tensor, accept=10.0 * rho, seed=seed)
+        assert tried is not None
+        decomposition = tried
     scale = "bias" if data.has_bias else "free"
     return to_samples(data, reduced, decomposition.terms, decomposition.signs, scale).samples

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from identify import HermiteData, TwoLayerNetwork, plant_network
+from identify import Assumptions, HermiteData, TwoLayerNetwork, plant_network
 from identify.errors import InvalidInputError
 from proofs_check import check_network
 from proofs_check.own_network import NOT_REACHED, RECONSTRUCTION, THEOREMS, UNIQUENESS
@@ -185,3 +185,13 @@ def test_examples_of_the_library_page_run(capsys):
             if name.startswith("test_"):
                 value()
     assert capsys.readouterr().out.endswith("True True\n")
+
+
+def test_assumptions_as_one_record():
+    planted = plant_network(np.eye(3), degree=3)
+    data = HermiteData.from_kkt(planted.network)
+    loose = check_network(data, samples=3, scale="unit")
+    given = check_network(data, assumptions=Assumptions(samples=3, scale="unit"))
+    assert str(given) == str(loose)
+    with pytest.raises(InvalidInputError, match="no samples beside it"):
+        check_network(data, samples=3, assumptions=Assumptions())

@@ -22,13 +22,21 @@ from ..outcome import (
 from . import confirm, listing, loss, printed, rules, uniqueness
 from .case import Case
 from .kernel import Cut
-from .network import Layers, read_deep_gradient, read_deep_network, spelled
+from .network import (
+    Layers,
+    read_deep_gradient,
+    read_deep_network,
+    spelled,
+    split_activations,
+)
 from .passes import build_network
 from .report import DeepReport, read_deep_report
 from .spectra import InTime
 
-NOTES = ("reason", "covered", "candidates", "smallest_visible_slope", "checks.note",
-         "wording of assumptions", "caveats", "seed", "versions", "seconds")  # fmt: skip
+NOTES = (
+    "reason", "single_rows", "search", "covered", "candidates", "smallest_visible_slope",
+    "checks.note", "wording of assumptions", "caveats", "seed", "versions", "seconds",
+)  # fmt: skip
 """What is written for readers: only its types are checked."""
 ROUNDED = ("checks.value", "checks.limit")
 """Numbers beside the recomputed ones that decide; those of the layers' residuals are checked."""
@@ -78,9 +86,9 @@ def check_deep_report(
     report = read_deep_report(content)
     if gradient is None:
         raise CheckInputError("gradient", "a file, the source being gradient", "none")
-    network, stored = read_deep_network(model, layers=layers, key=key)
-    given = read_deep_gradient(gradient, network, layers=layers, key=key)
-    said = [text for text in (activation, stored) if text is not None]
+    network, stored = read_deep_network(model, layers=layers, key=key, head=report.head)
+    given = read_deep_gradient(gradient, network, layers=layers, key=key, head=report.head)
+    said = [_for_each(text, network) for text in (activation, stored) if text is not None]
     found: dict[str, Claim] = {}
     found["inputs"] = decide("inputs", "hash", lambda: _inputs(report, network, given))
     found["digest"] = decide("digest", "hash", lambda: _digest(report))
@@ -88,14 +96,21 @@ def check_deep_report(
     found["assumptions"] = decide("assumptions", "exact", lambda: rules.check_assumptions(report))
     found["scope"] = decide("scope", "exact", lambda: rules.check_scope(report))
     found["rules"] = decide("rules", "exact", lambda: rules.check_rules(report))
-    kinds = [*said[:1]] * (len(network.weights) - 1) or report.raw["problem"]["activations"]
+    kinds = said[0] if said else report.raw["problem"]["activations"]
     if found["inputs"].holds and found["problem"].holds:
-        case = Case(report, build_network(network, kinds), given, _clock(deadline, time_limit))
+        clean = given if report.decay is None else given.without(report.decay, network)
+        case = Case(report, build_network(network, kinds), clean, _clock(deadline, time_limit))
         _run(case, found, progress)
     else:
         _leave(report, found)
     found["verdict"] = _verdict(report, found)
     return CheckResult(tuple(found.values()), _not_checked(report))
+
+
+def _for_each(text: str, network: Layers) -> list[str]:
+    """The named activations, one for each layer but the last."""
+    names = split_activations(text)
+    return names * (len(network.weights) - 1) if len(names) == 1 else names
 
 
 def _clock(deadline: float | None, limit: float | None) -> InTime:
@@ -136,7 +151,9 @@ def _run(case: Case, found: dict[str, Claim], progress: Progress | None) -> None
         if progress is not None:
             progress(name, number / len(checks))
         found[name] = decide(name, how, partial(_in_time, case, check))
-    if not (case.report.globally and case.report.certified and uniqueness.by_kernel(case)):
+    if not (
+        case.report.globally and case.report.certified and uniqueness.by_kernel(case.report.raw)
+    ):
         return
     cut: list[Cut] = []
 
@@ -181,7 +198,7 @@ def _digest(report: DeepReport) -> str:
     return "the report is unchanged"
 
 
-def _problem(report: DeepReport, network: Layers, gradient: Layers, said: list[str]) -> str:
+def _problem(report: DeepReport, network: Layers, gradient: Layers, said: list[list[str]]) -> str:
     """Sizes, biases, gradients and activations are those of the files."""
     problem = report.raw["problem"]
     weights = [weight for weight in network.weights if weight is not None]
@@ -190,12 +207,15 @@ def _problem(report: DeepReport, network: Layers, gradient: Layers, said: list[s
     require(problem["biases"] == [b is not None for b in network.biases], "other biases")
     require(problem["gradients"] == [w is not None for w in gradient.weights], "other gradients")
     require(problem["loss"] != "cross_entropy" or sizes[-1] > 1, "cross-entropy of one output")
-    for text in said:
-        require(all(spelled(text) == kind for kind in problem["activations"]),
-                f"the activation is {text}")  # fmt: skip
+    for names in said:
+        same = [spelled(name) for name in names] == problem["activations"]
+        require(same, f"the activations are {', '.join(dict.fromkeys(names))}")
     last = spelled(problem["activations"][-1]) if problem["activations"] else ""
     kinked = last.startswith(("relu", "leaky_relu"))
-    require(kinked or report.searched, "another activation before the output layer")
+    require(
+        kinked or report.searched or not report.globally,
+        "another activation before the output layer",
+    )
     source = "as named" if said else "as the report says"
     return f"sizes {'-'.join(map(str, sizes))}, activations {source}"
 

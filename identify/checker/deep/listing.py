@@ -23,6 +23,7 @@ _USABLE = 0.25
 _NORM = 1e6
 _PAIRS = 1_000_000
 _LONGEST = 20_000
+_SUBSET_SECONDS = 1e-4
 _EPSILON = 2.0**-52
 
 
@@ -53,7 +54,10 @@ def check_listing(case: Case) -> str:
     check_possible(len(pivots) == r, f"{len(pivots)} pivots for rank {r}")
     rows = _transfer(case, pivots)
     found = _enumerate(case, rows)
-    kept = [mask for mask in found if not _is_excluded(case, rows, mask)]
+    shown: dict[bytes, list[FloatArray]] = {}
+    for entry in case.report.excluded:
+        shown.setdefault(entry.mask[rows.used].tobytes(), []).append(entry.multipliers[rows.used])
+    kept = [mask for mask in found if not _is_excluded(case, rows, mask, shown)]
     count = math.comb(len(kept), r) if len(kept) >= r else 0
     check_possible(0 < count <= SUBSETS, f"{len(kept)} masks are possible, {count} sets of {r}")
     good = _consistent(case, rows, np.array(kept).T, count)
@@ -159,7 +163,9 @@ def _signs(case: Case) -> tuple[FloatArray, FloatArray, float]:
     return full @ case.top.right, np.linalg.norm(full, axis=1), slack
 
 
-def _is_excluded(case: Case, rows: _Rows, mask: BoolArray) -> bool:
+def _is_excluded(
+    case: Case, rows: _Rows, mask: BoolArray, shown: dict[bytes, list[FloatArray]]
+) -> bool:
     """Whether the report's multipliers prove that no sample of norm up to 1e6 has the mask.
 
     sum_j y_j s_j [w_j, beta_j] is -t [0, 1] on the row space, up to what t outweighs.
@@ -167,10 +173,8 @@ def _is_excluded(case: Case, rows: _Rows, mask: BoolArray) -> bool:
     lifted, lengths, slack = _signs(case)
     used = rows.used
     last = case.top.right[-1]
-    for entry in case.report.excluded:
-        if not np.array_equal(entry.mask[used], mask):
-            continue
-        y = entry.multipliers[used]
+    for y in shown.get(mask.tobytes(), []):
+        case.in_time(0.0)
         total = float(y.sum())
         if not (total > 0.0 and math.isfinite(total)):
             continue
@@ -191,9 +195,11 @@ def _consistent(case: Case, rows: _Rows, masks: BoolArray, count: int) -> list[t
     a = case.amplitudes[used, 0]
     z = np.linalg.lstsq(top.left[used], a[:, None] * masks, rcond=None)[0]
     gram = masks.T.astype(np.float64) @ masks
-    case.in_time(count * (r**3 + r * len(used)) * 1e-8)
+    case.in_time(count * (_SUBSET_SECONDS + (r**3 + r * len(used)) * 1e-8))
     good = []
-    for subset in itertools.combinations(range(masks.shape[1]), r):
+    for number, subset in enumerate(itertools.combinations(range(masks.shape[1]), r)):
+        if number % 1000 == 0:
+            case.in_time(0.0)
         spread = np.linalg.eigvalsh(gram[np.ix_(subset, subset)])
         share = float(spread[0] / spread[-1])
         if share <= 1e-10:

@@ -36,6 +36,16 @@ class Layers:
         weight, bias = self.weights[index], self.biases[index]
         return weight if weight is None or bias is None else np.column_stack([weight, bias])
 
+    def without(self, decay: float, network: Layers) -> Layers:
+        """The gradient less weight decay: so many times the weights and biases."""
+        parts = []
+        for mine, own in ((self.weights, network.weights), (self.biases, network.biases)):
+            parts.append(tuple(
+                g if g is None or theta is None else g - decay * theta
+                for g, theta in zip(mine, own, strict=True)
+            ))  # fmt: skip
+        return Layers(parts[0], parts[1])
+
     def sha256(self, head: str) -> str:
         """Hash the head and the arrays as little-endian float64: weights, then biases."""
         digest = hashlib.sha256(f"{head}\n".encode())
@@ -75,15 +85,29 @@ def parse_activation(text: str) -> tuple[str, tuple[float, ...]]:
     return name, numbers or _DEFAULTS.get(name, ())
 
 
+def split_activations(text: str) -> list[str]:
+    """The names in a list, or the one name.
+
+    Example:
+        >>> split_activations("tanh, leaky_relu:0.1"), split_activations("relu")
+        (['tanh', 'leaky_relu:0.1'], ['relu'])
+    """
+    parts = [part.strip() for part in text.split(",")]
+    several = all(any(c.isalpha() for c in part.partition(":")[0]) for part in parts)
+    return parts if several else [text]
+
+
 def read_deep_network(
-    path: object, *, layers: object = None, key: str | None = None
+    path: object, *, layers: object = None, key: str | None = None, head: bool = False
 ) -> tuple[Layers, str | None]:
     """The layers in a file in their order, and the activation that the file names, if it does.
+
+    With ``head`` arrays that are no such layers are left out: they come before the network.
 
     Raises CheckInputError for what is no chain of linear layers.
     """
     file = read_arrays(path, key)
-    found = _chain(file, layers)
+    found = _chain(file, layers, head)
     weights = tuple(_matrix(file, weight) for weight, _ in found)
     biases = tuple(None if bias is None else _floats(file, bias) for _, bias in found)
     for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
@@ -94,8 +118,8 @@ def read_deep_network(
             raise CheckInputError(f"{file.path}: {found[k][1]}", f"shape ({len(weight)},)",
                                   bias.shape)  # fmt: skip
     stored = file.settings.get("activation")
-    if isinstance(stored, list) and len(stored) == 1:
-        stored = stored[0]
+    if isinstance(stored, list) and stored and all(isinstance(part, str) for part in stored):
+        stored = ",".join(stored)
     if isinstance(stored, bytes):
         stored = stored.decode("utf-8", "replace")
     names = () if in_order(file) else tuple(w.removesuffix(".weight") for w, _ in found)
@@ -104,16 +128,21 @@ def read_deep_network(
 
 
 def read_deep_gradient(
-    path: object, network: Layers, *, layers: object = None, key: str | None = None
+    path: object,
+    network: Layers,
+    *,
+    layers: object = None,
+    key: str | None = None,
+    head: bool = False,
 ) -> Layers:
     """The gradient of a network: by the network's names, as a list, or in its shapes.
 
     Raises CheckInputError for arrays that are not those of the network.
     """
     file = read_arrays(path, key, need_key=False)
-    found = _listed(file, network) if in_order(file) else _by_names(file, network)
+    found = _listed(file, network) if in_order(file) else _by_names(file, network, head)
     if not any(weight for weight, _ in found):
-        found = [*_chain(file, layers)]
+        found = [*_chain(file, layers, head)]
     if len(found) != len(network.weights):
         raise CheckInputError(file.path, f"{len(network.weights)} layers", len(found))
     weights = tuple(None if weight is None else _matrix(file, weight) for weight, _ in found)
@@ -131,8 +160,8 @@ def read_deep_gradient(
 _Found = list[tuple[str | None, str | None]]
 
 
-def _chain(file: Arrays, layers: object) -> list[tuple[str, str | None]]:
-    """Names of weight and bias of every layer; nothing may be left over."""
+def _chain(file: Arrays, layers: object, head: bool) -> list[tuple[str, str | None]]:
+    """Names of weight and bias of every layer; without a head nothing may be left over."""
     shapes = file.shapes
     listing = in_order(file)
     if layers is not None:
@@ -152,7 +181,7 @@ def _chain(file: Arrays, layers: object) -> list[tuple[str, str | None]]:
             _with_bias(n, shapes) for n in shapes if n.endswith(".weight") and _flat(n, shapes)
         ]
     taken = {name for pair in found for name in pair}
-    left = [name for name in shapes if name not in taken]
+    left = [] if head else [name for name in shapes if name not in taken]
     if not found or left or len({weight for weight, _ in found}) < len(found):
         got = f"{left[0]} besides" if left else "others"
         raise CheckInputError(file.path, "linear layers and nothing else", got)
@@ -232,13 +261,13 @@ def _listed(file: Arrays, network: Layers) -> _Found:
     return [(stored[k, "weight"], stored.get((k, "bias"))) for k in range(len(network.weights))]
 
 
-def _by_names(file: Arrays, network: Layers) -> _Found:
+def _by_names(file: Arrays, network: Layers, head: bool) -> _Found:
     found: _Found = []
     for name in network.names:
         weight = _like(file.shapes, f"{name}.weight") or _like(file.shapes, name)
         found.append((weight, _like(file.shapes, f"{name}.bias")))
     taken = {name for pair in found for name in pair if name is not None}
-    left = [name for name in file.shapes if name not in taken]
+    left = [] if head else [name for name in file.shapes if name not in taken]
     if taken and left:
         raise CheckInputError(file.path, "the network's layers alone", f"{left[0]} besides")
     return found

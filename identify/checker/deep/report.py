@@ -28,6 +28,7 @@ from ..reading.fields import (
 from ..reading.types import Kind, choice, listed, maybe, real, table, whole
 
 KIND = "gradient"
+INPUT, FEATURES = "input", "features before the first layer"
 _HEX = re.compile("([0-9a-f]{2})+")
 
 
@@ -75,6 +76,8 @@ _PROBLEM = {"sizes": listed(whole(1), 2), "activations": listed(as_text),
             "biases": listed(_flag), "gradients": listed(_flag),
             "loss": maybe(choice("cross_entropy", "logistic", "squared")),
             "reduction": maybe(choice("mean", "sum")), "samples": maybe(whole(1))}  # fmt: skip
+# Fields that came later, and are missing in older reports.
+_LATER_PROBLEM = {"weight_decay": maybe(real(0.0)), "head": _flag}
 _EXCLUDED = {"mask": _bits, "neurons": listed(whole(0)), "multipliers": listed(real(0.0))}
 _CERTIFICATE = {"format": choice(1), "samples": maybe(listed(_numbers)),
                 "cotangents": maybe(listed(_numbers)), "masks": listed(maybe(listed(_bits))),
@@ -112,13 +115,17 @@ _FIELDS: dict[str, Kind] = {
     "data_statement": maybe(table(_DATA)),
     "assumptions": listed(as_text),
     "caveats": listed(as_text),
-    "problem": table(_PROBLEM),
+    "problem": table(_PROBLEM, _LATER_PROBLEM),
     "inputs": listed(table({"role": choice("network", "gradient"), "sha256": _hash})),
     "seed": whole(0),
     "versions": _versions,
     "seconds": real(0.0),
 }
-_LATER: dict[str, Kind] = {"certificate": table(_CERTIFICATE), "search": maybe(table(_SEARCH))}
+_LATER: dict[str, Kind] = {
+    "certificate": table(_CERTIFICATE),
+    "single_rows": maybe(whole(1)),
+    "search": maybe(table(_SEARCH)),
+}
 _TYPES = table(_FIELDS, _LATER)
 
 
@@ -184,6 +191,17 @@ class DeepReport:
         """The loss that was assumed."""
         value = self.raw["problem"]["loss"]
         return None if value is None else str(value)
+
+    @property
+    def decay(self) -> float | None:
+        """The weight decay that was subtracted from the gradient."""
+        value = self.raw["problem"].get("weight_decay")
+        return None if value is None else float(value)
+
+    @property
+    def head(self) -> bool:
+        """Whether other layers come before the network."""
+        return bool(self.raw["problem"].get("head"))
 
     def check(self, name: str) -> Mapping[str, Any] | None:
         """The stated check of that name, or None."""
@@ -251,15 +269,20 @@ def _answer(raw: Mapping[str, Any], certificate: Mapping[str, Any]) -> Answer | 
     if certificate["samples"] is None or certificate["cotangents"] is None:
         return None
     sizes = raw["problem"]["sizes"]
-    place = re.fullmatch(r"input(?: of layer (\d{1,6}))?", raw["samples_of"] or "")
-    layer = -1 if place is None else int(place.group(1) or 1) - 1
+    place = re.fullmatch(r"input of layer (\d{1,6})", raw["samples_of"] or "")
+    first = FEATURES if raw["problem"].get("head") else INPUT
+    layer = 0 if raw["samples_of"] == first else -1
+    layer = layer if place is None else int(place.group(1)) - 1
     if not 0 <= layer <= len(sizes) - 3:
         raise CheckInputError("samples_of", "the input or that of a hidden layer", "another")
     samples = as_matrix(certificate["samples"], "certificate.samples", None, sizes[layer])
     cotangents = as_matrix(
         certificate["cotangents"], "certificate.cotangents", len(samples), sizes[-1]
     )
-    lines = as_list(certificate["masks"], "certificate.masks", len(sizes) - 2 - layer)
+    lines = as_list(certificate["masks"], "certificate.masks")
+    if raw["method"] == "search" and not lines:
+        lines = [None] * (len(sizes) - 2 - layer)
+    as_list(lines, "certificate.masks", len(sizes) - 2 - layer)
     masks = []
     for line, width in zip(lines, sizes[layer + 1 : -1], strict=True):
         if line is not None:

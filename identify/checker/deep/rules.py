@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..outcome import require
+from ..outcome import check_possible, require
 from .confirm import BOUND_LIMIT
-from .report import DeepReport
-from .uniqueness import KERNEL_GAP, KERNEL_NOISE
+from .report import FEATURES, INPUT, DeepReport
+from .uniqueness import by_kernel
 
 
 def check_rules(report: DeepReport) -> str:
@@ -22,6 +22,8 @@ def check_rules(report: DeepReport) -> str:
         return f"undecided: {obstacle}" if obstacle else "nothing stands against locally"
     require(not report.locally, "locally without a search")
     obstacle = find_obstacle(report.raw)
+    if report.locally:
+        check_possible(False, "the rules of a local verdict are not checked")
     if report.globally:
         require(not obstacle, f"not globally: {obstacle}")
         return "nothing stands against globally"
@@ -99,30 +101,19 @@ def _rank(raw: Mapping[str, Any]) -> str:
     return "another number of samples is assumed" if assumed not in (None, entry["rank"]) else ""
 
 
-def _by_kernel(raw: Mapping[str, Any]) -> bool:
-    kernel = raw["kernel"]
-    return bool(
-        kernel is not None
-        and kernel["gap"] is not None
-        and kernel["gap"] >= KERNEL_GAP
-        and kernel["largest_kernel"] <= KERNEL_NOISE
-        and kernel["rows"] >= kernel["rows_needed"]
-    )
-
-
 def _uniqueness(raw: Mapping[str, Any]) -> str:
-    if _by_kernel(raw) or raw["method"] == "masks":
+    if by_kernel(raw) or raw["method"] == "masks":
         return ""
     return "neither the kernel of L nor a list of masks leaves one set"
 
 
 def _samples(raw: Mapping[str, Any]) -> str:
-    if raw["samples_of"] != "input":
+    if raw["samples_of"] not in (INPUT, FEATURES):
         return "the samples do not reach the input"
     bounds = raw["error_bounds"]
     if not bounds or any(bound is None or bound > BOUND_LIMIT for bound in bounds):
         return f"an error bound above {BOUND_LIMIT}"
-    few = _by_kernel(raw) and raw["power"] is not None and raw["power"] < 1
+    few = by_kernel(raw) and raw["power"] is not None and raw["power"] < 1
     return "a sample meets no more equations than it has unknowns" if few else ""
 
 
@@ -132,13 +123,18 @@ def _checks(raw: Mapping[str, Any]) -> str:
         open_loss = check["name"] == "known loss" and check["value"] is not None
         if check["holds"] is False or (check["holds"] is None and (needed or open_loss)):
             return f"the check '{check['name']}' does not hold"
-    names = {check["name"] for check in raw["checks"]}
-    return "" if {"masks agree with signs", "masks of the samples"} <= names else "checks are left"
+    names = [check["name"] for check in raw["checks"]]
+    needed = ["masks agree with signs", "masks of the samples", "coefficients of the biases",
+              "known loss"]  # fmt: skip
+    needed += [f"gradient of layer {k + 1}" for k, given in enumerate(raw["problem"]["gradients"])
+               if given]  # fmt: skip
+    missing = [name for name in needed if names.count(name) != 1]
+    return f"the check '{missing[0]}' is not stated once" if missing else ""
 
 
 def _proof(raw: Mapping[str, Any]) -> str:
     proof = raw["proof"]
-    failed = proof is not None and proof["holds"] is False and _by_kernel(raw)
+    failed = proof is not None and proof["holds"] is False and by_kernel(raw)
     return "the printed masks admit other explanations" if failed else ""
 
 
@@ -157,6 +153,10 @@ def check_assumptions(report: DeepReport) -> str:
     require(len(own) == len(expected), f"{len(own)} assumptions on the batch, not {len(expected)}")
     for line, start in zip(own, expected, strict=True):
         require(line.startswith(start), f"the assumption '{start}' is not stated")
+    for holds, words in ((report.decay is not None, "times the weights"),
+                         (report.head, "features that enter")):  # fmt: skip
+        stated = any(words in line for line in said)
+        require(holds == stated, f"the assumption on '{words}' is not that of the problem")
     others = len(said) - len(own)
     require(others >= 3, "the network, the gradient and its errors are assumed, and not stated")
     return f"{len(said)} stated"
@@ -179,8 +179,10 @@ def check_scope(report: DeepReport) -> str:
                 "locally leaves candidates and is covered")  # fmt: skip
         return f"exactly {raw['rank']} samples, near the printed ones"
     if not report.globally:
-        require(scope is None, "undecided has no scope")
-        return "none"
+        local = report.locally
+        fits = scope == ({"kind": "exactly", "samples": raw["rank"]} if local else None)
+        require(fits, "the scope is not the one of the verdict")
+        return f"exactly {raw['rank']} samples" if local else "none"
     expected = {"kind": "at_most", "samples": raw["rank"]}
     fits = scope == expected and count == raw["rank"]
     require(fits, f"the claim is about at most {raw['rank']} samples, the scope says otherwise")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from ..outcome import FloatArray, check_possible, require
@@ -31,7 +34,8 @@ def check_ranks(case: Case) -> str:
             require(near(entry[field], value, factor),
                     f"{field} of {name} is {value:.2e}, not {entry[field]}")  # fmt: skip
         # The verifier estimates the next value of a large matrix from below.
-        require(near(entry["gap"], found.gap, max(factor, 1.6)),
+        loose = 1.6 if min(found.shape) > 400 else factor
+        require(near(entry["gap"], found.gap, max(factor, loose)),
                 f"the gap of {name} is {found.gap:.3g}, not {entry['gap']}")  # fmt: skip
         if entry["clear"] != found.clear:
             sure = found.flat and not 0.6 * GAP < found.gap < 1.6 * GAP
@@ -47,16 +51,12 @@ def check_ranks(case: Case) -> str:
     return f"rank {r} of the last hidden layer, gap {case.top.gap:.2g}; {len(own)} layers"
 
 
-def by_kernel(case: Case) -> bool:
-    """Whether the report rests on the kernel of L, and not on a list of masks."""
-    kernel = case.report.raw["kernel"]
-    return bool(
-        kernel is not None
-        and kernel["gap"] is not None
-        and kernel["gap"] >= KERNEL_GAP
-        and kernel["largest_kernel"] <= KERNEL_NOISE
-        and kernel["rows"] >= kernel["rows_needed"]
-    )
+def by_kernel(raw: Mapping[str, Any]) -> bool:
+    """Whether the fields of a report rest on the kernel of L, and not on a list of masks."""
+    kernel = raw["kernel"]
+    if kernel is None or kernel["gap"] is None or kernel["largest_kernel"] is None:
+        return False
+    return bool(kernel["gap"] >= KERNEL_GAP and kernel["largest_kernel"] <= KERNEL_NOISE)
 
 
 def measure(case: Case) -> Cut:
@@ -74,8 +74,11 @@ def check_kernel(case: Case, cut: Cut) -> str:
     rows, needed = int((live & (operator.weights > 0.0)).sum()), operator.unknowns - r
     require(stated["unknowns"] == operator.unknowns, f"L has {operator.unknowns} unknowns")
     require(stated["rows_needed"] == needed, f"{needed} rows are needed")
-    require(near(float(stated["rows"]), float(rows), 1.02, 0.0) or abs(stated["rows"] - rows) <= 2,
-            f"{rows} rows say something, not {stated['rows']}")  # fmt: skip
+    on = case.masks.sum(axis=1)
+    mixed = int(((on > 0) & (on < r)).sum())
+    # Before the masks are known the verifier counts the rows that any sample activates.
+    close = any(abs(stated["rows"] - own) <= max(2, 0.02 * own) for own in (rows, mixed))
+    require(close, f"{mixed} rows are mixed, not {stated['rows']}")
     require(rows >= needed, f"{rows} rows of {needed}")
     gap = f"the kernel is cut off by {cut.gap:.3g}"
     require(cut.gap >= 0.8 * KERNEL_GAP, f"{gap}, {KERNEL_GAP:g} is asked for")
@@ -87,7 +90,7 @@ def check_kernel(case: Case, cut: Cut) -> str:
     require(near(stated["gap"], ratio, 1.001), f"the gap of these values is {ratio:.4g}")
     check_possible(cut.gap >= KERNEL_GAP, f"{gap}: a matter of rounding")
     check_possible(cut.largest <= KERNEL_NOISE, f"the kernel lies {cut.largest:.2g} above noise")
-    return f"dimension {r}, {cut.gap:.2g} below the next value; {rows} rows, {needed} needed"
+    return f"dimension {r}, {cut.gap:.2g} below the next value; {mixed} mixed rows, {needed} needed"
 
 
 def _room(case: Case) -> float:
@@ -126,7 +129,9 @@ def check_power(case: Case) -> str:
     # Both count at random points.
     close = stated is not None and abs(stated - own) <= max(8, 0.5 * abs(own))
     require(close, f"the power is {own}, not {stated}")
-    check_possible(own >= 1 or not by_kernel(case), f"the power is {own} at other points")
+    check_possible(
+        own >= 1 or not by_kernel(case.report.raw), f"the power is {own} at other points"
+    )
     return f"{own} equations beyond the unknowns of one sample, counted up to {_PROBES}"
 
 

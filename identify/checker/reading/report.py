@@ -41,13 +41,14 @@ EVIDENCE = ("proved_exact", "proved_interval", "numerical")
 
 @dataclass(frozen=True)
 class Row:
-    """One condition of the report."""
+    """One condition of the report; reports of earlier versions do not say what is needed."""
 
     name: str
     holds: bool | None
     required: float | None
     found: float | None
     evidence: str
+    needed: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,7 @@ def _row(value: object) -> Row:
         numbers[0],
         numbers[1],
         one_of(get_field(table, "evidence"), "conditions.evidence", EVIDENCE),
+        as_boolean(table.get("needed"), "conditions.needed", optional=True),
     )
 
 

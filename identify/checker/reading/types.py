@@ -136,7 +136,8 @@ _CONDITION = table(
         "found": maybe(_text_or_number),
         "evidence": _EVIDENCE,
         "source": as_text,
-    }
+    },
+    {"needed": _flag},
 )
 _ASSUMED = table(
     {

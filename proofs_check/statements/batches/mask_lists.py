@@ -26,10 +26,8 @@ _SMALL = 1e-9
 
 def _explain(batch: Batch, sets: Iterable[tuple[tuple[bool, ...], ...]]) -> list[Masks]:
     """Those sets of masks whose samples, by least squares, have them and the gradient."""
-    gradient = batch.gradient().layer(0)
-    assert gradient is not None
-    weight, bias = batch.network.weights[0], batch.network.biases[0]
-    assert bias is not None
+    gradient = batch.first_gradient()
+    weight, bias = batch.network.weights[0], batch.bias
     amplitudes = batch.network.weights[1][0]
     rank = int(np.linalg.matrix_rank(gradient, tol=_SMALL * np.linalg.norm(gradient)))
     found = []
@@ -56,8 +54,7 @@ def _every_mask(neurons: int) -> list[tuple[bool, ...]]:
 @lru_cache(maxsize=512)
 def _of_column_space(batch: Batch) -> tuple[Masks, ...]:
     """Sets of r masks of the column space that explain the gradient."""
-    gradient = batch.gradient().layer(0)
-    assert gradient is not None
+    gradient = batch.first_gradient()
     rank = int(np.linalg.matrix_rank(gradient, tol=_SMALL * np.linalg.norm(gradient)))
     u = np.linalg.svd(gradient)[0][:, :rank]
     amplitudes = batch.network.weights[1][0]
@@ -70,7 +67,7 @@ def _of_column_space(batch: Batch) -> tuple[Masks, ...]:
     return tuple(_explain(batch, itertools.combinations(listed, rank)))
 
 
-def _of_all(batch: Batch) -> list[Masks]:
+def explaining_sets(batch: Batch) -> list[Masks]:
     """Sets of at most n masks, of all masks, that explain the gradient."""
     every = _every_mask(batch.network.widths[0])
     sizes = range(1, len(batch.samples) + 1)
@@ -82,8 +79,7 @@ def _true(batch: Batch) -> Masks:
 
 
 def _has_own_rank(batch: Batch) -> bool:
-    gradient = batch.gradient().layer(0)
-    assert gradient is not None
+    gradient = batch.first_gradient()
     values = np.linalg.svd(gradient, compute_uv=False)
     n = len(batch.samples)
     # Nearly dependent samples are no instance: rounding would decide.
@@ -126,7 +122,7 @@ def _used(batch: Batch) -> bool:
 
 
 def _only_set(batch: Batch) -> Check:
-    found = _of_all(batch)
+    found = explaining_sets(batch)
     if found != [_true(batch)]:
         return Check.of(False, f"{len(found)} sets of at most {len(batch.samples)} samples")
     return _by_product(batch)
@@ -134,16 +130,14 @@ def _only_set(batch: Batch) -> Check:
 
 def _by_product(batch: Batch) -> Check:
     """What the product decides from its own list is this set, and it decides where it can."""
-    gradient = batch.gradient().layer(0)
-    assert gradient is not None
+    gradient = batch.first_gradient()
     split = factor(gradient, rank=len(batch.samples))
     amplitudes = batch.network.weights[1][0]
     listed = few_neurons.list_masks(split, amplitudes)
     if not listed.complete:
         return Check.of(True)
-    bias = batch.network.biases[0]
-    assert bias is not None
-    chosen = few_neurons.select_set(listed, split, amplitudes, batch.network.weights[0], bias)
+    weight, bias = batch.network.weights[0], batch.bias
+    chosen = few_neurons.select_set(listed, split, amplitudes, weight, bias)
     if chosen.masks is None:
         return Check.of(False, f"the product is left with {chosen.consistent} sets")
     masks = tuple(sorted(tuple(bool(on) for on in row) for row in chosen.masks.T))

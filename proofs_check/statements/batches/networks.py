@@ -20,25 +20,52 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A network, samples (n, d) and loss slopes p (n, C); ``other`` is what a statement changes."""
+    """A network, samples (n, d) and loss slopes p (n, C)."""
 
     network: DeepNetwork
     samples: FloatArray
     slopes: FloatArray
     seed: int
-    other: tuple[FloatArray, FloatArray] | None = None
 
     def __repr__(self) -> str:
         return f"Batch({self.network!r}, n={len(self.samples)}, seed={self.seed})"
+
+    @property
+    def bias(self) -> FloatArray:
+        """The biases (m_1,) of the first layer."""
+        return _there(self.network.biases[0])
 
     def gradient(self) -> DeepGradient:
         """The gradient of every layer."""
         return self.network.gradient(self.samples, self.slopes)
 
+    def first_gradient(self) -> FloatArray:
+        """[grad_W | grad_beta] of the first layer, (m_1, d + 1)."""
+        return _there(self.gradient().layer(0))
+
     def masks(self, samples: FloatArray | None = None) -> list[FloatArray]:
         """The on-off patterns of every hidden layer, (n, m_l)."""
         run = self.network.forward(self.samples if samples is None else samples)
         return [(z > 0.0).astype(float) for z in run.preactivations[:-1]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Exchange(Batch):
+    """A batch beside `new_samples` (n', d) with `new_slopes` (n', C) that may stand for it."""
+
+    new_samples: FloatArray
+    new_slopes: FloatArray
+
+    @classmethod
+    def of(cls, batch: Batch, samples: FloatArray, slopes: FloatArray) -> Exchange:
+        """Set samples and slopes beside a batch."""
+        return cls(batch.network, batch.samples, batch.slopes, batch.seed, samples, slopes)
+
+
+def _there(part: FloatArray | None) -> FloatArray:
+    if part is None:
+        raise ValueError("batch: expected a network with biases and a gradient of every layer")
+    return part
 
 
 def draw_network(
@@ -81,9 +108,7 @@ def same_gradient(batch: Batch, samples: FloatArray, slopes: FloatArray) -> Chec
     terms = 64.0 * UNIT * sum(batch.network.widths) * (len(samples) + batch.network.depth)
     worst = 0.0
     for index in range(batch.network.depth):
-        first, second = one.layer(index), two.layer(index)
-        assert first is not None
-        assert second is not None
+        first, second = _there(one.layer(index)), _there(two.layer(index))
         size = sum(
             float(np.linalg.norm(p) * (1.0 + np.linalg.norm(x)))
             for rows, p_rows in ((batch.samples, batch.slopes), (samples, slopes))

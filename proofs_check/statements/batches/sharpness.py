@@ -14,7 +14,7 @@ from identify.arrays import FloatArray
 from identify.model.activations import Activation
 from identify.model.deep import DeepGradient, DeepNetwork
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
-from proofs_check.statements.batches.networks import Batch, drawn, same_gradient
+from proofs_check.statements.batches.networks import Batch, Exchange, drawn, same_gradient
 from proofs_check.statements.kkt.balance import UNIT
 
 if TYPE_CHECKING:
@@ -23,13 +23,8 @@ if TYPE_CHECKING:
 SIZES = ((4, 6, 1), (3, 8, 2), (4, 6, 5, 1), (3, 5, 4, 3))
 
 
-def _others(batch: Batch) -> tuple[FloatArray, FloatArray]:
-    assert batch.other is not None
-    return batch.other
-
-
-def _same(batch: Batch) -> Check:
-    return same_gradient(batch, *_others(batch))
+def _same(batch: Exchange) -> Check:
+    return same_gradient(batch, batch.new_samples, batch.new_slopes)
 
 
 def _patterns(batch: Batch, samples: FloatArray) -> FloatArray:
@@ -66,8 +61,8 @@ def _growing_slope() -> Iterator[None]:
 # --- halves ------------------------------------------------------------------------------------
 
 
-def _halves(far: bool = False) -> SearchStrategy[Batch]:
-    def build(batch: Batch) -> Batch:
+def _halves(far: bool = False) -> SearchStrategy[Exchange]:
+    def build(batch: Batch) -> Exchange:
         rng = np.random.default_rng([batch.seed, 11])
         x, v = batch.samples[0], rng.standard_normal(batch.samples.shape[1])
         back, size = float(rng.uniform(0.2, 0.8)), 6.0 if far else 1.0
@@ -80,18 +75,18 @@ def _halves(far: bool = False) -> SearchStrategy[Batch]:
         shares = np.array([back, 1.0])[:, None] / (1.0 + back)
         samples = np.vstack([pair, batch.samples[1:]])
         slopes = np.vstack([shares * batch.slopes[0], batch.slopes[1:]])
-        return replace(batch, other=(samples, slopes))
+        return Exchange.of(batch, samples, slopes)
 
     return drawn(SIZES, (1, 2, 3)).map(build)
 
 
-def _one_pattern(batch: Batch) -> bool:
+def _one_pattern(batch: Exchange) -> bool:
     x = _patterns(batch, batch.samples[:1])
-    return bool((_patterns(batch, _others(batch)[0][:2]) == x).all() and x.any())
+    return bool((_patterns(batch, batch.new_samples[:2]) == x).all() and x.any())
 
 
-def _equal_halves(batch: Batch) -> Check:
-    samples, slopes = _others(batch)
+def _equal_halves(batch: Exchange) -> Check:
+    samples, slopes = batch.new_samples, batch.new_slopes
     halves = np.vstack([np.repeat(0.5 * batch.slopes[:1], 2, axis=0), slopes[2:]])
     return same_gradient(batch, samples, halves)
 
@@ -133,8 +128,8 @@ HALVES = Statement(
 # --- samples of one mask -----------------------------------------------------------------------
 
 
-def _mixtures(kind: str = "same") -> SearchStrategy[Batch]:
-    def build(batch: Batch) -> Batch:
+def _mixtures(kind: str = "same") -> SearchStrategy[Exchange]:
+    def build(batch: Batch) -> Exchange:
         rng = np.random.default_rng([batch.seed, 12])
         g = len(batch.samples)
         x = batch.samples[:1] + 0.3 * (batch.samples - batch.samples[:1])
@@ -150,20 +145,20 @@ def _mixtures(kind: str = "same") -> SearchStrategy[Batch]:
                 x = x[:1] + 0.5 * (x - x[:1])
         samples = turn @ x
         slopes = np.asarray(np.linalg.solve(turn.T, batch.slopes), dtype=np.float64)
-        return replace(batch, samples=x, other=(samples, slopes))
+        return Exchange.of(replace(batch, samples=x), samples, slopes)
 
     sizes = ((4, 5, 3), (5, 6, 4), (4, 5, 4, 3))
     return drawn(sizes, (2, 3)).map(build)
 
 
-def _one_mask(batch: Batch) -> bool:
-    every = _patterns(batch, np.vstack([batch.samples, _others(batch)[0]]))
+def _one_mask(batch: Exchange) -> bool:
+    every = _patterns(batch, np.vstack([batch.samples, batch.new_samples]))
     return bool((every == every[0]).all() and every[0].any())
 
 
-def _solvable(batch: Batch) -> bool:
+def _solvable(batch: Exchange) -> bool:
     """Whether the rows of T sum to 1."""
-    slopes = _others(batch)[1]
+    slopes = batch.new_slopes
     if np.linalg.cond(slopes) > 1e6:
         return False
     # p = T^T p', so T comes from the slopes, which are independent.
@@ -171,16 +166,16 @@ def _solvable(batch: Batch) -> bool:
     return bool(np.abs(transposed.sum(axis=0) - 1.0).max() < 1e6 * UNIT)
 
 
-def _moved(batch: Batch) -> Check:
+def _moved(batch: Exchange) -> Check:
     """The same gradient, by samples that are others."""
-    gap = float(np.linalg.norm(_others(batch)[0] - batch.samples))
+    gap = float(np.linalg.norm(batch.new_samples - batch.samples))
     if gap < 1e-9 * float(np.linalg.norm(batch.samples)):
         return Check.of(False, "the samples are the same")
     return _same(batch)
 
 
-def _same_slopes(batch: Batch) -> Check:
-    return same_gradient(batch, _others(batch)[0], batch.slopes)
+def _same_slopes(batch: Exchange) -> Check:
+    return same_gradient(batch, batch.new_samples, batch.slopes)
 
 
 MIXTURES = Statement(

@@ -173,18 +173,6 @@ def _never_converges(explained: Explained) -> Check:
     return Check.of(not base.find_rivals(explained, len(explained.samples), starts=12).sets)
 
 
-def _scaled_search() -> AbstractContextManager[object]:
-    """Equations with a coordinate that is too large by a hundredth."""
-    original = SetEquations.residual
-
-    def broken(self: SetEquations, terms: FloatArray, signs: FloatArray) -> FloatArray:
-        turned = terms.copy()
-        turned[:, :, 0] *= 1.01
-        return original(self, turned, signs)
-
-    return patch.object(SetEquations, "residual", broken)
-
-
 def _is_stiff(explained: Explained) -> bool:
     return base.find_rivals(explained, 1, starts=1, steps=1).stiffness > 1e-9
 
@@ -222,7 +210,9 @@ RECOVERY = Statement(
     conclusion=_true_one,
     sabotages=(
         Sabotage("none", "nothing converges", conclusion=_never_converges),
-        Sabotage("axis", "a coordinate too large by a hundredth", implementation=_scaled_search),
+        Sabotage(
+            "axis", "a coordinate too large by a hundredth", implementation=base.scaled_search
+        ),
     ),
     cost="medium",
     code=("identify.alternatives.solvers.minimise",),

@@ -9,13 +9,12 @@ from unittest.mock import patch
 
 import numpy as np
 
-from identify import HermiteData, TwoLayerNetwork, numerical_rank
-from identify.arrays import FloatArray
+from identify import HermiteData, TwoLayerNetwork
 from identify.hermite.reduction import reduce_data
-from identify.numerical_rank import RankDecision, decide_rank
 from proofs_check import strategies
 from proofs_check.arithmetic import integers
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
+from proofs_check.statements.kkt.sources import no_threshold
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -112,16 +111,6 @@ def _contains_if_wide(batch: IntegerBatch) -> Check:
     return Check.of(wide == _span_contains(batch))
 
 
-def _no_threshold() -> AbstractContextManager[object]:
-    """Every singular value counted."""
-    original = decide_rank
-
-    def broken(values: FloatArray, threshold: float, tail: float = 0.0) -> RankDecision:
-        return original(values, 0.0, tail)
-
-    return patch.object(numerical_rank, "decide_rank", broken)
-
-
 def _equal_columns() -> AbstractContextManager[object]:
     """M with its last column in the place of the first."""
     import proofs_check.statements.interpolation.gradient_span as module
@@ -159,7 +148,7 @@ SPAN = Statement(
     sabotages=(
         Sabotage("width", "m >= n in place of the rank", conclusion=_contains_if_wide),
         Sabotage("columns", "two equal columns in M", construction=_equal_columns),
-        Sabotage("threshold", "every singular value counted", implementation=_no_threshold),
+        Sabotage("threshold", "every singular value counted", implementation=no_threshold),
     ),
     cost="light",
     code=("identify.hermite.reduction.reduce_data",),

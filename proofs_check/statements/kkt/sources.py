@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from identify import HermiteData
+from identify import HermiteData, numerical_rank
 from identify.arrays import FloatArray
 from identify.tensors import hermite_matrix, monomials, symmetric_dimension
 from proofs_check import strategies
@@ -20,6 +20,18 @@ from proofs_check.strategies import StationaryPoint
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
+
+
+def no_threshold() -> AbstractContextManager[object]:
+    """Ranks that count every singular value."""
+    original = numerical_rank.decide_rank
+
+    def broken(
+        values: FloatArray, threshold: float, tail: float = 0.0
+    ) -> numerical_rank.RankDecision:
+        return original(values, 0.0, tail)
+
+    return patch.object(numerical_rank, "decide_rank", broken)
 
 
 def tensor_slopes(

@@ -197,28 +197,43 @@ def _wrong_curvature() -> AbstractContextManager[object]:
     return patch.object(Objective, "penalty_products", lambda *given: -right(*given))
 
 
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """Functions of two variables by their ten Taylor coefficients up to order 3, at eps v."""
+
+    eps: Any
+    first: Any
+    second: Any
+
+    @property
+    def powers(self) -> list[tuple[int, int]]:
+        """The powers of the coefficients."""
+        return [(i, j) for i in range(4) for j in range(4 - i)]
+
+    def at(self, coefficients: list[Any], sign: int) -> Any:
+        """The function at +-eps v."""
+        terms = zip(coefficients, self.powers, strict=True)
+        v, w = self.eps * self.first * sign, self.eps * self.second * sign
+        return sum((c * v**i * w**j for c, (i, j) in terms), start=self.eps * 0)
+
+    def bent(self, coefficients: list[Any]) -> Any:
+        """v . D^2 h v at 0."""
+        place = dict(zip(self.powers, coefficients, strict=True))
+        v, w = self.first, self.second
+        return 2 * (place[2, 0] * v**2 + place[1, 1] * v * w + place[0, 2] * w**2)
+
+
 def _algebra() -> bool:
     """h and <grad l, phi> by their Taylor coefficients to order 3 in two dimensions."""
     from sympy import QQ, ring
 
     eps, first, second, lam, *rest = ring("e v:2 m h:10 k:1 f:10", QQ)[1:]
-    powers = [(i, j) for i in range(4) for j in range(4 - i)]
-
-    def polynomial(names: list[Any], sign: int) -> Any:
-        terms = zip(names, powers, strict=True)
-        v, w = eps * first * sign, eps * second * sign
-        return sum((c * v**i * w**j for c, (i, j) in terms), start=eps * 0)
-
+    plane = Plane(eps, first, second)
     halved, old, phi = rest[:10], rest[10], rest[11:]
-    new = sum(polynomial(halved, sign) for sign in (1, -1))
-    shift = sum(polynomial(phi, sign) for sign in (1, -1)) / 2 - phi[0]
+    new = sum(plane.at(halved, sign) for sign in (1, -1))
+    shift = sum(plane.at(phi, sign) for sign in (1, -1)) / 2 - phi[0]
     found = new - old + lam * shift
-
-    def bent(names: list[Any]) -> Any:
-        place = dict(zip(powers, names, strict=True))
-        return 2 * (place[2, 0] * first**2 + place[1, 1] * first * second + place[0, 2] * second**2)
-
-    claim = 2 * halved[0] - old + eps**2 * (lam * bent(phi) + 2 * bent(halved)) / 2
+    claim = 2 * halved[0] - old + eps**2 * (lam * plane.bent(phi) + 2 * plane.bent(halved)) / 2
     return bool(found == claim)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from proofs_check.statements.splitting.penalties import (
     SMOOTH,
     TIED,
     PenaltyCase,
+    Plane,
     bend,
     kinked,
     penalty_change,
@@ -121,23 +122,12 @@ def _algebra() -> bool:
     from sympy import QQ, ring
 
     eps, first, second, lam, mass, *rest = ring("e v:2 m s h:10 f:10", QQ)[1:]
-    powers = [(i, j) for i in range(4) for j in range(4 - i)]
-
-    def polynomial(names: list[Any], sign: int) -> Any:
-        terms = zip(names, powers, strict=True)
-        v, w = eps * first * sign, eps * second * sign
-        return sum((c * v**i * w**j for c, (i, j) in terms), start=eps * 0)
-
+    plane = Plane(eps, first, second)
     # lam / s of the halves is that of the parent, so that all have the same coefficients of h.
     h, phi = rest[:10], rest[10:]
-    found = sum(mass / 2 * polynomial(h, sign) for sign in (1, -1)) - mass * h[0]
-    found += lam * (sum(polynomial(phi, sign) for sign in (1, -1)) / 2 - phi[0])
-
-    def bent(names: list[Any]) -> Any:
-        place = dict(zip(powers, names, strict=True))
-        return 2 * (place[2, 0] * first**2 + place[1, 1] * first * second + place[0, 2] * second**2)
-
-    return bool(found == eps**2 * (lam * bent(phi) + mass * bent(h)) / 2)
+    found = sum(mass / 2 * plane.at(h, sign) for sign in (1, -1)) - mass * h[0]
+    found += lam * (sum(plane.at(phi, sign) for sign in (1, -1)) / 2 - phi[0])
+    return bool(found == eps**2 * (lam * plane.bent(phi) + mass * plane.bent(h)) / 2)
 
 
 SHARED = Statement(

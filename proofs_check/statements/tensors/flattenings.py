@@ -9,14 +9,12 @@ from unittest.mock import patch
 
 import numpy as np
 
-from identify import HermiteData, TwoLayerNetwork, numerical_rank
-from identify.arrays import FloatArray
+from identify import HermiteData, TwoLayerNetwork
 from identify.hermite import reduction
-from identify.numerical_rank import RankDecision, decide_rank
 from proofs_check import strategies
 from proofs_check.arithmetic.integers import powers, rational_rank
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
-from proofs_check.statements.kkt.sources import slope_rounding
+from proofs_check.statements.kkt.sources import no_threshold, slope_rounding
 from proofs_check.strategies import GradientProblem
 
 if TYPE_CHECKING:
@@ -239,16 +237,6 @@ def _fewer(entry: Explained) -> Check:
     return Check.of(_span(entry) < len(entry.problem.data.samples))
 
 
-def _no_threshold() -> AbstractContextManager[object]:
-    """Every singular value counted."""
-    original = decide_rank
-
-    def broken(values: FloatArray, threshold: float, tail: float = 0.0) -> RankDecision:
-        return original(values, 0.0, tail)
-
-    return patch.object(numerical_rank, "decide_rank", broken)
-
-
 AT_LEAST = Statement(
     name="at-least-r",
     title="No explanation has fewer than r samples",
@@ -271,7 +259,7 @@ AT_LEAST = Statement(
     conclusion=_at_least,
     sabotages=(
         Sabotage("strict", "fewer than n dimensions", conclusion=_fewer),
-        Sabotage("threshold", "every singular value counted", implementation=_no_threshold),
+        Sabotage("threshold", "every singular value counted", implementation=no_threshold),
     ),
     cost="light",
     code=("identify.hermite.reduction.reduce_data",),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -355,3 +357,15 @@ def find_rivals(instance: Explained, count: int, *, starts: int = 8, steps: int 
     return Rivals(
         tuple(terms for terms, _ in solved), tuple(norm for _, norm in solved), truth, stiffness
     )
+
+
+def scaled_search() -> AbstractContextManager[object]:
+    """Equations of a set with a coordinate that is too large by a hundredth."""
+    original = SetEquations.residual
+
+    def broken(self: SetEquations, terms: FloatArray, signs: FloatArray) -> FloatArray:
+        turned = terms.copy()
+        turned[:, :, 0] *= 1.01
+        return original(self, turned, signs)
+
+    return patch.object(SetEquations, "residual", broken)

@@ -14,6 +14,7 @@ from identify.arrays import FloatArray
 from identify.recovery import samples
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.measure import measure
+from identify.recovery.stages import Recovered
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
 from proofs_check.statements.kkt import balance as kkt
 from proofs_check.statements.uniqueness import explanations as base
@@ -43,8 +44,8 @@ def classes(instance: Explained) -> int:
 def _ties(instance: Explained) -> Check:
     """With unit samples the margins agree; they count as one equation less than classes."""
     count, wanted = len(instance.samples), classes(instance) - 1
-    findings = measure(instance.data, Assumptions(None, "unit", False, None), seed=instance.seed)
-    if findings.tie is None or findings.linear is None:
+    findings = measure(instance.data, Assumptions(scale="unit"), seed=instance.seed)
+    if not isinstance(findings, Recovered) or findings.tie is None:
         return Check.of(False, "nothing is recovered")
     if findings.tie.equations != wanted:
         return Check.of(False, f"{findings.tie.equations} equations, not {wanted}")
@@ -126,8 +127,9 @@ def _all_different() -> AbstractContextManager[object]:
 
 def _n_minus_one(instance: Explained) -> Check:
     """n - 1 equations whatever the symmetry."""
-    findings = measure(instance.data, Assumptions(None, "unit", False, None), seed=instance.seed)
-    found = None if findings.tie is None else findings.tie.equations
+    findings = measure(instance.data, Assumptions(scale="unit"), seed=instance.seed)
+    tie = findings.tie if isinstance(findings, Recovered) else None
+    found = None if tie is None else tie.equations
     return Check.of(found == len(instance.samples) - 1, f"{found} equations")
 
 

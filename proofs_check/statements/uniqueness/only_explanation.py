@@ -11,11 +11,11 @@ import numpy as np
 
 from identify.alternatives import pairs
 from identify.alternatives.admissible import SetRules
-from identify.alternatives.equations import SetEquations
 from identify.alternatives.pairs import Pair
 from identify.arrays import FloatArray
 from identify.hermite.reduction import reduce_data
 from identify.interpolation.interpolate import interpolate
+from identify.recovery.assumptions import Assumptions
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
 from proofs_check.statements.kkt.balance import UNIT
 from proofs_check.statements.uniqueness import explanations as base
@@ -91,8 +91,8 @@ def search(question: Question) -> Pair | None:
     reduced = reduce_data(explained.data, base.NOISE)
     linear = interpolate(reduced, base.NOISE, seed=explained.seed)
     return pairs.search_sets(
-        explained.data, reduced, replace(linear, determined=False), base.NOISE,
-        samples=question.count, scale="free", non_negative=False, seed=explained.seed, starts=6,
+        SetRules(explained.data, base.NOISE, Assumptions(samples=question.count, scale="free")),
+        reduced, replace(linear, determined=False), seed=explained.seed, starts=6,
     )  # fmt: skip
 
 
@@ -117,18 +117,6 @@ def _is_decisive(question: Question) -> bool:
     """Whether a residual of 1e-13 would show a set that differs by a thousandth."""
     explained = question.explained
     return base.find_rivals(explained, 1, starts=1, steps=1).stiffness > 1e-9
-
-
-def _flat_start() -> AbstractContextManager[object]:
-    """Search equations without the dependence on the term itself: (u . z)^(alpha-1) of degree 0."""
-    original = SetEquations.residual
-
-    def broken(self: SetEquations, terms: FloatArray, signs: FloatArray) -> FloatArray:
-        turned = terms.copy()
-        turned[:, :, 0] *= 1.01
-        return original(self, turned, signs)
-
-    return patch.object(SetEquations, "residual", broken)
 
 
 def _always_different() -> AbstractContextManager[object]:
@@ -170,7 +158,9 @@ AT_MOST = Statement(
     conclusion=_only_one,
     sabotages=(
         Sabotage("none", "no set of at most r samples at all", conclusion=_none_at_all),
-        Sabotage("axis", "a coordinate too large by a hundredth", implementation=_flat_start),
+        Sabotage(
+            "axis", "a coordinate too large by a hundredth", implementation=base.scaled_search
+        ),
         Sabotage("same", "a search that takes one set for two", implementation=_always_different),
     ),
     cost="medium",

@@ -16,6 +16,7 @@ from identify.decomposition.equations import HermiteEquations
 from identify.hermite.stationarity import stationarity
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.measure import measure
+from identify.recovery.stages import Recovered
 from identify.tensors import hermite_matrix
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
 from proofs_check.statements.kkt.balance import UNIT
@@ -68,11 +69,11 @@ def _is_stiff(instance: Explained) -> bool:
 
 def recover(instance: Explained) -> tuple[Recovery | None, float]:
     """What is recovered without the truth, None if nothing is, and the noise level."""
-    given = Assumptions(len(instance.samples), instance.scale, False, None)
+    given = Assumptions(samples=len(instance.samples), scale=instance.scale)
     findings = measure(instance.data, given, seed=instance.seed)
-    found, bounds = findings.samples, findings.bounds
-    if found is None or bounds is None:
+    if not isinstance(findings, Recovered):
         return None, findings.noise_level
+    found, bounds = findings.samples, findings.bounds
     return Recovery(found.samples, found.coefficients, bounds.samples, {}), findings.noise_level
 
 

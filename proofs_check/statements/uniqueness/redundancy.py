@@ -13,6 +13,7 @@ from identify.alternatives.equations import SetEquations
 from identify.arrays import FloatArray
 from identify.hermite.reduction import reduce_data
 from identify.interpolation.interpolate import interpolate
+from identify.recovery import stages
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.measure import measure
 from identify.tensors import symmetric_dimension
@@ -63,8 +64,8 @@ def _count(instance: Explained) -> Check:
     none = r == 1 or (r == 2 and instance.data.degree == 3)
     if left != expected or (left == 0) != none:
         return Check.of(False, f"{left} by the derivative, expected {expected}")
-    given = Assumptions(None, "free", False, None)
-    shown = measure(instance.data, given, seed=instance.seed).redundancy
+    given = Assumptions(scale="free")
+    shown = stages.redundant_equations(measure(instance.data, given, seed=instance.seed))
     return Check.of(shown == expected, f"{shown} in a report, expected {expected}")
 
 
@@ -158,7 +159,7 @@ REDUNDANCY = Statement(
         "distinct monomials at unit vectors for degrees 3 to 8, r <= 8; all independent samples "
         "by a change of coordinates"
     ),
-    code=("identify.recovery.measure.Findings.redundancy",),
+    code=("identify.recovery.stages.redundant_equations",),
     remark="Without I-hermite the count is rank H - r^2, which may be negative.",
 )
 

@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from identify.alternatives import pairs
+from identify.alternatives.admissible import SetRules
 from identify.alternatives.candidate_sets import Candidate, SetSource
 from identify.arrays import FloatArray
 from identify.hermite.reduction import reduce_data
 from identify.hermite.stationarity import stationarity
 from identify.interpolation.interpolate import interpolate
+from identify.recovery.assumptions import Assumptions
 from proofs_check import strategies
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
 from proofs_check.statements.kkt.balance import UNIT
@@ -138,8 +140,8 @@ def _searched(explained: Explained) -> Check:
     reduced = reduce_data(explained.data, base.NOISE)
     linear = interpolate(reduced, base.NOISE, seed=explained.seed)
     pair = pairs.search_sets(
-        explained.data, reduced, linear, base.NOISE, samples=count, scale="free",
-        non_negative=False, decomposes=True, seed=explained.seed,
+        SetRules(explained.data, base.NOISE, Assumptions(samples=count, scale="free")), reduced,
+        linear, decomposes=True, seed=explained.seed,
     )  # fmt: skip
     if pair is None:
         return Check.of(False, f"the search finds no sets of {count} samples")

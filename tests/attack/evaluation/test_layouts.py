@@ -104,3 +104,62 @@ def test_other_pixel_values_are_named(tmp_path, more):
     done = kkt("evaluate", run, "--truth", truth, *more)
     assert done.code == (0 if more else 2)
     assert "3 candidates are the truth times 0.0039" in done.out + done.err
+
+
+class TestNormalisedInputs:
+    """The network saw (x - M) / S, and the truth holds x."""
+
+    def found(self, run, truth, *options):
+        done = kkt("evaluate", run, "--truth", truth, "--format", "json", *options)
+        assert done.code == 0, done.err
+        return json.loads(done.out)
+
+    @pytest.mark.parametrize("std", ["1", "0.25", "3"])
+    @pytest.mark.parametrize("seed", range(2))
+    def test_candidates_are_compared_as_pixels(self, tmp_path, std, seed):
+        pixels = np.random.default_rng(seed).random((4, 64))
+        noise = 0.05 * np.random.default_rng(seed + 9).normal(size=pixels.shape)
+        seen = (pixels + noise - 0.4) / float(std)
+        run = finished_run(tmp_path, seen, (8, 8))
+        truth = npz(tmp_path / "t.npz", images=pixels.reshape(4, 8, 8))
+        got = self.found(run, truth, "--mean", "0.4", "--std", std)
+        stored = npz(tmp_path / "c.npz", samples=pixels - 0.4, mean=np.full(64, 0.4))
+        (tmp_path / "plain").mkdir()
+        plain = finished_run(tmp_path / "plain", pixels + noise - 0.4, (8, 8))
+        expected = self.found(plain, stored)["found"]["scores"]
+        for name in ("matched_l2", "matched_ncc"):
+            summary, wanted = got["found"]["scores"][name]["summary"], expected[name]["summary"]
+            assert set(summary) == set(wanted)
+            for key, value in summary.items():
+                assert value == pytest.approx(wanted[key], rel=1e-4, abs=1e-4), (name, key)
+        result = read_results([run])[0]
+        shown = result.pixels(result.images) + result.pictures["mean"].ravel()
+        np.testing.assert_allclose(shown, pixels + noise, atol=1e-5)
+
+    def test_a_number_for_each_channel(self, tmp_path):
+        pixels = np.random.default_rng(0).random((3, 8, 8, 3))
+        mean, std = np.array([0.5, 0.4, 0.3]), np.array([0.2, 0.3, 0.25])
+        seen = np.moveaxis((pixels - mean) / std, 3, 1).reshape(3, -1)
+        run = finished_run(tmp_path, seen, (3, 8, 8))
+        truth = npz(tmp_path / "t.npz", images=pixels)
+        got = self.found(run, truth, "--mean", "0.5,0.4,0.3", "--std", "0.2,0.3,0.25")
+        assert got["found"]["scores"]["matched_l2"]["summary"]["median l2"] < 1e-5
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (("--mean", "0.5"), "leave one of them out"),
+            (("--std", "0.5"), "leave one of them out"),
+            (("--std", "0"), "positive numbers"),
+            (("--mean", "a"), "a number, or one for each channel"),
+        ],
+    )
+    def test_two_means_and_bad_numbers_are_refused(self, tmp_path, options, words):
+        rows = np.random.default_rng(0).random((3, 64))
+        run = finished_run(tmp_path, rows, (8, 8))
+        stored = {"mean": np.zeros(64)} if "leave" in words else {}
+        done = kkt(
+            "evaluate", run, "--truth", npz(tmp_path / "t.npz", samples=rows, **stored), *options
+        )
+        assert done.code == 2
+        assert words in done.err

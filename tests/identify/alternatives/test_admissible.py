@@ -14,6 +14,8 @@ from identify.recovery.assumptions import Assumptions
 from identify.recovery.measure import measure
 from tests.identify.alternatives.training_sets import orthonormal_kkt, plain_difference, searched
 
+FREE, UNIT = Assumptions(scale="free"), Assumptions(scale="unit")
+
 
 class TestDifference:
     @pytest.mark.parametrize("n", [1, 2, 4, 5])
@@ -39,13 +41,13 @@ class TestRules:
     def case(self):
         network, x, b = orthonormal_kkt(3, 3)
         data = HermiteData.from_kkt(network)
-        found = measure(data, Assumptions(None, "free", False, None))
+        found = measure(data, Assumptions(scale="free"))
         terms = np.cbrt(b / found.reduced.tensor_scale)[:, None] * (x @ found.reduced.basis)
         return data, found.reduced, terms
 
     def test_the_truth_is_accepted(self, case):
         data, reduced, terms = case
-        shown = SetRules(data, 1e-13, "free", False).accept(reduced, terms, np.ones(3))
+        shown = SetRules(data, 1e-13, FREE).accept(reduced, terms, np.ones(3))
         assert shown.stationarity < 1e-13
 
     @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ class TestRules:
     def test_broken_sets(self, case, change):
         data, reduced, terms = case
         terms = change(terms)
-        rules = SetRules(data, 1e-13, "free", False)
+        rules = SetRules(data, 1e-13, FREE)
         assert rules.accept(reduced, terms, np.ones(len(terms))) is None
 
     def test_a_sample_that_vanishes(self, case):
@@ -72,7 +74,7 @@ class TestRules:
                 small = -small
             more, norm = polish(equations, np.vstack([terms, small]), np.ones(4))
             assert norm < 1e-13
-            found = SetRules(data, 1e-13, "free", False).accept(reduced, more, np.ones(4))
+            found = SetRules(data, 1e-13, FREE).accept(reduced, more, np.ones(4))
             assert (found is not None) == accepted
 
     def test_unequal_margins(self, case):
@@ -82,8 +84,8 @@ class TestRules:
         if equations.outputs(small)[0] < 0.0:
             small = -small
         more, _ = polish(equations, np.vstack([terms, small]), np.ones(4))
-        assert SetRules(data, 1e-13, "free", False).accept(reduced, more, np.ones(4)) is not None
-        assert SetRules(data, 1e-13, "unit", False).accept(reduced, more, np.ones(4)) is None
+        assert SetRules(data, 1e-13, FREE).accept(reduced, more, np.ones(4)) is not None
+        assert SetRules(data, 1e-13, UNIT).accept(reduced, more, np.ones(4)) is None
 
     def test_a_weak_sample_beside_a_strong_one(self, case):
         data, reduced, terms = case
@@ -91,14 +93,14 @@ class TestRules:
         weak = 1e-5 ** (1 / 3) * aside
         strong = (1 - 1e-5) ** (1 / 3) * terms[0] - 1e-9 / 3 * terms[1]
         ghost = np.vstack([strong, terms[1:], weak])
-        assert SetRules(data, 1e-13, "free", False).accept(reduced, ghost, np.ones(4)) is None
+        assert SetRules(data, 1e-13, FREE).accept(reduced, ghost, np.ones(4)) is None
 
     def test_non_negative(self):
         eye = np.eye(3)
         network = TwoLayerNetwork(3.0**-0.5 * eye, np.full(3, 3.0**-1), degree=3)
         data = HermiteData.from_weight_decay(network)
-        found = measure(data, Assumptions(None, "free", False, None))
-        rules = SetRules(data, 1e-13, "free", True)
+        found = measure(data, Assumptions(scale="free"))
+        rules = SetRules(data, 1e-13, Assumptions(non_negative=True))
         terms = np.cbrt(3.0**0.5 / found.reduced.tensor_scale) * (eye @ found.reduced.basis)
         assert rules.accept(found.reduced, terms, np.ones(3)).samples.min() == 0.0
         sets = searched(data, samples=4)

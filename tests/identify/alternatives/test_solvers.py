@@ -9,7 +9,7 @@ from identify.alternatives.equations import SetEquations, padded, thinned
 from identify.alternatives.solvers import draw_starts, eliminate, minimise, polish, tangents, walk
 from identify.hermite.data import HermiteData
 from identify.model.two_layer import TwoLayerNetwork
-from identify.recovery.assumptions import Assumptions, resolve_scale
+from identify.recovery.assumptions import Assumptions
 from identify.recovery.measure import measure
 from tests.identify.alternatives.training_sets import (
     batch_gradient,
@@ -20,7 +20,7 @@ from tests.identify.alternatives.training_sets import (
 
 
 def reduced_of(data):
-    return measure(data, Assumptions(None, resolve_scale(data, "auto"), False, None)).reduced
+    return measure(data, Assumptions().resolved(data)).reduced
 
 
 def gradient_data(degree, *, bias=False, dead=0, loss=None):
@@ -61,7 +61,7 @@ class TestEquations:
         data = build()
         reduced = reduced_of(data)
         equations = SetEquations(data, reduced, scale)
-        equations.shrink = shrink
+        equations = equations.shrinking(shrink)
         rng = np.random.default_rng(1)
         terms = rng.normal(size=(2, 4, reduced.dimension))
         signs = np.ones((2, 4))

@@ -7,11 +7,13 @@ from itertools import permutations
 import numpy as np
 import pytest
 
+from identify.alternatives.admissible import SetRules
 from identify.alternatives.pairs import search_sets
 from identify.model.two_layer import TwoLayerNetwork
 from identify.planting.eigenvectors import real_eigenvectors
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.measure import measure
+from identify.recovery.stages import Recovered
 
 
 def unit_rows(rows):
@@ -96,18 +98,14 @@ def check_pair(sets, network, goal, *, source, counts=None, directions=True):
 
 def searched(data, **options):
     """search_sets on what the assessment measures, and those findings."""
-    scale = options.pop("scale", "free")
-    samples = options.pop("samples", None)
-    options.setdefault("non_negative", False)
-    found = measure(data, Assumptions(samples, scale, options["non_negative"], None))
+    names = {"samples", "scale", "non_negative"} & options.keys()
+    given = Assumptions(**{name: options.pop(name) for name in names}).resolved(data)
+    found = measure(data, given)
     return search_sets(
-        data,
+        SetRules(data, found.noise_level, given),
         found.reduced,
         found.linear,
-        found.noise_level,
-        samples=samples,
-        scale=scale,
-        decomposes=options.pop("decomposes", found.decomposes),
+        decomposes=options.pop("decomposes", isinstance(found, Recovered)),
         **options,
     )
 

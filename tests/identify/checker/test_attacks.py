@@ -158,6 +158,8 @@ def test_what_only_a_tie_supports_is_numerical(tmp_path):
     assert outcome(copy.deepcopy(report), files) == "confirmed"
     report["certificate"]["assumed"]["samples"] = None
     report["assumptions"] = [line for line in report["assumptions"] if "--samples" not in line]
+    of_number = ("number possible", "number covered")
+    report["conditions"] = [row for row in report["conditions"] if row["name"] not in of_number]
     assert claim(copy.deepcopy(report), files, "evidence").outcome == "refuted"
     report["evidence"] = "numerical"
     place = next(i for i, row in enumerate(report["conditions"]) if row["name"] == "redundancy")

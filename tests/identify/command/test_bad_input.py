@@ -105,7 +105,7 @@ MODELS = {
     "empty pt": (empty("model.pt"), "is empty"),
     "suffix": (empty("model.pickle"), "unknown suffix"),
     "deeper": (file_of(**DEEPER), "0.weight, 1.weight, 2.weight"),
-    "ReLU": (file_of(**layers(), activation="relu"), "relu"),
+    "GELU": (file_of(**layers(), activation="gelu"), "gelu"),
     "all neurons dead": (file_of(**ZEROS), "all neurons dead"),
     "output bias": (file_of(**layers(), **{"output.bias": np.ones(1)}), "output.bias"),
     "polynomial": (saved(random_network(activation=(0.0, 1.0, 0.0, 1.0))), "not yet supported"),
@@ -127,7 +127,7 @@ def test_models(tmp_path, name, command):
 
 UNREADABLE = sorted(
     set(MODELS)
-    - {"deeper", "ReLU", "all neurons dead", "output bias", "polynomial", "several outputs"}
+    - {"deeper", "GELU", "all neurons dead", "output bias", "polynomial", "several outputs"}
 )
 
 

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import identify
+import identify.checker.reading.arrays
 from identify.hermite.data import HermiteData
 from identify.model.gradients import load_gradient, take_gradient
 from identify.model.loading import load_network
@@ -402,4 +403,4 @@ class TestTwoLogits:
 
     def test_other_sources_are_not_yet_covered(self, tmp_path):
         model, _, _ = case(tmp_path, outputs=2)
-        refused(tmp_path, "verify", model, "--degree", 3, words="2 outputs")
+        refused(tmp_path, "verify", model, "--degree", 3, words="two outputs are read as one")

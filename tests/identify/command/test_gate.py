@@ -104,7 +104,7 @@ def test_weights_that_are_not_stationary_are_not_covered(random_case):
     assert kkt("verify", *random_case, "--fail-on", "globally,locally,candidates").code == 0
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("activation", ["tanh", "gelu"])
 def test_files_that_are_not_covered(tmp_path, activation):
     path = npz(tmp_path / "m.npz", **random_network().arrays(), activation=activation, degree=3)
     outcome = kkt("verify", path, *GATE)
@@ -112,6 +112,15 @@ def test_files_that_are_not_covered(tmp_path, activation):
     assert outcome.err.startswith("kktcert: error: not covered: ")
     refused(tmp_path, "verify", path, "--fail-on", "globally")
     refused(tmp_path, "verify", path)
+
+
+@pytest.mark.parametrize("trained", ["both", "hidden"])
+def test_relu_weights_that_are_not_stationary_are_not_covered(tmp_path, trained):
+    path = npz(tmp_path / "m.npz", **random_network().arrays(), activation="relu")
+    outcome = kkt("verify", path, "--trained", trained, *GATE)
+    assert outcome.code == 3
+    assert "not covered; try: kktcert attack" in outcome.err
+    assert kkt("verify", path, "--trained", trained, "--fail-on", "globally").code == 0
 
 
 @pytest.mark.parametrize("where", ["model.npz", "model.safetensors", "gradient", "initial"])

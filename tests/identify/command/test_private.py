@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from identify.command.limits import check_memory, parse_bytes, refuse_above, thr
 from identify.errors import InvalidInputError
 from identify.hermite.data import HermiteData
 from tests.command_line import files, gradient_pair, kkt, random_network
+from tests.identify.disaggregation.problems import plant
+from tests.model_files import npz
 
 
 def open_to_others(folder):
@@ -88,6 +91,65 @@ def test_too_little_memory_is_refused_beforehand_with_the_estimate(tmp_path, gra
     assert not (tmp_path / "a").exists()
     allowed = kkt("verify", *gradient, "--memory-limit", "8GiB")
     assert allowed.code == 0
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checked")
+    model, given, _ = gradient_pair(folder)
+    arguments = (model, "--source", "gradient", "--gradient", given)
+    assert kkt("verify", *arguments, "--out", folder / "out").code == 0
+    return {
+        "inspect": ("inspect", model),
+        "check": ("check", folder / "out/report.json", *arguments),
+        "derive": ("derive", "--dimension", 2, "--width", 2, "--samples", 1, "--degree", 3),
+        "demo": ("demo", "--out", folder / "demo"),
+        "proofs": ("proofs", "kkt-balance"),
+        "figures": ("figures", folder / "out", "--out", folder / "figures"),
+    }
+
+
+@pytest.mark.parametrize("command", ["inspect", "check", "derive", "demo", "proofs", "figures"])
+def test_every_command_that_computes_knows_what_it_takes(checked, command):
+    if command == "figures":
+        pytest.importorskip("torch")
+    for limit in ("20M", "100MB"):
+        found = kkt(*checked[command], "--memory-limit", limit)
+        assert (found.code, found.out) == (2, "")
+        assert "the estimate for this work" in found.err
+    assert not any(Path(a).exists() for a in checked[command] if str(a).endswith(command))
+
+
+@pytest.mark.parametrize("command", ["inspect", "check", "derive"])
+def test_enough_memory_changes_nothing(checked, command):
+    plain = kkt(*checked[command])
+    allowed = kkt(*checked[command], "--memory-limit", "1GB")
+    assert (allowed.code, allowed.code) == (0, plain.code)
+    if command != "check":
+        assert allowed.out == plain.out
+
+
+def test_a_large_report_is_not_read_for_its_estimate(checked, tmp_path, monkeypatch):
+    report = tmp_path / "report.json"
+    report.write_text(" " * 30_000_000)
+    monkeypatch.setattr("json.loads", lambda *_, **__: pytest.fail("read"))
+    found = kkt("check", report, *checked["check"][2:], "--memory-limit", "200MB")
+    assert "at least 370 MB" in found.err or "at least 367 MB" in found.err
+
+
+@pytest.mark.parametrize("sizes", [[16, 24, 150, 4], [12, 60, 1]])
+def test_a_gradient_of_a_relu_network_is_estimated_too(tmp_path, sizes):
+    planted = plant(sizes, 4, 0)
+    arrays = {f"{k}.weight": w for k, w in enumerate(planted.network.weights)}
+    sent = {f"{k}.weight": w for k, w in enumerate(planted.gradient.weights)}
+    given = (
+        npz(tmp_path / "m.npz", **arrays), "--activation", "relu", "--source", "gradient",
+        "--gradient", npz(tmp_path / "g.npz", **sent),
+    )  # fmt: skip
+    refused = kkt("verify", *given, "--memory-limit", "100M")
+    assert refused.code == 2
+    assert "the estimate for this work" in refused.err
+    assert kkt("verify", *given, "--memory-limit", "1G").code == 0
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1G", "1e9", "0", "8 PB", "٣G", "1" * 30])

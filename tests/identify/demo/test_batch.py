@@ -26,6 +26,7 @@ def test_every_digit_and_label_comes_back(part):
     found, _ = part
     assert found.report.verdict == "globally"
     assert found.recovered == found.labels_right == 10
+    assert found.checked == "confirmed"
     bounds = found.report.found.error_bounds[found.order]
     assert (found.errors <= bounds).all()
     assert found.cells()[:6] == [

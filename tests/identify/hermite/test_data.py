@@ -219,3 +219,53 @@ def test_fine_tuning_is_read_where_it_fits_better(
     assert data.consistency < 0.1 * worse.consistency
     if steps == 1:
         assert assess_identifiability(data, evidence="numerical").verdict is Verdict.GLOBALLY
+
+
+class TestByName:
+    """`HermiteData.of` is the constructor of its source, and refuses what belongs to another."""
+
+    def test_the_same_as_the_constructors(self) -> None:
+        rng = np.random.default_rng(0)
+        network, other = (
+            TwoLayerNetwork(rng.normal(size=(9, 4)), rng.normal(size=9), degree=3) for _ in "ab"
+        )
+        gradient = network.gradient(rng.normal(size=(3, 4)), np.ones(3))
+        planted = stationary_network(np.eye(3), np.ones(3), 3, 0)
+        assert planted is not None
+        for found, made in (
+            (HermiteData.of("kkt", planted), HermiteData.from_kkt(planted)),
+            (
+                HermiteData.of("weight-decay", planted, decay=0.5, loss="logistic"),
+                HermiteData.from_weight_decay(planted, 0.5, "logistic"),
+            ),
+            (
+                HermiteData.of("gradient", network, gradient=gradient, gradient_decay=0.0),
+                HermiteData.from_gradient(network, gradient, decay=0.0),
+            ),
+            (
+                HermiteData.of("fine-tuning", other, initial=network),
+                HermiteData.from_fine_tuning(network, other),
+            ),
+        ):
+            assert found.source == made.source
+            assert np.array_equal(found.rows, made.rows)
+            assert (found.decay, found.loss, found.inputs) == (made.decay, made.loss, made.inputs)
+
+    @pytest.mark.parametrize(
+        ("source", "extra", "message"),
+        [
+            ("magic", {}, "source: expected one of kkt"),
+            ("gradient", {}, "gradient: expected a network exactly"),
+            ("fine-tuning", {}, "initial: expected a network exactly"),
+            ("kkt", {"gradient": True}, "gradient: .* got one with source kkt"),
+            ("gradient", {"gradient": True, "initial": True}, "initial: "),
+            ("kkt", {"decay": 0.1}, "decay: expected none"),
+            ("gradient", {"gradient": True, "decay": 0.1}, "decay: expected none"),
+            ("weight-decay", {"gradient_decay": 0.1}, "gradient_decay: expected none"),
+        ],
+    )
+    def test_what_does_not_belong_together(self, source, extra, message) -> None:
+        network = TwoLayerNetwork(np.eye(3), np.ones(3), degree=3)
+        given = {name: network if value is True else value for name, value in extra.items()}
+        with pytest.raises(InvalidInputError, match=message):
+            HermiteData.of(source, network, **given)

@@ -8,7 +8,8 @@ import scipy.optimize
 
 from identify.errors import InvalidInputError
 from identify.hermite.data import HermiteData
-from identify.hermite.multipliers import fit_multipliers, target_of
+from identify.hermite.multipliers import fit_multipliers
+from identify.hermite.stationarity import target_of
 from identify.model.two_layer import TwoLayerNetwork
 
 

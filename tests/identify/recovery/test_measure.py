@@ -11,7 +11,7 @@ from identify.model.two_layer import TwoLayerNetwork
 from identify.records import Verdict
 from identify.recovery import measure as measuring
 from identify.recovery.assumptions import Assumptions
-from identify.verdict import rules
+from identify.verdict import equations
 
 
 def noisy(seed, noise=1e-6, width=16, degree=3, source="gradient"):
@@ -42,7 +42,7 @@ def test_a_level_that_does_not_settle_is_undecided(source, seed, noise, degree, 
     settled = assess_identifiability(data, evidence="numerical")
     assert settled.verdict is Verdict.GLOBALLY
     assert settled.noise_level >= 0.99 * settled.residuals["linear"].value
-    for module in (measuring, rules):
+    for module in (measuring, equations):
         monkeypatch.setattr(module, "ROUNDS", 1)
     report = assess_identifiability(data)
     assert report.verdict is Verdict.UNDECIDED
@@ -63,7 +63,7 @@ def test_a_residual_that_grows_with_every_round(growth, monkeypatch):
         return measuring.replace(found, linear_residual=growth * rho)
 
     monkeypatch.setattr(measuring, "_measure_once", growing)
-    found = measuring.measure(noisy(0, 1e-13), Assumptions(None, "free", False, None))
+    found = measuring.measure(noisy(0, 1e-13), Assumptions(scale="free"))
     assert len(levels) == measuring.ROUNDS
     assert found.unsettled == pytest.approx(growth * levels[-1])
     assert found.unsettled > found.noise_level
@@ -71,6 +71,6 @@ def test_a_residual_that_grows_with_every_round(growth, monkeypatch):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_what_settles_has_no_residual_above_its_level(seed):
-    found = measuring.measure(noisy(seed), Assumptions(None, "free", False, None))
+    found = measuring.measure(noisy(seed), Assumptions(scale="free"))
     assert found.unsettled is None
     assert found.linear_residual <= 1.001 * found.noise_level

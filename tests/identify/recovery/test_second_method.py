@@ -14,11 +14,12 @@ from identify.model.loading import save_network
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.measure import measure
 from identify.recovery.second_method import SecondMethod
+from identify.verdict.rule import Grounds
 from identify.verdict.rules import judge
 from tests.identify.checker.problems import sign
 from tests.identify.families import gradient_case, unit_rows
 
-FREE = Assumptions(None, "free", False, None)
+FREE = Assumptions(scale="free")
 
 
 def batch(seed, n, m, degree=3):
@@ -53,13 +54,13 @@ def test_most_determined_batches_get_a_second_opinion():
 def test_a_disagreement_makes_the_verdict_undecided():
     case = batch(0, 4, 24)
     findings = measure(case.data, FREE, method="auto")
-    assert judge(case.data, FREE, findings).verdict is Verdict.GLOBALLY
+    assert judge(Grounds(case.data, FREE, findings)).verdict is Verdict.GLOBALLY
     other = replace(findings, second=SecondMethod(1e-15, 0.3, 1e-6))
-    outcome = judge(case.data, FREE, other)
+    outcome = judge(Grounds(case.data, FREE, other))
     assert outcome.verdict is Verdict.UNDECIDED
     assert "two methods disagree" in outcome.reason
     silent = replace(findings, second=SecondMethod(0.2))
-    assert judge(case.data, FREE, silent).verdict is Verdict.GLOBALLY
+    assert judge(Grounds(case.data, FREE, silent)).verdict is Verdict.GLOBALLY
 
 
 def test_the_public_front():

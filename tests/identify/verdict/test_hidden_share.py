@@ -13,7 +13,8 @@ from identify import (
 from identify.decomposition.equations import HermiteEquations
 from identify.recovery import hidden_share as module
 from identify.recovery.assumptions import Assumptions
-from identify.recovery.measure import Findings, measure
+from identify.recovery.measure import measure
+from identify.recovery.stages import Recovered
 from tests.identify.families import gradient_case, unit_rows
 
 
@@ -61,13 +62,15 @@ def test_a_sample_of_a_quarter_of_the_data_is_not_missed(
         assert report.verdict is not Verdict.GLOBALLY, (seed, report.conditions)
 
 
-def findings_of(r: int, m: int, degree: int, seed: int) -> Findings:
+def findings_of(r: int, m: int, degree: int, seed: int) -> Recovered:
     rng = np.random.default_rng([seed, r])
     case = gradient_case(
         "plain", rng.normal(size=(m, r + 3)), rng.normal(size=m), rng.normal(size=(r, r + 3)),
         rng.choice([-1.0, 1.0], r), degree,
     )  # fmt: skip
-    return measure(case.data, Assumptions(None, "free", False, None))
+    found = measure(case.data, Assumptions(scale="free"))
+    assert isinstance(found, Recovered)
+    return found
 
 
 @pytest.mark.parametrize(("r", "m", "degree"), [(3, 8, 3), (5, 12, 3), (3, 9, 4), (8, 25, 3)])
@@ -75,8 +78,6 @@ def test_the_share_by_a_plain_reference(r: int, m: int, degree: int) -> None:
     """One probe at a time by least squares; and what is below the share does stay unseen."""
     found = findings_of(r, m, degree, 1)
     reduced, known = found.reduced, found.decomposition
-    assert reduced is not None
-    assert known is not None
     rng = np.random.default_rng(2)
     probes = unit_rows(rng.normal(size=(7, r)))
     seen = module._seen_dense(reduced, known.terms, known.signs, probes, 1e-3, None)
@@ -93,8 +94,6 @@ def test_the_blind_set() -> None:
     for degree, m in ((3, 20), (4, 30)):
         found = findings_of(4, m, degree, 3)
         reduced, known = found.reduced, found.decomposition
-        assert reduced is not None
-        assert known is not None
         pair = known.terms[0] + 0.7 * known.terms[1]
         probes = unit_rows(np.stack([known.terms[2], pair, pair + 0.5 * known.terms[3]]))
         seen = module._seen_dense(reduced, known.terms, known.signs, probes, 1e-3, None)

@@ -1,0 +1,172 @@
+"""The commands on two checkpoints: the span of the data, and the training replayed in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from identify.arrays import FloatArray
+from identify.checkpoints.recipe import parse_recipe
+from identify.checkpoints.replay import Replay, replay_samples
+from identify.checkpoints.span import find_span, save_span
+from identify.command.membership import HeldOut, PixelOptions, open_any
+from identify.command.names import Format
+from identify.command.options import (
+    ImageOptions,
+    LogOptions,
+    ModelOptions,
+    RequiredOutput,
+    RunOptions,
+)
+from identify.command.output import (
+    OutputFolder,
+    check_file_target,
+    replacing,
+    say_error,
+)
+from identify.command.run import show_written
+from identify.command.sheet import Sheet
+from identify.errors import InvalidInputError
+from identify.exposure.batch_members import span_members
+from identify.model.dataset import load_samples, read_labels
+from identify.pictures import contact_sheet
+from identify.text import number
+
+RESULTS = ("replay.json", "samples.npz", "contact.png")
+Initial = Annotated[Path, typer.Argument(metavar="INITIAL", help="The earlier checkpoint.")]
+Final = Annotated[Path, typer.Argument(metavar="FINAL", help="The later checkpoint.")]
+
+
+def span(
+    *,
+    initial: Initial,
+    final: Final,
+    kept: Annotated[
+        float | None,
+        typer.Option(
+            metavar="C", help="Share of INITIAL that weight decay left; found unless given."
+        ),
+    ] = None,
+    member: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Samples: do they lie in the span?")
+    ] = None,
+    held_out: HeldOut = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.safetensors", help="Where to write the span.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    pixels: PixelOptions,
+    layout: ModelOptions,
+    run: RunOptions,
+    log: LogOptions,
+) -> int:
+    """Say how many samples two checkpoints show at least, and in which space they lie."""
+    if out is not None:
+        check_file_target(out, (".safetensors",), force=force)
+    if held_out is not None and member is None:
+        raise InvalidInputError("--held-out", "--member beside it", "no --member")
+    before, after = open_any(initial, layout)[0], open_any(final, layout)[0]
+    found = find_span(before, after, kept=kept, seed=run.seed)
+    inside = None
+    if member is not None:
+        asked = pixels.read(member, before.dimension)
+        others = None if held_out is None else pixels.read(held_out, before.dimension).samples
+        inside = span_members(found, asked.samples, others, seed=run.seed)
+    if out is not None and found.samples is not None:
+        with replacing(out) as path:
+            save_span(path, found)
+    if run.format is Format.JSON:
+        facts = found.to_dict() | ({} if inside is None else {"membership": inside.to_dict()})
+        print(json.dumps(facts, indent=2, allow_nan=False), flush=True)
+    else:
+        print(found, *([] if inside is None else [inside]), sep="\n", flush=True)
+    return 0 if found.samples is not None else 1
+
+
+def replay(
+    *,
+    initial: Initial,
+    final: Final,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            metavar="steps=T,rate=ETA,...",
+            help="Full-batch descent: steps, rate, momentum, decay, loss.",
+        ),
+    ],
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|Y,Y,...",
+            help="The label of each sample in any order: .npz, .npy or numbers.",
+        ),
+    ],
+    fit_rate: Annotated[
+        bool, typer.Option("--fit-rate", help="Fit the rate too, from the one given.")
+    ] = False,
+    start: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Samples to begin from.")
+    ] = None,
+    starts: Annotated[int, typer.Option(min=1, metavar="N", help="Random starts at most.")] = 6,
+    layout: ModelOptions,
+    images: ImageOptions,
+    run: RunOptions,
+    output: RequiredOutput,
+    log: LogOptions,
+) -> int:
+    """Find the samples whose training by a known recipe leads from INITIAL to FINAL."""
+    steps, values = parse_recipe(recipe), read_labels(labels)
+    (before, known), (after, _) = open_any(initial, layout), open_any(final, layout)
+    if not known:
+        raise InvalidInputError("--activation", "the name of the activation", "none")
+    told = log.log()
+    sheet = Sheet.from_options(images, before.dimension)
+    with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
+        found = find_span(before, after, kept=None if steps.decay else 1.0, seed=run.seed)
+        if found.samples is None:
+            say_error(f"no span: {found.reason}")
+            return 1
+        with told.progress() as show:
+            result = replay_samples(
+                before,
+                after,
+                found,
+                steps,
+                values,
+                fit_rate=fit_rate,
+                start=None if start is None else load_samples(start).samples,
+                starts=starts,
+                seed=run.seed,
+                time_limit=run.time_limit,
+                progress=show,
+            )
+        with folder.writing("samples.npz") as path:
+            np.savez(path, samples=result.samples, labels=values, error_bounds=result.error_bounds)
+        facts = json.dumps(result.to_dict(), indent=2, allow_nan=False)
+        folder.write_text("replay.json", facts)
+        _draw(sheet.settled(result.samples), folder, result, values)
+        print(facts if run.format is Format.JSON else result, flush=True)
+        if run.format is Format.TEXT:
+            show_written(folder)
+    return 0
+
+
+def _draw(sheet: Sheet, folder: OutputFolder, result: Replay, labels: FloatArray) -> None:
+    if sheet.shape is None:
+        return
+    pictures = sheet.images(result.samples)
+    limits, words = sheet.grey([pictures], free_length=False)
+    captions = [
+        f"label {number(float(label))}, error at most {number(float(bound))}"
+        for label, bound in zip(labels, result.error_bounds, strict=True)
+    ]
+    title = str(result).splitlines()[0]
+    with folder.writing("contact.png") as path:
+        contact_sheet(
+            path, [("found by replaying the training", pictures, captions)], title,
+            limits=limits, footnote=words,
+        )  # fmt: skip
