@@ -6,6 +6,9 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from identify.arrays import zero_share
 from identify.budget import Budget, Progress
 from identify.disaggregation.disaggregate import disaggregate
 from identify.disaggregation.records import UNDECIDED, Disaggregation
@@ -16,6 +19,8 @@ from identify.model.deep_files import take_deep_gradient
 from identify.progress import logged
 from identify.report.gradient import GradientReport
 from identify.report.plain import versions
+from identify.thresholds import EMPTY, SPARSE
+from identify.verdict import sentences
 
 _LOG = logging.getLogger(__name__)
 
@@ -101,6 +106,12 @@ def assess_gradient(
             )
         else:
             found = solve(samples)
+    sent = [w for w in taken.weights if w is not None]
+    share = max(map(zero_share, sent), default=0.0)
+    empty = max((float(np.mean(w == 0.0)) for w in sent), default=0.0)
+    if found.verdict == UNDECIDED and (empty > EMPTY or (share > SPARSE and not clear)):
+        share = max(share, empty)
+        found = replace(found, reason=found.reason + sentences.sparse(share))
     _LOG.info("%s in %.1f s: %s", found.verdict, found.seconds, found.reason)
     return build_gradient_report(
         network, taken, found, loss=kind, reduction=reduction, samples=samples, seed=seed

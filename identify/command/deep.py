@@ -12,20 +12,16 @@ import numpy as np
 from identify.arrays import FloatArray
 from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
 from identify.command.memory import refuse_gradient
+from identify.command.names import ArithmeticName, EvidenceName, Format, ScaleName, SourceName
 from identify.command.options import (
-    ArithmeticName,
     AssumeOptions,
-    EvidenceName,
-    Format,
     MemoryOptions,
     ModelOptions,
     RunOptions,
-    ScaleName,
-    SourceName,
     SourceOptions,
 )
 from identify.command.output import Log, OutputFolder, say_error
-from identify.command.run import show_written
+from identify.command.run import INTERRUPTED, show_written
 from identify.command.sheet import Sheet
 from identify.disaggregation.records import GLOBALLY, LOCALLY
 from identify.errors import InvalidInputError, NotYetSupportedError
@@ -36,7 +32,6 @@ from identify.report.gradient import GradientReport
 from identify.text import number
 from identify.thresholds import HIDDEN_SHARE
 
-INTERRUPTED = 130
 _SCOPE = "use --source gradient, or a two-layer network with a power as activation"
 
 

@@ -9,14 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from identify.arrays import FloatArray
-from identify.command.options import (
-    POWERS,
-    AssumeOptions,
-    ModelOptions,
-    RunOptions,
-    SourceName,
-    SourceOptions,
-)
+from identify.command.names import SourceName
+from identify.command.options import POWERS, AssumeOptions, ModelOptions, RunOptions, SourceOptions
 from identify.command.routing import routed
 from identify.errors import FileError, InvalidInputError, NotYetSupportedError
 from identify.hermite.data import HermiteData

@@ -325,7 +325,9 @@ def _consistent(
         inverse = np.linalg.norm(coordinates / factor.values, axis=(1, 2))
         moved = 10.0 * slack * inverse * np.linalg.norm(chosen, axis=(1, 2))
         scale = coordinates @ factor.rows[-1]
-        points = coordinates / np.where(scale == 0.0, 1e-300, scale)[:, :, None]
+        # Weights of 0 are refused below; they must not overflow here.
+        least = 1e-30 * np.abs(scale).max(axis=1, keepdims=True) + 1e-100
+        points = coordinates / np.where(np.abs(scale) < least, least, scale)[:, :, None]
         z_values = points @ lifted[live].T
         error = moved[:, None, None] * np.linalg.norm(points, axis=2)[:, :, None] * lengths[live]
         agree = (z_values > 0.0) == choices.T[index]

@@ -48,6 +48,14 @@ def inconsistent(data: HermiteData, limit: float) -> str:
     )
 
 
+def sparse(share: float) -> str:
+    """What may be wrong with a gradient of many exact zeros; to follow another reason."""
+    return (
+        f"; {share:.0%} of its entries are exactly 0 where a batch has none: no batch fits if only "
+        "the largest were sent (top-k sparsification)"
+    )
+
+
 def too_noisy(level: float, limit: float) -> str:
     """Reason where the noise drowns every rank."""
     return f"the noise level of the data, {level:.1e}, is above {limit:g}: no rank can be decided"

@@ -177,6 +177,11 @@ class DeepReport:
         return bool(self.raw["verdict"] == "locally")
 
     @property
+    def searched(self) -> bool:
+        """Whether the samples come from a search."""
+        return bool(self.raw["method"] == "search")
+
+    @property
     def sizes(self) -> list[int]:
         """Input, hidden layers, outputs."""
         return list(self.raw["problem"]["sizes"])
@@ -236,6 +241,12 @@ def read_deep_report(report: object) -> DeepReport:
     roles = sorted(entry["role"] for entry in raw["inputs"])
     if roles != ["gradient", "network"]:
         raise CheckInputError("inputs", "the network and the gradient", ", ".join(roles))
+    facts = raw.get("search")
+    if (facts is not None) != (raw["method"] == "search"):
+        raise CheckInputError("search", "there for the method search, and only then", "another")
+    if facts is not None:
+        for name in ("residuals", "tolerances", "conditions"):
+            as_list(facts[name], f"search.{name}", facts["found"])
     if "certificate" not in raw:
         return DeepReport(raw, None, None, ())
     certificate = raw["certificate"]
@@ -268,7 +279,10 @@ def _answer(raw: Mapping[str, Any], certificate: Mapping[str, Any]) -> Answer | 
     cotangents = as_matrix(
         certificate["cotangents"], "certificate.cotangents", len(samples), sizes[-1]
     )
-    lines = as_list(certificate["masks"], "certificate.masks", len(sizes) - 2 - layer)
+    lines = as_list(certificate["masks"], "certificate.masks")
+    if raw["method"] == "search" and not lines:
+        lines = [None] * (len(sizes) - 2 - layer)
+    as_list(lines, "certificate.masks", len(sizes) - 2 - layer)
     masks = []
     for line, width in zip(lines, sizes[layer + 1 : -1], strict=True):
         if line is not None:

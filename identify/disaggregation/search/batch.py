@@ -11,7 +11,7 @@ import numpy.typing as npt
 from identify.arrays import FloatArray
 from identify.budget import UNLIMITED, Budget
 from identify.disaggregation.bounds import Bounds
-from identify.disaggregation.checks import check_loss, read_labels, relative_noise
+from identify.disaggregation.checks import Labels, check_loss, read_labels, relative_noise
 from identify.disaggregation.depth import Descent
 from identify.disaggregation.records import Check, Disaggregation, SearchFacts
 from identify.disaggregation.search.evidence import (
@@ -148,7 +148,7 @@ def _confirm(
         base, checks = _confirmed(posed, base, descent, limits, (loss, reduction))
     verdict, reason = judge(
         Findings(
-            rank, posed.ranks, _used(spaces), posed.network.depth - 1, outcome.power, facts,
+            rank, posed.ranks, posed.network.depth - 1, outcome.power, facts,
             checks or (), None if limits is None else float(limits.samples.max()),
         )
     )  # fmt: skip
@@ -164,7 +164,10 @@ def _confirmed(
 ) -> tuple[Disaggregation, tuple[Check, ...]]:
     loss, reduction = known
     complete = len(descent.inputs) == base.rank
-    labels = read_labels(posed.network, descent, limits, loss)
+    labels = Labels(reason="the sign of each sample is open")
+    if not posed.spaces.two_sided:
+        # With the sign of a sample that of p is open, and so is the label.
+        labels = read_labels(posed.network, descent, limits, loss)
     checks: tuple[Check, ...] = ()
     counts = None
     if complete:
@@ -228,10 +231,6 @@ def _patterns(network: DeepNetwork, descent: Descent) -> tuple[BoolArray | None,
         None if kind.kink is None else slope == 1.0
         for kind, slope in zip(kinds, descent.slopes, strict=True)
     )
-
-
-def _used(spaces: Spaces) -> tuple[int, ...]:
-    return tuple(spaces.first + i for i, f in enumerate(spaces.factors) if f is not None)
 
 
 def _share(spaces: Spaces, sample: Sample) -> float:

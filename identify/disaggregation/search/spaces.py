@@ -185,9 +185,10 @@ def with_references(view: View, *, draws: Sequence[FloatArray] = ()) -> View:
         u_, s_, _ = np.linalg.svd(mean, full_matrices=False)
         references.append(u_[:, s_ > 1e-10 * s_[0]] if view.left[i] is not None else None)
     for i in range(1, len(view.left)):
-        there = view.right[i] is not None and not draws
         lifted = view.spaces.lift(i, features[i - 1])
-        references.append((lifted / np.linalg.norm(lifted))[:, None] if there else None)
+        size = float(np.linalg.norm(lifted))
+        there = view.right[i] is not None and not draws and size > 0.0
+        references.append((lifted / size)[:, None] if there else None)
     return replace(view, references=tuple(references))
 
 

@@ -16,11 +16,10 @@ from identify.thresholds import LARGEST_BOUND
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that the verdict looks at; ``used`` are the layers of the search."""
+    """Everything that the verdict looks at; ``hidden`` is the number of hidden layers."""
 
     rank: int
     ranks: tuple[LayerRank, ...]
-    used: tuple[int, ...]
     hidden: int
     power: int
     search: SearchFacts
@@ -48,13 +47,14 @@ def judge(findings: Findings) -> tuple[str, str]:
 
 def _ranks(findings: Findings) -> str:
     for rank in findings.ranks:
-        if rank.layer in findings.used and not rank.clear:
+        hidden = rank.layer < findings.hidden
+        if hidden and rank.rank == findings.rank and not rank.clear:
             return (
                 f"noise, or a batch above the width or the rank of the inputs: the singular values "
                 f"of layer {rank.layer + 1}'s gradient fall by a factor of {rank.gap:.3g} at rank "
                 f"{rank.rank}, 100 and a tail like noise are asked for"
             )
-        if rank.layer < findings.hidden and rank.rank > findings.rank:
+        if hidden and rank.rank > findings.rank:
             return (
                 f"at least {rank.rank} samples: the gradient of layer {rank.layer + 1} has rank "
                 f"{rank.rank}, that of the layers of the search {findings.rank}"

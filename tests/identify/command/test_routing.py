@@ -186,3 +186,13 @@ def test_two_logits_are_refused_by_what_they_would_need(tmp_path, source):
     assert found.code == 2
     assert f"for --source gradient and not yet for --source {source}" in found.err
     assert "one output" in found.err
+
+
+@pytest.mark.parametrize("activation", [(), ("--activation", "relu"), ("--activation", "gelu")])
+def test_two_checkpoints_of_other_networks_are_sent_to_span(tmp_path, activation):
+    first = npz(tmp_path / "first.npz", **layers(12, 9, 7, 3))
+    last = npz(tmp_path / "last.npz", **layers(12, 9, 7, 3))
+    found = kkt("verify", last, "--source", "fine-tuning", "--initial", first, *activation)
+    assert found.code == 2
+    assert f"kktcert span {first} {last} says how many samples" in found.err
+    assert kkt("span", first, last).code != 2
