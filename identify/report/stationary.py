@@ -59,8 +59,8 @@ class StationaryReport(GradientReport):
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, in the fixed order of report.json."""
         report = super().to_dict()
-        # The check of a certificate covers gradients alone.
-        del report["certificate"]
+        # Certificates and searches are those of gradients.
+        del report["certificate"], report["search"]
         facts = self.facts
         return report | {
             "kind": KIND,
