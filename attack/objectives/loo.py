@@ -60,7 +60,7 @@ def loo_objective(
     final: Network,
     *,
     normaliser: float,
-    features: str = "final",
+    features: str = "average",
     activation: Activation | None = None,
     schedule: TemperatureSchedule | None = None,
     penalties: LooPenalties | None = None,
@@ -70,7 +70,8 @@ def loo_objective(
 
     ``features`` says where the gradients are taken: ``final`` at theta_f; ``initial`` at theta_0,
     exact for a network linearised there; ``both`` at both, each with multipliers of its own (2 C
-    columns); ``average`` the mean of both with one set of multipliers. ``schedule`` raises the
+    columns); ``average`` the mean of both with one set of multipliers, whose error is of second
+    order in the movement. ``schedule`` raises the
     temperature of a softplus in place of the victim's relu with the steps; ``activation`` fixes
     another one. ``penalties`` are a box of [-1, 1] unless given. Multipliers start uniform on
     [-0.5, 0.5).

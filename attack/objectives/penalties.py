@@ -179,3 +179,36 @@ class SparsityPenalty(Penalty):
 
     def describe(self) -> dict[str, Any]:
         return {"name": "sparsity", "weight": self.weight}
+
+
+@dataclass(frozen=True, eq=False)
+class RidgePenalty(Penalty):
+    """weight * sum over multipliers of lam^2, against signed multipliers that cancel one another.
+
+    Shared by mass it does not change when a candidate is halved; offspring of opposite signs pay.
+
+    Source: Tikhonov regularisation, Hansen (1998), "Rank-deficient and discrete ill-posed
+    problems".
+
+    Example:
+        >>> RidgePenalty(0.5).values(torch.zeros(1, 2), torch.tensor([[-1.0, 3.0]]))
+        tensor([5.])
+    """
+
+    weight: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < float("inf"):
+            raise InvalidInputError("ridge", "a positive number", self.weight)
+
+    def values(self, x: Tensor, lam: Tensor) -> Tensor:
+        return self.weight * lam.square().sum(1)
+
+    def add_gradients(self, x: Tensor, lam: Tensor, grad_x: Tensor, grad_lam: Tensor) -> None:
+        grad_lam.add_(lam, alpha=2 * self.weight)
+
+    def products(self, x: Tensor, v: Tensor) -> Tensor:
+        return torch.zeros_like(v)
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": "ridge", "weight": self.weight}

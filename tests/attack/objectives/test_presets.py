@@ -26,8 +26,8 @@ def task_of(chosen: Preset) -> Task:
     spec = parse_spec(f"6-8-{outputs},relu")
     return Target(
         network=spec.initialise(0), initial=spec.initialise(1), objective=None, gradient=None,
-        options=None, preset=chosen, mean=0.0, span=None, image_shape=None, device="cpu",
-        dtype=None,
+        options=None, preset=chosen, mean=0.0, span=None, ridge=None, image_shape=None,
+        device="cpu", dtype=None,
     ).task(None)  # fmt: skip
 
 
