@@ -12,8 +12,17 @@ from torch import Tensor
 
 from attack.objectives.base import MultiplierSystem, Objective, Products
 from attack.objectives.candidates import Candidates
-from attack.objectives.penalties import FloorPenalty, Penalty, RidgePenalty, SparsityPenalty
+from attack.objectives.penalties import (
+    FloorPenalty,
+    Penalty,
+    RidgePenalty,
+    SignedFloorPenalty,
+    SparsityPenalty,
+)
 from identify.errors import InvalidInputError
+
+#: Penalties that do not look at the points.
+OF_MULTIPLIERS = (FloorPenalty, SignedFloorPenalty, SparsityPenalty, RidgePenalty)
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,8 +249,7 @@ def span_objective(objective: Objective, span: AffineSpan) -> SpanObjective:
         )
     here = span.to(objective.device, objective.dtype)
     penalties = tuple(
-        p if isinstance(p, FloorPenalty | SparsityPenalty | RidgePenalty) else SpanPenalty(p, here)
-        for p in objective.penalties
+        p if isinstance(p, OF_MULTIPLIERS) else SpanPenalty(p, here) for p in objective.penalties
     )
     return SpanObjective(
         base=objective,

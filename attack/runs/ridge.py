@@ -22,6 +22,7 @@ _FIRST = 1e-3
 """Of the mean square norm of a gradient: where the search begins."""
 _SHARE = 0.25
 _LAST_STEP = 10**9
+_ROUNDING = 1e-12
 
 
 def take_ridge(given: RidgeLike | None, objective: Objective, published: bool) -> float | str:
@@ -61,7 +62,7 @@ def with_ridge(objective: Objective, weight: float) -> Objective:
     base = _base(objective)
     assert isinstance(base, ResidualObjective)
     heavier = replace(base, penalties=(*base.penalties, RidgePenalty(weight)))
-    return span_objective(heavier, objective.span) if _inside(objective) else heavier
+    return _kept(heavier, objective)
 
 
 def choose_ridge(objective: Objective, start: Candidates) -> float:
@@ -81,8 +82,7 @@ def choose_ridge(objective: Objective, start: Candidates) -> float:
     """
     base = _base(objective.with_step(_LAST_STEP))
     assert isinstance(base, ResidualObjective)
-    late: Objective = replace(base, schedule=None)
-    late = span_objective(late, objective.span) if _inside(objective) else late
+    late = _kept(replace(base, schedule=None), objective)
     target = sum(float(t.square().sum()) for t in base.target)
     at = start.with_mass()
     weight = _FIRST * float(late.multiplier_system(at).gram.diagonal().mean())
@@ -99,11 +99,9 @@ def choose_ridge(objective: Objective, start: Candidates) -> float:
     return weight
 
 
-_ROUNDING = 1e-12
-
-
-def _inside(objective: Objective) -> bool:
-    return isinstance(objective, SpanObjective)
+def _kept(base: Objective, like: Objective) -> Objective:
+    """The objective in the span of another one, if that is in one."""
+    return span_objective(base, like.span) if isinstance(like, SpanObjective) else base
 
 
 def _base(objective: Objective) -> Objective:
