@@ -60,6 +60,7 @@ class Inputs:
     unit: FloatArray
     shape: tuple[int, ...]
     order: tuple[int, ...]
+    span: tuple[FloatArray, FloatArray] | None
     remarks: tuple[str, ...]
 
 
@@ -204,8 +205,19 @@ def _open(run: RunResult, truth: Path, held_out: Path | None, options: ScoreOpti
         channels_last(unit[None], shape)[0],
         last_shape(shape),
         shape,
+        _span(run, unit, shape),
         tuple(remarks),
     )
+
+
+def _span(
+    run: RunResult, unit: FloatArray, shape: tuple[int, ...]
+) -> tuple[FloatArray, FloatArray] | None:
+    """The span of the candidates in the coordinates in which they are compared."""
+    if run.span is None:
+        return None
+    point, rows = run.span
+    return channels_last(point[None] * unit, shape)[0], channels_last(rows * unit, shape)
 
 
 def _shape(
@@ -295,6 +307,7 @@ def _scores(candidates: FloatArray, given: Inputs, settings: EvaluationSettings)
             given.shape,
             mean=given.mean,
             held_out=given.held_out,
+            span=given.span,
             settings=settings,
         )
     except InvalidInputError as error:
