@@ -69,6 +69,7 @@ def named_activation(file: TensorFile, activation: str | None) -> Kinds | None:
 
     None where neither names one.
     Coefficients and ``monomial`` without a degree are none: such networks have their own reader.
+    The option ``monomial:3`` is one, if a degree in the file agrees.
 
     Raises InvalidInputError where the two contradict each other or the name is unknown.
 
@@ -90,6 +91,11 @@ def named_activation(file: TensorFile, activation: str | None) -> Kinds | None:
         stored = stored.decode("utf-8", "replace")
     if stored is None and "degree" in file.settings:
         stored = f"a power of degree {file.settings['degree']}"
+    degree = file.settings.get("degree")
+    if stored in ("monomial", f"a power of degree {degree}") and (activation or "").startswith(
+        "monomial:"
+    ):
+        stored = activation if degree is None else f"monomial:{degree}"
     said = [text for text in (stored, activation) if text is not None]
     kinds = [
         _read_name(text) if isinstance(text, str) and not text.startswith("a power") else None
@@ -120,7 +126,9 @@ def _read_name(text: str) -> Kinds | None:
 def _read_one(text: str) -> Activation | None:
     name, colon, rest = text.strip().partition(":")
     name = name.strip().lower().replace("-", "_")
-    if not any(c.isalpha() for c in name) or name in ("monomial", "nan", "inf", "infinity"):
+    if not any(c.isalpha() for c in name) or name in ("nan", "inf", "infinity"):
+        return None
+    if name == "monomial" and not colon:
         return None
     if "," in name:
         return None

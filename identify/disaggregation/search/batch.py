@@ -11,7 +11,7 @@ import numpy.typing as npt
 from identify.arrays import FloatArray
 from identify.budget import UNLIMITED, Budget
 from identify.disaggregation.bounds import Bounds
-from identify.disaggregation.checks import check_loss, read_labels, relative_noise
+from identify.disaggregation.checks import Labels, check_loss, read_labels, relative_noise
 from identify.disaggregation.depth import Descent
 from identify.disaggregation.records import Check, Disaggregation, SearchFacts
 from identify.disaggregation.search.evidence import (
@@ -164,7 +164,10 @@ def _confirmed(
 ) -> tuple[Disaggregation, tuple[Check, ...]]:
     loss, reduction = known
     complete = len(descent.inputs) == base.rank
-    labels = read_labels(posed.network, descent, limits, loss)
+    labels = Labels(reason="the sign of each sample is open")
+    if not posed.spaces.two_sided:
+        # With the sign of a sample that of p is open, and so is the label.
+        labels = read_labels(posed.network, descent, limits, loss)
     checks: tuple[Check, ...] = ()
     counts = None
     if complete:

@@ -207,13 +207,13 @@ def settle(view: View, here: Point, label: int | None) -> Point:
     """Undamped Gauss-Newton steps from a minimum.
 
     At the floor of rounding F itself no longer tells a better point; the step still does. A step
-    that raises F fourfold ends this.
+    that raises F fourfold ends this. Scales that F does not see are 1 in the result.
     """
     for _ in range(_SETTLING):
         y = _renormalised(view, here.y)
         gram, slope = evaluate(view, y, label, tangents=True).normal()
         if gram.size == 0 or not np.isfinite(gram).all():
-            return here
+            break
         scale = np.sqrt(np.maximum(np.diag(gram), _TINY))
         values, vectors = linalg.eigh(gram / np.outer(scale, scale), check_finite=False)
         kept = values > 1e-13 * values[-1]
@@ -221,9 +221,9 @@ def settle(view: View, here: Point, label: int | None) -> Point:
         move = inside @ ((inside.T @ (slope / scale)) / values[kept]) / scale
         trial = evaluate(view, y - move, label, tangents=False)
         if not trial.cost <= 4.0 * here.cost:
-            return here
+            break
         here = trial
-    return here
+    return evaluate(view, _renormalised(view, here.y), label, tangents=False)
 
 
 def _renormalised(view: View, y: FloatArray) -> FloatArray:

@@ -94,7 +94,8 @@ def bound_sample(spaces: Spaces, sample: Sample) -> SampleBound:
 
     With J the Jacobian of the residual and e_b the noise of an entry of signal b, the unknowns
     have the covariance (J^T J)^-1 (sum_b e_b^2 J_b^T J_b) (J^T J)^-1. What the noise does to the
-    row space, noise (root k + 4) |S^-1 c|, is added. Infinite where J has no full column rank.
+    row space, noise (root k + 4) |S^-1 c|, is added, and what it does to the row of the bias.
+    Infinite where J has no full column rank.
 
     Cost: m k^2 + k^3.
     """
@@ -115,7 +116,11 @@ def bound_sample(spaces: Spaces, sample: Sample) -> SampleBound:
     bottom = spaces.bottom
     carried = float(np.linalg.norm(sample.point / bottom.values))
     off_span = bottom.noise * (np.sqrt(bottom.shape[1]) + _SIGMAS) * carried
-    last = 0.0 if spaces.tail is None else float(spaces.tail @ sample.point)
+    last = 0.0
+    if spaces.tail is not None:
+        last = float(spaces.tail @ sample.point)
+        # The row of the bias has its error too, which moves the affine space along ``tail``.
+        off_span += _SIGMAS * bottom.noise * carried / float(np.linalg.norm(spaces.tail))
     length = np.sqrt(max(float(sample.point @ sample.point) - last**2, 1e-300))
     direction = _SIGMAS * float(np.sqrt(max(float(np.trace(covariance[k:, k:])), 0.0)))
     slope = direction + _weight_error(view, sample, here, covariance)

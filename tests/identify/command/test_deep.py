@@ -456,3 +456,17 @@ def test_the_first_lines_say_what_to_do(tmp_path, batch):
     lines = kkt("verify", *stored(tmp_path, batch)).out.splitlines()
     assert lines[2].startswith("in short      this gradient gives away the")
     assert lines[3].startswith("what to do    do not send this gradient")
+
+
+def test_a_power_with_few_neurons_is_searched(tmp_path):
+    cubic = plant([40, 14, 1], 6, 0, "monomial:3", False)
+    pairs = zip(("model", "gradient"), (cubic.network, cubic.gradient), strict=True)
+    for name, part in pairs:
+        two = identify.TwoLayerNetwork(part.weights[0], part.weights[1][0], degree=3)
+        identify.save_network(two, tmp_path / f"{name}.npz")
+    arguments = ("--source", "gradient", "--gradient", tmp_path / "gradient.npz")
+    outcome = kkt("verify", tmp_path / "model.npz", *arguments, "--activation", "monomial:3")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "LOCALLY identifiable" in outcome.out
+    other = kkt("verify", tmp_path / "model.npz", *arguments, "--activation", "monomial:4")
+    assert other.code == 2

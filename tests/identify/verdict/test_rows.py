@@ -158,7 +158,7 @@ def test_a_run_that_ends_early_says_so_in_a_row() -> None:
     ):
         assert failing(report.conditions)[0] == "finished"
         assert report.verdict is Verdict.UNDECIDED
-    stage = measure(data, Assumptions(None, "free", False, None))
-    grounds = Grounds(data, Assumptions(None, "free", False, None), stage)
+    given = Assumptions().resolved(data)
+    grounds = Grounds(data, given, measure(data, given))
     assert judge(grounds).verdict is Verdict.GLOBALLY
     assert judge(replace(grounds, ended="stopped")).reason == "stopped"
