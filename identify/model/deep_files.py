@@ -82,7 +82,7 @@ def named_activation(file: TensorFile, activation: str | None) -> Activation | N
     if stored in ("monomial", f"a power of degree {degree}") and (activation or "").startswith(
         "monomial:"
     ):
-        stored = activation if degree is None else f"monomial:{int(degree)}"
+        stored = activation if degree is None else f"monomial:{degree}"
     said = [text for text in (stored, activation) if text is not None]
     kinds = [
         _read_name(text) if isinstance(text, str) and not text.startswith("a power") else None

@@ -94,7 +94,8 @@ def bound_sample(spaces: Spaces, sample: Sample) -> SampleBound:
 
     With J the Jacobian of the residual and e_b the noise of an entry of signal b, the unknowns
     have the covariance (J^T J)^-1 (sum_b e_b^2 J_b^T J_b) (J^T J)^-1. What the noise does to the
-    row space, noise (root k + 4) |S^-1 c|, is added, and what it does to the row of the bias. Infinite where J has no full column rank.
+    row space, noise (root k + 4) |S^-1 c|, is added, and what it does to the row of the bias.
+    Infinite where J has no full column rank.
 
     Cost: m k^2 + k^3.
     """
