@@ -95,6 +95,18 @@ def test_an_even_slope_without_bias_leaves_the_sign_open() -> None:
     assert any("sign" in line for line in report.found.caveats)
 
 
+@pytest.mark.parametrize(("activation", "outputs"), [("sigmoid", 1), ("tanh", 8)])
+def test_the_output_layer_tells_the_side_where_it_can(activation: str, outputs: int) -> None:
+    """sigma(-z) is no negative of sigma(z); with the output bias the slopes of tanh add up."""
+    case = plant([30, 40, outputs], 5, 0, activation, False)
+    biases = [None, np.zeros(outputs)]
+    network = DeepNetwork(case.network.weights, biases, activation)
+    report = assess_gradient(network, network.gradient(case.samples, case.cotangents))
+    assert report.verdict == LOCALLY, report.reason
+    assert errors(report.found, case.samples).max() < 1e-8
+    assert not any("sign" in line for line in report.found.caveats)
+
+
 def test_one_sample_needs_no_search() -> None:
     case = plant([10, 12, 1], 1, 0, "gelu")
     report = assess_gradient(case.network, case.gradient)
