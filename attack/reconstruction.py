@@ -14,10 +14,11 @@ from attack.arguments import NetworkLike
 from attack.objectives.base import Objective
 from attack.objectives.candidates import Candidates
 from attack.objectives.presets import Preset
-from attack.objectives.spans import AffineSpan
 from attack.runs.beginning import Beginning, Effort, StartLike
 from attack.runs.folder import RunFolder
 from attack.runs.recorder import Recorder
+from attack.runs.restriction import SpanLike
+from attack.runs.ridge import RidgeLike
 from attack.runs.run import SCHEMA_VERSION, Run, versions
 from attack.runs.task import Target, Task
 from attack.solving.loop import Hooks, Progress
@@ -41,7 +42,8 @@ def reconstruct(
     start_scale: float | None = None,
     share: float = 1.0,
     mixture: str = "pixel",
-    span: AffineSpan | None = None,
+    span: SpanLike | None = None,
+    ridge: RidgeLike | None = None,
     splitting: str = "auto",
     solver: str | None = None,
     steps: int | None = None,
@@ -81,7 +83,12 @@ def reconstruct(
             for "loo", and one that makes norms of 1 elsewhere and for powers as activation.
         share: of every image in a mixture with noise.
         mixture: "pixel" or "blend".
-        span: the affine span in which candidates are kept.
+        span: in which candidates are kept: "auto", that of the change of the first layer since
+            `initial`, if a gap decides it; "off"; a file of `kktcert span`; or an `AffineSpan`.
+            "auto" unless given, for a preset "off".
+        ridge: weight of the sum of squared multipliers, where they are signed: a number, "auto", at
+            which it weighs a quarter of the data loss, or "off". For "loo" without a preset "auto"
+            unless given, else "off".
         splitting: "off", "paper" or "auto".
         solver: "lbfgs" (default), "sgd", "adam" or "gauss-newton"; the preset's.
         steps: 2,000 or the preset's.
@@ -121,7 +128,8 @@ def reconstruct(
     """
     target = Target(
         network=network, objective=objective, initial=initial, gradient=gradient, options=options,
-        preset=preset, mean=mean, span=span, image_shape=image_shape, device=device, dtype=dtype,
+        preset=preset, mean=mean, span=span, ridge=ridge, image_shape=image_shape, device=device,
+        dtype=dtype,
     )  # fmt: skip
     beginning = Beginning(
         start=start, count=count, labels=labels, scale=start_scale, share=share, mixture=mixture,
@@ -156,6 +164,7 @@ class Attack:
         task = target.task(beginning.given_count)
         loss = (target.options or {}).get("loss")
         first, about = beginning.candidates(task, loss)
+        task = task.settled(first)
         settings = effort.settings(task, first.count)
         settings.check(task.objective, first.count)
         return Attack(target, task, first, about, settings)
@@ -165,7 +174,7 @@ class Attack:
 
         In this order a resumed run names what differs: what the caller said before what follows.
         """
-        task, span, shape = self.task, self.target.span, self.target.image_shape
+        task, shape = self.task, self.target.image_shape
         return {
             "schema_version": SCHEMA_VERSION,
             "preset": None if task.preset is None else task.preset.name,
@@ -177,7 +186,8 @@ class Attack:
             **task.victim.hashes(),
             "start": dict(self.about),
             "solver": self.settings.to_dict(),
-            "span": None if span is None else span.describe(),
+            "span": task.restriction.describe(),
+            "restriction": task.restriction.note or None,
             "objective": task.describe(),
             "versions": versions(),
             "threads": torch.get_num_threads(),
@@ -193,6 +203,9 @@ class Attack:
         folder = None
         if out is not None:
             folder = RunFolder.open(out, config, resume=resume, device=objective.device)
+            span = self.task.restriction.span
+            if span is not None:
+                folder.keep_span(span)
         recorder = Recorder.begin(
             objective, config, folder, self.target.image_shape, self.settings, self.first
         )

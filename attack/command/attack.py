@@ -156,6 +156,8 @@ def attack_network(
         gradient=gradient,
         options=options or None,
         preset=aim.preset,
+        span=aim.span,
+        ridge=aim.ridge_value,
         splitting=search.splitting.value,
         solver=None if search.solver is None else search.solver.value,
         steps=search.steps,

@@ -169,6 +169,21 @@ class ObjectiveOptions:
             rich_help_panel=_ATTACK,
         ),
     ] = None  # fmt: skip
+    span: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|off|FILE",
+            help="Keep candidates in the span of the data: that of --initial, or of kktcert span.",
+            rich_help_panel=_ATTACK,
+        ),
+    ] = None  # fmt: skip
+    ridge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X|auto|off", help="Weight of the squares of signed multipliers.",
+            rich_help_panel=_ATTACK,
+        ),
+    ] = None  # fmt: skip
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -176,6 +191,19 @@ class ObjectiveOptions:
             rich_help_panel=_ATTACK,
         ),
     ] = None  # fmt: skip
+
+    @property
+    def ridge_value(self) -> float | str | None:
+        """The ridge as a number where it is one; other words are judged later.
+
+        Example:
+            >>> [ObjectiveOptions(ridge=text).ridge_value for text in ("1e-4", "auto")]
+            [0.0001, 'auto']
+        """
+        try:
+            return None if self.ridge is None else float(self.ridge)
+        except ValueError:
+            return self.ridge
 
 
 @dataclass(frozen=True)

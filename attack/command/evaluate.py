@@ -15,6 +15,7 @@ from attack.evaluation import metrics
 from attack.evaluation.conclusion import Conclusion, conclude
 from attack.evaluation.evaluate import evaluate
 from attack.evaluation.scores import Evaluation, EvaluationSettings
+from attack.memory import TORCH
 from attack.runs.finished import (
     PICTURES,
     SCORES,
@@ -26,7 +27,7 @@ from attack.runs.finished import (
 )
 from identify.arrays import FloatArray
 from identify.command.inputs import check_dimension, open_mean
-from identify.command.limits import PROCESS, refuse_above
+from identify.command.limits import refuse_above
 from identify.command.output import check_writable, replacing
 from identify.errors import InvalidInputError
 from identify.exposure.affine import match_affinely, pixel_values
@@ -59,6 +60,7 @@ class Inputs:
     unit: FloatArray
     shape: tuple[int, ...]
     order: tuple[int, ...]
+    span: tuple[FloatArray, FloatArray] | None
     remarks: tuple[str, ...]
 
 
@@ -143,7 +145,7 @@ def evaluate_run(
 def _bytes(given: Inputs) -> int:
     """The memory of the scores: matrices of distances, and copies of the images."""
     samples, most = len(given.truth), len(given.candidates)
-    return 2 * PROCESS + 8 * (6 * samples * most + 8 * (samples + 3 * most) * given.mean.size)
+    return TORCH + 8 * (6 * samples * most + 8 * (samples + 3 * most) * given.mean.size)
 
 
 def record_of(
@@ -203,8 +205,19 @@ def _open(run: RunResult, truth: Path, held_out: Path | None, options: ScoreOpti
         channels_last(unit[None], shape)[0],
         last_shape(shape),
         shape,
+        _span(run, unit, shape),
         tuple(remarks),
     )
+
+
+def _span(
+    run: RunResult, unit: FloatArray, shape: tuple[int, ...]
+) -> tuple[FloatArray, FloatArray] | None:
+    """The span of the candidates in the coordinates in which they are compared."""
+    if run.span is None:
+        return None
+    point, rows = run.span
+    return channels_last(point[None] * unit, shape)[0], channels_last(rows * unit, shape)
 
 
 def _shape(
@@ -294,6 +307,7 @@ def _scores(candidates: FloatArray, given: Inputs, settings: EvaluationSettings)
             given.shape,
             mean=given.mean,
             held_out=given.held_out,
+            span=given.span,
             settings=settings,
         )
     except InvalidInputError as error:

@@ -57,7 +57,8 @@ class Conclusion:
             "worse": f"worse than the {NULL_NAMES[one.name]}",
             "equal": f"not told apart from the {NULL_NAMES[one.name]}",
         }[self.word]
-        which = "the strongest null" if self.word == "better" else "which know nothing of them"
+        knows = "which know the span alone" if "span" in one.name else "which know nothing of them"
+        which = "the strongest null" if self.word == "better" else knows
         text = (
             f"Conclusion: {verdict}: median {self.measure} {one.found:.3g} against {one.null:.3g} "
             f"of the {NULL_NAMES[one.name]}, {which}; better on {one.better} of {one.samples} "

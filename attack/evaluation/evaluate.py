@@ -7,6 +7,7 @@ partners in the matchings that are reported.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,7 @@ def evaluate(
     *,
     mean: npt.ArrayLike | None = None,
     held_out: npt.ArrayLike | None = None,
+    span: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     settings: EvaluationSettings | None = None,
 ) -> Evaluation:
     """Compare all candidates of a run with the true samples, one to one and with replacement.
@@ -44,6 +46,8 @@ def evaluate(
     the samples), and on noise of the samples' standard deviation around it. Where the mean of the
     samples would be the truth, of one sample or of equal ones, it is left out, and the noise has
     the mean and deviation of uniform pixels. Rows of a table have distances and no pixels.
+    Candidates that were kept in a span are compared with two more, which know it too: random points
+    of the span with the spread of that noise, and the held-out images projected into it.
 
     Args:
         candidates: (m, D) or (m, H, W[, C]), in the coordinates of the truth.
@@ -53,6 +57,7 @@ def evaluate(
             `image_shape`; None if nothing. truth + mean must be pixels in the range.
         held_out: images of the same kind that were not trained on, the same mean removed. As many
             as there are candidates are used, chosen by the seed; fewer make a weaker null.
+        span: a point (D,) and directions (r, D) of the affine span of the candidates, if any.
         settings: windows, thresholds, seed.
 
     Raises:
@@ -101,6 +106,12 @@ def evaluate(
         null["mean_image"] = bench.measure(np.tile(centre, (len(true), 1)))
     noise = rng.standard_normal((len(found), dimension))
     null["random"] = bench.measure(centre + spread * noise)
+    if span is not None:
+        inside = _Span.of(span, dimension)
+        points = inside.random(centre, spread, len(found), rng)
+        null["span_random"] = bench.measure(points)
+        if others is not None:
+            null["span_held_out"] = bench.measure(inside.project(others[chosen]))
     return Evaluation(
         found=bench.measure(found),
         null=null,
@@ -109,6 +120,34 @@ def evaluate(
         image_shape=shape,
         held_out_given=0 if others is None else len(others),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Span:
+    """The points of an affine span: `point` (D,) plus combinations of orthonormal `rows` (r, D)."""
+
+    point: FloatArray
+    rows: FloatArray
+
+    @staticmethod
+    def of(given: tuple[npt.ArrayLike, npt.ArrayLike], dimension: int) -> _Span:
+        point, rows = (real_array("span", part) for part in given)
+        if point.shape != (dimension,) or rows.ndim != 2 or rows.shape[1:] != (dimension,):
+            shapes = f"{point.shape}, {rows.shape}"
+            raise InvalidInputError("span", f"({dimension},) and (r, {dimension})", shapes)
+        return _Span(point, np.linalg.qr(rows.T)[0].T)
+
+    def project(self, samples: FloatArray) -> FloatArray:
+        """The nearest points of the span."""
+        return np.asarray(self.point + (samples - self.point) @ self.rows.T @ self.rows)
+
+    def random(
+        self, centre: FloatArray, spread: float, count: int, rng: np.random.Generator
+    ) -> FloatArray:
+        """Points whose mean square distance from the centre is that of noise in all pixels."""
+        noise = rng.standard_normal((count, len(self.rows))) @ self.rows
+        scale = spread * math.sqrt(len(centre) / max(1, len(self.rows)))
+        return np.asarray(self.project(centre[None]) + scale * noise)
 
 
 class _Bench:

@@ -24,8 +24,20 @@ PIPELINES: Mapping[str, tuple[str, str, str]] = {
 """Name -> (matching, its distance, how pixels are brought to [0, 1] for SSIM, DSSIM and PSNR)."""
 METRICS = ("l2", "correlation", "ssim", "dssim", "psnr")
 _HIGHER = ("correlation", "ssim", "psnr")
-NULL_NAMES = {"held_out": "held-out images", "mean_image": "mean image", "random": "random images"}
-_NULLS = {"held_out": "held-out", "mean_image": "mean image", "random": "random"}
+NULL_NAMES = {
+    "held_out": "held-out images",
+    "mean_image": "mean image",
+    "random": "random images",
+    "span_random": "random points of the span",
+    "span_held_out": "held-out images projected into the span",
+}
+_NULLS = {
+    "held_out": "held-out",
+    "mean_image": "mean image",
+    "random": "random",
+    "span_random": "span random",
+    "span_held_out": "in span",
+}
 _UNPRINTED = ("median correlation", "median dssim", "median psnr")
 _WIDTH = 12
 

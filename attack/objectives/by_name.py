@@ -33,13 +33,15 @@ _COMMON = ("activation", "box", "normaliser")
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "haim": (*_COMMON, "floor"),
     "buzaglo": (*_COMMON, "floor", "task"),
-    "loo": (*_COMMON, "features", "box_weight", "blur", "sparsity"),
+    "loo": (*_COMMON, "features", "box_weight", "blur", "sparsity", "period"),
     "gradient_matching": (*_COMMON, "loss", "decay"),
     "gradient_norm": (*_COMMON, "loss", "decay"),
     "bilevel": (*_COMMON, "loss", "decay", "unrolled", "rate", "momentum"),
 }
 _PRESET_OPTIONS = ("activation", "floor", "features", "task", "normaliser")
 _SOFTNESS = 20.0
+_PERIOD = 300.0
+"""Of the temperature of loo, in steps of lbfgs; as published 20,000, in steps of adam."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +88,8 @@ def build_objective(
     ``options`` are keyword arguments of the functions in `attack.objectives`; the steps of bilevel
     are ``unrolled``, an activation may be a word, a box a pair. ``normaliser`` is ``count`` unless
     given. Without an activation a relu victim is attacked by haim and buzaglo as soft_relu20, whose
-    derivatives reach the points, and by loo with the growing temperature of its source.
+    derivatives reach the points, and by loo with the growing temperature of its source, times 10
+    every ``period`` steps, 300 unless given.
 
     Raises InvalidInputError for unknown names and options, and for what is missing.
 
@@ -160,8 +163,9 @@ def _haim(name: str, victim: Victim, arguments: dict[str, Any]) -> Objective:
 
 
 def _loo(name: str, victim: Victim, arguments: dict[str, Any]) -> Objective:
+    period = float(arguments.pop("period", _PERIOD))
     if arguments["activation"] is None and victim.network.activation.name == "relu":
-        arguments["schedule"] = TemperatureSchedule()
+        arguments["schedule"] = TemperatureSchedule(period=period)
     if victim.mean is not None:
         arguments.setdefault("box", pixel_box(victim.mean))
     names = [name for name in ("box", "box_weight", "blur", "sparsity") if name in arguments]

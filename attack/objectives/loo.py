@@ -10,7 +10,13 @@ from torch import Tensor
 from attack.networks.activations import Activation
 from attack.networks.network import Network, check_like_parameters
 from attack.objectives.cotangents import FreeReadout
-from attack.objectives.penalties import BlurPenalty, BoxPenalty, Penalty, SparsityPenalty
+from attack.objectives.penalties import (
+    BlurPenalty,
+    BoxPenalty,
+    Penalty,
+    SignedFloorPenalty,
+    SparsityPenalty,
+)
 from attack.objectives.residual import Kernel, ResidualObjective, flat_target
 from attack.objectives.schedules import StartRange, TemperatureSchedule
 from identify.errors import InvalidInputError
@@ -22,15 +28,18 @@ FEATURES = ("final", "initial", "both", "average")
 class LooPenalties:
     """What a candidate of `loo_objective` pays.
 
-    ``box_weight`` times the mean over pixels of the squared excess over ``box`` (in pixels [0, 1]
-    less a mean: the bounds -mean and 1 - mean; None for no box), ``blur`` times that of the part
-    that a binomial blur removes, ``sparsity`` times the mean of |lam|.
+    ``box_weight`` times the mean over pixels (the sum unless ``box_mean``) of the squared excess
+    over ``box`` (in pixels [0, 1] less a mean: the bounds -mean and 1 - mean; None for no box),
+    ``blur`` times that of the part that a binomial blur removes, ``sparsity`` times the mean of
+    |lam|, and 5 max(floor - |lam|, 0)^2 with a ``floor``.
     """
 
     box: tuple[float | Tensor, float | Tensor] | None = (-1.0, 1.0)
     box_weight: float = 0.1
     blur: float = 0.0
     sparsity: float = 0.0
+    box_mean: bool = True
+    floor: float | None = None
 
     def of(
         self, network: Network, multipliers: float, image_shape: tuple[int, int, int] | None
@@ -45,13 +54,15 @@ class LooPenalties:
                 b.to(network.device, network.dtype) if isinstance(b, Tensor) else b
                 for b in self.box
             )
-            found.append(BoxPenalty(lower, upper, weight=self.box_weight, mean=True))
+            found.append(BoxPenalty(lower, upper, weight=self.box_weight, mean=self.box_mean))
         if self.blur:
             if image_shape is None:
                 raise InvalidInputError("image_shape", "(C, H, W) for the blur penalty", None)
             found.append(BlurPenalty(image_shape, self.blur))
         if self.sparsity:
             found.append(SparsityPenalty(self.sparsity / multipliers))
+        if self.floor is not None:
+            found.append(SignedFloorPenalty(self.floor))
         return tuple(found)
 
 
@@ -60,7 +71,7 @@ def loo_objective(
     final: Network,
     *,
     normaliser: float,
-    features: str = "final",
+    features: str = "average",
     activation: Activation | None = None,
     schedule: TemperatureSchedule | None = None,
     penalties: LooPenalties | None = None,
@@ -70,7 +81,8 @@ def loo_objective(
 
     ``features`` says where the gradients are taken: ``final`` at theta_f; ``initial`` at theta_0,
     exact for a network linearised there; ``both`` at both, each with multipliers of its own (2 C
-    columns); ``average`` the mean of both with one set of multipliers. ``schedule`` raises the
+    columns); ``average`` the mean of both with one set of multipliers, whose error is of second
+    order in the movement. ``schedule`` raises the
     temperature of a softplus in place of the victim's relu with the steps; ``activation`` fixes
     another one. ``penalties`` are a box of [-1, 1] unless given. Multipliers start uniform on
     [-0.5, 0.5).

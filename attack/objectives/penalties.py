@@ -115,6 +115,35 @@ class FloorPenalty(Penalty):
 
 
 @dataclass(frozen=True, eq=False)
+class SignedFloorPenalty(Penalty):
+    """weight * sum over multipliers of max(floor - |lam|, 0)^2: multipliers of either sign.
+
+    Source: the objective for known initialisations in Shen, Wang, Qian & Lei (2026), "Data
+    reconstruction: identifiability and optimization with sample splitting".
+
+    Example:
+        >>> SignedFloorPenalty(0.5).values(torch.zeros(1, 2), torch.tensor([[-0.1, 0.7]]))
+        tensor([0.8000])
+    """
+
+    floor: float
+    weight: float = 5.0
+
+    def values(self, x: Tensor, lam: Tensor) -> Tensor:
+        return self.weight * (self.floor - lam.abs()).clamp_min(0).square().sum(1)
+
+    def add_gradients(self, x: Tensor, lam: Tensor, grad_x: Tensor, grad_lam: Tensor) -> None:
+        short = (self.floor - lam.abs()).clamp_min(0)
+        grad_lam.add_(short * lam.sign(), alpha=-2 * self.weight)
+
+    def products(self, x: Tensor, v: Tensor) -> Tensor:
+        return torch.zeros_like(v)
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": "signed floor", "floor": self.floor, "weight": self.weight}
+
+
+@dataclass(frozen=True, eq=False)
 class BlurPenalty(Penalty):
     """weight * mean over pixels of (x - blur x)^2, blur the binomial 3 x 3 filter of each channel.
 
@@ -179,3 +208,36 @@ class SparsityPenalty(Penalty):
 
     def describe(self) -> dict[str, Any]:
         return {"name": "sparsity", "weight": self.weight}
+
+
+@dataclass(frozen=True, eq=False)
+class RidgePenalty(Penalty):
+    """weight * sum over multipliers of lam^2, against signed multipliers that cancel one another.
+
+    Shared by mass it does not change when a candidate is halved; offspring of opposite signs pay.
+
+    Source: Tikhonov regularisation, Hansen (1998), "Rank-deficient and discrete ill-posed
+    problems".
+
+    Example:
+        >>> RidgePenalty(0.5).values(torch.zeros(1, 2), torch.tensor([[-1.0, 3.0]]))
+        tensor([5.])
+    """
+
+    weight: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < float("inf"):
+            raise InvalidInputError("ridge", "a positive number", self.weight)
+
+    def values(self, x: Tensor, lam: Tensor) -> Tensor:
+        return self.weight * lam.square().sum(1)
+
+    def add_gradients(self, x: Tensor, lam: Tensor, grad_x: Tensor, grad_lam: Tensor) -> None:
+        grad_lam.add_(lam, alpha=2 * self.weight)
+
+    def products(self, x: Tensor, v: Tensor) -> Tensor:
+        return torch.zeros_like(v)
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": "ridge", "weight": self.weight}

@@ -29,7 +29,8 @@ class Preset:
     ``rate_x``, ``rate_lam`` are the optimiser's rates; ``start_scale`` multiplies the N(0, 1) of
     the starting points; ``candidates`` counts per class and ``activation`` replaces the victim's
     relu; ``network`` is the victim with D for the dimension. ``split_every`` is 0 where the source
-    does not split. ``remark`` says what is uncertain.
+    does not split. ``pixel_box`` asks for the box of loo in pixels of [0, 1], a mean of weight 0.1;
+    else it is a sum over [-1, 1] of weight 1. ``remark`` says what is uncertain.
 
     Example:
         >>> preset("haim-mnist-1").rate_x
@@ -54,6 +55,7 @@ class Preset:
     dtype: str = "float64"
     features: str | None = None
     split_every: int = 0
+    pixel_box: bool = False
     remark: str = ""
 
     def build(
@@ -87,7 +89,7 @@ class Preset:
                 features=self.features or "final",
                 activation=activation,
                 schedule=TemperatureSchedule() if activation is None else None,
-                penalties=LooPenalties(box=pixel_box(mean)),
+                penalties=self._loo_penalties(mean),
                 image_shape=image_shape,
             )
         elif self.objective == "haim":
@@ -108,6 +110,11 @@ class Preset:
                 image_shape=image_shape,
             )
         return replace(objective, multipliers=self.multipliers)
+
+    def _loo_penalties(self, mean: float | Tensor) -> LooPenalties:
+        if self.pixel_box:
+            return LooPenalties(box=pixel_box(mean))
+        return LooPenalties(box_weight=1.0, box_mean=False, floor=self.floor)
 
 
 def preset(name: str) -> Preset:
@@ -183,6 +190,7 @@ _NTK = Preset(
     candidates=500,
     dtype="float32",
     features="final",
+    pixel_box=True,
     remark="two candidates per training image; candidates counts 250 images per class",
 )
 # The published defaults, of which the source then draws scale, rates and softness at random.
@@ -252,9 +260,7 @@ PRESETS: Mapping[str, Preset] = {
             _SPLITTING,
             name="sample-splitting-loo",
             objective="loo",
-            network=_NTK.network,
             multipliers=StartRange("uniform", -1.0, 1.0),
-            floor=None,
             features="average",
             remark="the source states no more for this objective than these defaults",
         ),

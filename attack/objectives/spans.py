@@ -12,8 +12,17 @@ from torch import Tensor
 
 from attack.objectives.base import MultiplierSystem, Objective, Products
 from attack.objectives.candidates import Candidates
-from attack.objectives.penalties import FloorPenalty, Penalty, SparsityPenalty
+from attack.objectives.penalties import (
+    FloorPenalty,
+    Penalty,
+    RidgePenalty,
+    SignedFloorPenalty,
+    SparsityPenalty,
+)
 from identify.errors import InvalidInputError
+
+#: Penalties that do not look at the points.
+OF_MULTIPLIERS = (FloorPenalty, SignedFloorPenalty, SparsityPenalty, RidgePenalty)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +63,36 @@ class AffineSpan:
         if not 1 <= wanted <= there:
             raise InvalidInputError("span", f"rows of rank {max(1, wanted)} at least", there)
         return AffineSpan(centre, vectors[:wanted].clone())
+
+    @staticmethod
+    def of_rows(basis: Any, has_bias: bool) -> AffineSpan:
+        """Build the points that the row space of the first layer's change [dW | db] holds.
+
+        ``basis`` (r, k) are orthonormal rows. With a bias these are points of the form [x; 1], and
+        x = V^T c with <c, beta> = 1 for the rows [v_j, beta_j]: an affine span of dimension r - 1.
+        Without one they are the linear span of the rows.
+
+        Raises InvalidInputError where no point has a last coordinate of 1, or only one.
+
+        Example:
+            >>> rows = torch.tensor([[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]])
+            >>> AffineSpan.of_rows(rows, has_bias=True).mean.tolist()
+            [0.75, 0.0]
+        """
+        rows = torch.as_tensor(basis, dtype=torch.float64, device="cpu")
+        if rows.ndim != 2 or not bool(torch.isfinite(rows).all()):
+            raise InvalidInputError("span", "finite rows (r, k)", tuple(rows.shape))
+        if not has_bias:
+            return AffineSpan.of(torch.zeros(rows.shape[1]), rows)
+        points, heights = rows[:, :-1], rows[:, -1]
+        square = heights @ heights
+        if not len(rows) or float(square) <= len(rows) * torch.finfo(torch.float64).eps ** 2:
+            raise InvalidInputError("span", "rows that hold a point [x; 1]", "none")
+        mean = heights @ points / square
+        free = points - torch.outer(heights, mean)
+        if len(rows) < 2:
+            raise InvalidInputError("span", "at least 2 rows", 1, "the only point is the sample")
+        return AffineSpan.of(mean, free, len(rows) - 1)
 
     @property
     def dimension(self) -> int:
@@ -210,8 +249,7 @@ def span_objective(objective: Objective, span: AffineSpan) -> SpanObjective:
         )
     here = span.to(objective.device, objective.dtype)
     penalties = tuple(
-        p if isinstance(p, FloorPenalty | SparsityPenalty) else SpanPenalty(p, here)
-        for p in objective.penalties
+        p if isinstance(p, OF_MULTIPLIERS) else SpanPenalty(p, here) for p in objective.penalties
     )
     return SpanObjective(
         base=objective,

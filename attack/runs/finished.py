@@ -57,7 +57,8 @@ class RunResult:
 
     `x` (m, D) are the final candidates, `weights` (m,) the norms of their multipliers, `count` the
     number at the start, `share` that of given pixels in a start from images, else None; `start`
-    those candidates. `identity` are the settings but for splitting and what no result depends on.
+    those candidates; `span` a point (D,) and directions (r, D) if they were kept in one. `identity`
+    are the settings but for splitting and what no result depends on.
     """
 
     path: Path
@@ -80,6 +81,7 @@ class RunResult:
     identity: str
     evaluation: Mapping[str, Any] | None = None
     pictures: Mapping[str, FloatArray] | None = None
+    span: tuple[FloatArray, FloatArray] | None = None
 
     @property
     def label(self) -> str:
@@ -159,7 +161,7 @@ def read_results(paths: list[Path]) -> list[RunResult]:
     Raises FileError with one line for a folder that is no run, has no result yet, or is damaged.
     Scores of other candidates than those of the run are left out.
     """
-    from attack.runs.folder import load_run
+    from attack.runs.folder import load_kept_span, load_run
 
     names = [path.resolve().name for path in paths]
     found = []
@@ -171,7 +173,7 @@ def read_results(paths: list[Path]) -> list[RunResult]:
         except (KeyError, TypeError, ValueError) as error:
             hint = "its config.toml may be damaged"
             raise FileError(path, f"is no whole run ({first_line(error)})", hint) from error
-        found.append(_with_scores(result))
+        found.append(_with_scores(replace(result, span=load_kept_span(path))))
     names = [run.name for run in found]
     return [
         run if names.count(run.name) == 1 else run.renamed(f"{run.name}-{k}")

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from attack.objectives.spans import AffineSpan
 from attack.runs.checkpoints import load_state, pack, save_state, unpack, write_whole
 from attack.runs.run import SCHEMA_VERSION, Run, Snapshot, finite
 from attack.runs.toml import to_toml, without_none
@@ -22,6 +23,7 @@ from identify.model.tensor_file import PathLike, first_line
 
 CONFIG, REPORT, CANDIDATES = "config.toml", "report.json", "candidates.safetensors"
 CHECKPOINT, LOG, SNAPSHOTS = "checkpoint.safetensors", "log.jsonl", "snapshots"
+SPAN = "span.safetensors"
 #: Facts in a configuration that do not decide what a run computes.
 _FREE = ("versions", "threads")
 
@@ -109,6 +111,10 @@ class RunFolder:
         except OSError as error:
             raise FileError(target.parent, f"cannot be made ({error.strerror})") from error
         write_whole(target, pack(tensors, {"step": at.step}))
+
+    def keep_span(self, span: AffineSpan) -> None:
+        """Write the point and the directions of the span that the candidates are kept in."""
+        write_whole(self.path / SPAN, pack({"mean": span.mean, "basis": span.basis}, {}))
 
     def read_snapshots(self, count: int) -> list[Snapshot]:
         """Read the first snapshots; raises FileError for a missing or damaged one."""
@@ -200,6 +206,18 @@ def load_run(path: PathLike) -> Run:
         ) from error
 
 
+def load_kept_span(path: PathLike) -> tuple[Any, Any] | None:
+    """Read the point (D,) and directions (r, D) of a run's span, None for a run in all pixels."""
+    target = Path(path) / SPAN
+    if not target.exists():
+        return None
+    tensors, _ = unpack(target)
+    try:
+        return tensors["mean"].numpy(), tensors["basis"].numpy()
+    except KeyError as error:
+        raise FileError(target, "holds no span", "resume the run to write it again") from error
+
+
 def remove_run(path: PathLike) -> None:
     """Remove the files of a run from its folder, and nothing else.
 
@@ -208,7 +226,9 @@ def remove_run(path: PathLike) -> None:
     folder = Path(path)
     if not folder.is_dir():
         return
-    names = (CONFIG, REPORT, CANDIDATES, CHECKPOINT, LOG, "evaluation.json", "evaluation.npz")
+    names = (
+        CONFIG, REPORT, CANDIDATES, CHECKPOINT, LOG, SPAN, "evaluation.json", "evaluation.npz",
+    )  # fmt: skip
     own = [folder / name for name in names if (folder / name).is_file()]
     snapshots = folder / SNAPSHOTS
     if snapshots.is_dir():

@@ -94,6 +94,7 @@ class Run:
             f"loss        {self.loss:.6g}, without penalties {self.data_loss:.6g}",
             f"steps       {self.steps} ({self.stopped}) in {self.seconds:.1f} s",
             f"splitting   {split}",
+            *self._restricted(),
             *self._tidied(),
             f"status      {self.status}",
             f"check       {self.check if self.check is not None else 'none, the run broke off'}",
@@ -130,6 +131,16 @@ class Run:
         else:
             passed = "passed" if math.isfinite(self.check.margin) else "not decided"
         return f"{why}; loss {self.loss:.3g}; second-order check {passed}"
+
+    def _restricted(self) -> list[str]:
+        """Lines on the span and the ridge, where there is something to say."""
+        note = self.settings.get("restriction")
+        lines = [] if note is None else [f"span        {note}"]
+        penalties = self.settings["objective"].get("penalties", ())
+        return lines + [
+            f"ridge       {p['weight']:.3g} times the sum of the squared multipliers"
+            for p in penalties if p["name"] == "ridge"
+        ]  # fmt: skip
 
     def _tidied(self) -> list[str]:
         """A line on candidates that rounds merged or removed, if there are any."""

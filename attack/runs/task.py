@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy.typing as npt
@@ -22,10 +22,13 @@ from attack.memory import free_memory
 from attack.networks.network import Network
 from attack.objectives.base import Objective
 from attack.objectives.by_name import Victim, build_objective
+from attack.objectives.candidates import Candidates
 from attack.objectives.gradient_facts import samples_in
 from attack.objectives.presets import Preset
 from attack.objectives.presets import preset as preset_by_name
-from attack.objectives.spans import AffineSpan, SpanObjective, span_objective
+from attack.objectives.spans import SpanObjective, span_objective
+from attack.runs.restriction import Restriction, SpanLike, take_span
+from attack.runs.ridge import RidgeLike, choose_ridge, take_ridge, with_ridge
 from identify.errors import InvalidInputError
 
 DEFAULT_COUNT = 100
@@ -33,17 +36,33 @@ DEFAULT_COUNT = 100
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """An objective on a victim; ``count`` is the number of candidates it is scaled for."""
+    """An objective on a victim; ``count`` is the number of candidates it is scaled for.
+
+    ``ridge`` is a weight on the squares of the multipliers, "auto" or "off"; ``restriction`` says
+    in which span the candidates are kept.
+    """
 
     objective: Objective
     victim: Victim
     preset: Preset | None
     count: int
+    restriction: Restriction
+    ridge: float | str
 
     @property
     def whole(self) -> Objective:
         """The objective in pixels, whatever the candidates are restricted to."""
         return self.objective.base if isinstance(self.objective, SpanObjective) else self.objective
+
+    def settled(self, first: Candidates) -> Task:
+        """Return the task with its ridge, chosen from the first candidates if nothing is given."""
+        if self.ridge == "off":
+            return self
+        weight = choose_ridge(self.objective, first) if self.ridge == "auto" else self.ridge
+        assert isinstance(weight, float)
+        return (
+            self if weight == 0.0 else replace(self, objective=with_ridge(self.objective, weight))
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return the objective with its settings, as values that a run folder holds."""
@@ -63,7 +82,8 @@ class Target:
     options: Mapping[str, Any] | None
     preset: str | Preset | None
     mean: float | npt.ArrayLike | None
-    span: AffineSpan | None
+    span: SpanLike | None
+    ridge: RidgeLike | None
     image_shape: tuple[int, ...] | None
     device: str | torch.device
     dtype: torch.dtype | None
@@ -81,9 +101,11 @@ class Target:
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise InvalidInputError("count", "at least 1 candidate", number)
         built = self._objective(victim, preset, number, place)
-        if self.span is not None:
-            built = span_objective(built, self.span)
-        return Task(built, victim, preset, number)
+        ridge = take_ridge(self.ridge, built, preset is not None)
+        kept = take_span(self.span, victim, preset is not None)
+        if kept.span is not None:
+            built = span_objective(built, kept.span)
+        return Task(built, victim, preset, number, kept, ridge)
 
     def _victim(self, place: torch.device, preset: Preset | None) -> Victim:
         dtype = self.dtype

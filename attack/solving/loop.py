@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from attack.objectives.base import Objective
 from attack.objectives.candidates import Candidates
-from attack.solving.problem import Move, Point, Problem, Solver
+from attack.solving.problem import Move, Point, Problem, Solver, State
 from attack.solving.second_order import SecondOrder, check_second_order
 from attack.solving.settings import SolveSettings
 from attack.solving.state import COLUMNS, LoopState, Round, Row, summarised
@@ -296,7 +297,7 @@ class _Loop:
         state = replace(
             state,
             candidates=new,
-            memory=self.solver.carry(state.memory, given, new, origin),
+            memory=self._carried(state.memory, given, new, origin),
             wait=(settings.window or 1) if lower else longer,
             evaluations=state.evaluations + record.evaluations,
             rounds=(*state.rounds, summary),
@@ -306,6 +307,12 @@ class _Loop:
             return state, ""
         measured = taken and settings.splitting == "auto"
         return state, "second-order stationary" if measured else stuck
+
+    def _carried(self, memory: State, old: Candidates, new: Candidates, origin: Tensor) -> State:
+        """The solver's memory after a round; the authors build their solver anew."""
+        if self.settings.splitting == "paper" and not self.settings.rollback:
+            return self.solver.begin(new)
+        return self.solver.carry(memory, old, new, origin)
 
     def _most_splits(self, count: int) -> int:
         """The most candidates that may be split; 0 where the limit leaves no room."""

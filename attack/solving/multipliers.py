@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attack.objectives.base import Objective
 from attack.objectives.candidates import Candidates
-from attack.objectives.penalties import BlurPenalty, BoxPenalty, FloorPenalty
+from attack.objectives.penalties import BlurPenalty, BoxPenalty, FloorPenalty, RidgePenalty
 from identify.errors import InvalidInputError
 
 LARGEST = 10_000
@@ -27,7 +27,8 @@ def optimal_multipliers(
 
     The data loss is const - 2 <c, lam> + <lam, G lam>. Signed multipliers solve a ridge
     regression; others are at least 0, and a penalty floor w max(floor - lam, 0)^2 is minimised with
-    it exactly. The given multipliers start the search for the active set and change nothing else.
+    it exactly, as is a ridge w lam^2. The given multipliers start the search for the active set and
+    change nothing else.
 
     Args:
         objective: with a data loss that is quadratic in the multipliers.
@@ -39,7 +40,7 @@ def optimal_multipliers(
 
     Raises:
         InvalidInputError: a loss that is not quadratic in the multipliers, a penalty of theirs
-            other than the floor, more than 10,000 of them, numbers that are not finite.
+            other than floor and ridge, more than 10,000 of them, numbers that are not finite.
 
     Cost: the Gram matrix of all gradients and a few Cholesky factorisations of size m K.
 
@@ -72,14 +73,18 @@ def optimal_multipliers(
     # Where no multiplier matters at all, any positive ridge gives 0.
     shift = (ridge * gram.diagonal().mean()).clamp_min(1e-300)
     gram = gram + torch.diag_embed(shift.expand(size))
+    mass = torch.ones_like(linear)
+    if candidates.mass is not None:
+        mass = candidates.mass.to(linear).repeat_interleave(objective.columns)
+    for penalty in objective.penalties:
+        if isinstance(penalty, RidgePenalty):
+            # s w (lam / s)^2 = w / s lam^2
+            gram = gram + torch.diag_embed(penalty.weight / mass)
     if objective.signed:
         lam = _solved(gram, linear)
     else:
         start = candidates.lam.detach().double().flatten()
         weight, level = (0.0, 0.0) if floor is None else (floor.weight, floor.floor)
-        mass = torch.ones_like(linear)
-        if candidates.mass is not None:
-            mass = candidates.mass.to(linear).repeat_interleave(objective.columns)
         # s w max(floor - lam / s, 0)^2 = w / s max(s floor - lam, 0)^2
         lam = non_negative(gram, linear, weight=weight / mass, floor=level * mass, start=start)
     return lam.to(candidates.lam.dtype).reshape(candidates.lam.shape)
@@ -96,13 +101,14 @@ def check_eliminable(objective: Objective) -> FloorPenalty | None:
             "multipliers", "a loss that is quadratic in them", objective.name, hint
         )
     floors = [p for p in objective.penalties if isinstance(p, FloorPenalty)]
-    known = (*_POINT_PENALTIES, FloorPenalty)
+    known = (*_POINT_PENALTIES, FloorPenalty, RidgePenalty)
     bare = [getattr(p, "penalty", p) for p in objective.penalties]
     others = [type(p).__name__ for p in bare if not isinstance(p, known)]
     if others or len(floors) > 1:
         raise InvalidInputError(
-            "multipliers", "at most one floor as their penalty", ", ".join(others) or "two", hint
-        )
+            "multipliers", "a ridge and at most one floor as their penalty",
+            ", ".join(others) or "two", hint,
+        )  # fmt: skip
     return floors[0] if floors else None
 
 

@@ -32,7 +32,7 @@ class SolveSettings:
     every ``interval`` steps, "auto" when the loss falls by less than the share ``stall`` over
     ``window`` steps, and every ``interval`` steps at the latest; ``limit`` is the largest number of
     candidates, ``products`` the effort per round. Without ``rollback`` "paper" keeps rounds that
-    raise the loss, as the authors do.
+    raise the loss and begins the solver anew after each, as the authors do.
     The loop ends after ``steps``, or at a loss of ``target_loss``; it logs every ``log_every``.
 
     Raises InvalidInputError for values out of range or that contradict one another.

@@ -15,7 +15,8 @@ from attack.splitting.plan import SplitPlan, joined, offspring, penalty_rises
 PAPER_STEPS = (1e-5, 0.02)
 
 
-_STEP_ACCURACY = 5e-5
+STEP_ACCURACY = 1e-5
+"""The default of the bounded search."""
 
 
 _SEARCH = 6
@@ -61,6 +62,8 @@ def common_step(
 ) -> tuple[float, float, int]:
     """Search one step for all splits in (1e-5, 0.02) by the loss after them, as the authors do.
 
+    A search that does not converge gives half of the step that it reached.
+
     Returns the step, the loss there and the number of evaluations.
 
     Source: as `paper_choice`; bounded scalar search, Brent (1973), "Algorithms for minimization
@@ -75,9 +78,12 @@ def common_step(
         return value if np.isfinite(value) else np.finfo(np.float64).max
 
     found = minimize_scalar(
-        after, bounds=PAPER_STEPS, method="bounded", options={"xatol": _STEP_ACCURACY}
+        after, bounds=PAPER_STEPS, method="bounded", options={"xatol": STEP_ACCURACY}
     )
-    return float(found.x), float(found.fun), int(found.nfev)
+    if found.success:
+        return float(found.x), float(found.fun), int(found.nfev)
+    step = 0.5 * float(found.x)
+    return step, after(step), int(found.nfev) + 1
 
 
 def fit_steps(

@@ -89,7 +89,8 @@ def paper_choice(values: Tensor) -> Tensor:
     """Choose candidates as the authors of sample splitting do.
 
     With growth rate g = 0.3 below 1000 candidates and 0.1 from there on: if the share of negative
-    eigenvalues is below g, all of those; else of the lowest half those below -0.1, at most 150.
+    eigenvalues is below g, all of those; else of the lowest ceil(m / 2) those below -0.1, at most
+    150.
 
     Args:
         values: smallest eigenvalues (m,) of -2 D^2_x (lam_i y_i <grad f(x_i), r>), that is of
@@ -113,7 +114,7 @@ def paper_choice(values: Tensor) -> Tensor:
     negative = int((values < 0).sum())
     if negative < growth * count:
         return order[:negative]
-    lowest = order[: count // 2]
+    lowest = order[: (count + 1) // 2]
     return lowest[values[lowest] < PAPER_THRESHOLD][:PAPER_LIMIT]
 
 

@@ -21,7 +21,7 @@ from identify.model.tensor_file import ROUNDING, PathLike, TensorFile
 from identify.model.two_layer import TwoLayerNetwork
 from identify.model.untrusted import read_tensors
 from identify.tensors import symmetric_dimension
-from identify.text import number, table
+from identify.text import counted, number, table
 
 _NO_NETWORK = ("data", "gradient")
 _WEIGHTS = ("kkt", "weight-decay", "fine-tuning")
@@ -312,8 +312,7 @@ def _describe_sources(network: TwoLayerNetwork, seed: int) -> dict[str, Any]:
     bias_words = "; the output bias is not 0" if offset else ""
     full = network.dimension + network.has_bias
     batch = samples_determined(network.degree, network.width, full)
-    plural = "" if batch == 1 else "s"
-    reach = f"generic weights determine batches of up to {batch} sample{plural}"
+    reach = f"generic weights determine batches of up to {counted(batch, 'sample')}"
     sources = (
         SourceFit("kkt", stationary and not offset, words + bias_words),
         SourceFit("weight-decay", stationary, words),

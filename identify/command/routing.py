@@ -77,7 +77,11 @@ def routed(path: Path, source: SourceOptions, layout: ModelOptions) -> Iterator[
             raise
         kind = type(error)
         assert kind in (UnsupportedModelError, UnsupportableModelError, NotYetSupportedError)
-        raise kind(error.context["what"], f"{error.context['hint']}; try: {line}") from error
+        hint = error.context["hint"]
+        if source.initial is not None:
+            span = shlex.join(["kktcert", "span", str(source.initial), str(path)])
+            hint = f"{hint}; {span} says how many samples lie between the two"
+        raise kind(error.context["what"], f"{hint}; try: {line}") from error
     except NotCoveredError as error:
         # The power that was given is wrong: the attack must not be given it, either.
         line = attack_line(path, source, replace(layout, degree=None, activation=None))

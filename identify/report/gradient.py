@@ -20,7 +20,7 @@ from identify.disaggregation.records import (
 from identify.report.deep_certificate import certificate_of
 from identify.report.plain import plain
 from identify.report.report import digest
-from identify.text import bullets, labelled, number, section, table
+from identify.text import bullets, counted, labelled, number, section, table
 from identify.thresholds import KERNEL_NOISE
 
 SCHEMA_VERSION = 1
@@ -103,7 +103,7 @@ class GradientReport:
         if self.found.scope is None:
             return "none: the verdict claims nothing"
         kind, count = self.found.scope
-        samples = f"{count} sample{'' if count == 1 else 's'}"
+        samples = counted(count, "sample")
         if kind == "exactly":
             return f"among the training sets of exactly {samples} near this one"
         return f"among all training sets of at most {samples}"
@@ -260,7 +260,7 @@ def _recovered(found: Disaggregation) -> str:
             return f"no samples; {rank} by the largest gap, which is not clear"
         return f"no samples; {rank}, so the batch has at least {found.rank}"
     count, bounds = len(found.samples), found.error_bounds
-    text = f"{count} sample{'' if count == 1 else 's'}"
+    text = counted(count, "sample")
     if found.search is not None and found.search.missing:
         text = f"{count} of {found.rank} samples, the others' span"
     if found.layer:

@@ -11,6 +11,7 @@ from identify.disaggregation.records import (
     LayerRank,
     SearchFacts,
 )
+from identify.text import counted
 from identify.thresholds import LARGEST_BOUND
 
 
@@ -40,7 +41,7 @@ def judge(findings: Findings) -> tuple[str, str]:
             return UNDECIDED, reason
     count = findings.rank
     return LOCALLY, (
-        f"{count} sample{'' if count == 1 else 's'} found one by one give the gradient, each "
+        f"{counted(count, 'sample')} found one by one give the gradient, each "
         f"isolated with {findings.power} equations to spare; others far away are not excluded"
     )
 
@@ -93,8 +94,7 @@ def _others(findings: Findings) -> str:
     facts = findings.search
     if facts.others:
         return (
-            f"{facts.others} further point{'' if facts.others == 1 else 's'} fit as the samples "
-            f"do and are not among them"
+            f"{counted(facts.others, 'further point')} fit as the samples do and are not among them"
         )
     if facts.null_hits:
         return (

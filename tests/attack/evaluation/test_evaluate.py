@@ -413,3 +413,27 @@ class TestEvaluate:
     def test_settings_out_of_range(self, options):
         with pytest.raises(InvalidInputError, match=next(iter(options))):
             EvaluationSettings(**options)
+
+
+def test_candidates_of_a_span_are_scored_beside_what_knows_the_span():
+    rng = np.random.default_rng(4)
+    shape, count = (6, 6), 8
+    truth, others = rng.random((count, 36)), rng.random((12, 36))
+    point, rows = truth[0], truth[1:] - truth[0]
+    result = evaluate(truth, truth, shape, held_out=others, span=(point, rows))
+    assert list(result.null) == [
+        "held_out", "mean_image", "random", "span_random", "span_held_out",
+    ]  # fmt: skip
+    plain = evaluate(truth, truth, shape, held_out=others)
+    for name, part in plain.null.items():
+        assert part.extraction == result.null[name].extraction
+    assert "in span" in str(result)
+    # In all of the space the projection changes nothing.
+    whole = evaluate(truth, truth, shape, held_out=others, span=(np.zeros(36), np.eye(36)))
+    inside, outside = whole.null["span_held_out"], whole.null["held_out"]
+    assert np.allclose(inside.scores["matched_l2"].l2, outside.scores["matched_l2"].l2)
+    without = evaluate(truth, truth, shape, span=(point, rows))
+    assert "span_held_out" not in without.null
+    for bad in ((point[:-1], rows), (point, rows[:, :-1]), (point, rows[0])):
+        with pytest.raises(InvalidInputError, match="span"):
+            evaluate(truth, truth, shape, span=bad)

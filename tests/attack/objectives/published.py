@@ -31,7 +31,7 @@ _REGRESSION = {
     "objective": "buzaglo", "multipliers": ("normal",), "labels": None,
 }  # fmt: skip
 _SPLITTING = {
-    **{key: value for key, value in _SGD.items() if key not in ("dtype", "bias")},
+    **{key: value for key, value in _SGD.items() if key != "dtype"},
     "rate_x": 1e-2, "start_scale": 1e-4, "softness": 50.0, "floor": 0.1, "steps": 200_000,
     "split every": 50_000,
 }  # fmt: skip
@@ -73,13 +73,12 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     },
     "sample-splitting-loo": {
         **_SPLITTING, "objective": "loo", "features": "average", "labels": None,
-        "multipliers": ("uniform", -1.0, 1.0),
+        "multipliers": ("uniform", -1.0, 1.0), "floor of": "|lam|",
     },
 }  # fmt: skip
 
 _ANOTHER_FILE = "that file is Haim's command for CIFAR, run k60fvjdy; these are of the sweep file"
 _UNUSED = "the program reads the number and does not use it: no floor for signed multipliers"
-_BOX = "the objective of Loo keeps its own box, in pixels of [0, 1] before the mean is removed"
 
 #: (preset, constant): the value of the preset and why it is not the published one.
 DIFFERENT: dict[tuple[str, str], tuple[Any, str]] = {
@@ -92,12 +91,12 @@ DIFFERENT: dict[tuple[str, str], tuple[Any, str]] = {
     ("buzaglo-regression-1", "floor"): (None, _UNUSED),
     ("buzaglo-regression-2", "floor"): (None, _UNUSED),
     ("loo", "of a class"): (500, "for 250 images of a class as in the other presets, also twice"),
-    ("sample-splitting-loo", "floor"): (None, "multipliers of either sign have no floor"),
-    ("sample-splitting-loo", "floor weight"): (None, "multipliers of either sign have no floor"),
-    ("sample-splitting-loo", "box"): ((0.0, 1.0), _BOX),
-    ("sample-splitting-loo", "box weight"): (0.1, _BOX),
-    ("sample-splitting-loo", "box over"): ("mean of pixels", _BOX),
 }
 
-#: Of a round of splitting: products of Lanczos, range of the step, threshold and number of splits.
-ROUND = {"products": 20, "steps": (1e-5, 0.02), "threshold": -0.1, "most": 150}
+#: Of a round of splitting: products of Lanczos, range of the step and accuracy of its search (the
+#: default of scipy's bounded search), threshold, the most splits, and half of an odd number n,
+#: which is ceil(n / 2).
+ROUND = {
+    "products": 20, "steps": (1e-5, 0.02), "accuracy": 1e-5, "threshold": -0.1, "most": 150,
+    "half of 7": 4,
+}  # fmt: skip

@@ -20,7 +20,14 @@ from attack.objectives import (
     loo_objective,
 )
 from attack.objectives.closed_form import FactoredLayer, forward_pass
-from attack.objectives.penalties import BlurPenalty, BoxPenalty, FloorPenalty, SparsityPenalty
+from attack.objectives.penalties import (
+    BlurPenalty,
+    BoxPenalty,
+    FloorPenalty,
+    RidgePenalty,
+    SignedFloorPenalty,
+    SparsityPenalty,
+)
 from attack.objectives.presets import preset
 from identify.errors import InvalidInputError
 from tests.attack.problems import (
@@ -252,6 +259,8 @@ PENALTIES = [
     FloorPenalty(0.5),
     BlurPenalty((3, 2, 2), weight=0.7),
     SparsityPenalty(0.3),
+    RidgePenalty(0.4),
+    SignedFloorPenalty(0.5),
 ]
 
 

@@ -9,13 +9,13 @@ import torch
 
 from attack.networks.spec import parse_spec
 from attack.objectives import ResidualObjective
-from attack.objectives.penalties import BoxPenalty, FloorPenalty
+from attack.objectives.penalties import BoxPenalty, FloorPenalty, SignedFloorPenalty
 from attack.objectives.presets import PRESETS, Preset, preset
 from attack.runs.beginning import Effort
 from attack.runs.task import Target, Task
 from attack.solving.solver import Adam, MomentumDescent
-from attack.splitting.accept import PAPER_STEPS
-from attack.splitting.plan import PAPER_LIMIT, PAPER_THRESHOLD
+from attack.splitting.accept import PAPER_STEPS, STEP_ACCURACY
+from attack.splitting.plan import PAPER_LIMIT, PAPER_THRESHOLD, paper_choice
 from attack.splitting.split_round import PAPER_PRODUCTS
 from tests.attack.objectives.published import DIFFERENT, PUBLISHED, ROUND
 
@@ -26,8 +26,8 @@ def task_of(chosen: Preset) -> Task:
     spec = parse_spec(f"6-8-{outputs},relu")
     return Target(
         network=spec.initialise(0), initial=spec.initialise(1), objective=None, gradient=None,
-        options=None, preset=chosen, mean=0.0, span=None, image_shape=None, device="cpu",
-        dtype=None,
+        options=None, preset=chosen, mean=0.0, span=None, ridge=None, image_shape=None,
+        device="cpu", dtype=None,
     ).task(None)  # fmt: skip
 
 
@@ -81,11 +81,12 @@ def _activation(objective: ResidualObjective) -> dict[str, Any]:
 
 def _penalties(objective: ResidualObjective) -> dict[str, Any]:
     boxes = [p for p in objective.penalties if isinstance(p, BoxPenalty)]
-    floors = [p for p in objective.penalties if isinstance(p, FloorPenalty)]
+    floors = [p for p in objective.penalties if isinstance(p, FloorPenalty | SignedFloorPenalty)]
     assert len(boxes) == 1
     assert len(boxes) + len(floors) == len(objective.penalties)
     box, floor = boxes[0], floors[0] if floors else None
-    return {
+    signed = {"floor of": "|lam|"} if isinstance(floor, SignedFloorPenalty) else {}
+    return signed | {
         "box": (float(box.lower), float(box.upper)),
         "box weight": box.weight,
         "box over": "mean of pixels" if box.mean else "sum of pixels",
@@ -108,8 +109,9 @@ def test_presets_run_with_the_published_constants_but_for_those_listed(name: str
 
 def test_a_round_of_the_authors_has_their_constants() -> None:
     assert {
-        "products": PAPER_PRODUCTS, "steps": PAPER_STEPS, "threshold": PAPER_THRESHOLD,
-        "most": PAPER_LIMIT,
+        "products": PAPER_PRODUCTS, "steps": PAPER_STEPS, "accuracy": STEP_ACCURACY,
+        "threshold": PAPER_THRESHOLD, "most": PAPER_LIMIT,
+        "half of 7": len(paper_choice(torch.full((7,), -1.0))),
     } == ROUND  # fmt: skip
 
 

@@ -179,6 +179,25 @@ def test_rounds_that_raise_the_loss_are_kept_on_demand() -> None:
     assert kept.count_after > back.count_after == start.count
 
 
+def test_rounds_that_are_kept_begin_the_solver_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = smooth("gradient free")
+    fields: dict[str, Any] = {
+        "splitting": "paper", "solver": "sgd", "interval": 10, "steps": 12, "rate_x": 0.02,
+    }  # fmt: skip
+    carried = []
+    plain = MomentumDescent.carry
+
+    def carry(self: Any, *arguments: Any) -> Any:
+        carried.append(arguments)
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(MomentumDescent, "carry", carry)
+    assert run(objective, **fields).state.rounds
+    assert len(carried) == 1
+    assert run(objective, rollback=False, **fields).state.rounds
+    assert len(carried) == 1
+
+
 @pytest.mark.parametrize("mode", ["auto", "paper"])
 @pytest.mark.parametrize("limit", [2, 3, 4])
 def test_no_round_passes_the_limit(mode: str, limit: int) -> None:

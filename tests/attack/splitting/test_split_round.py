@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import hypothesis.strategies as st
 import pytest
+import scipy.optimize
 import torch
 from hypothesis import given
 
@@ -383,7 +384,7 @@ def slow_rule(values):
     if len(negative) / count < growth:
         return [i for i in by_value if values[i] < 0]
     chosen = []
-    for i in by_value[: count // 2]:
+    for i in by_value[: math.ceil(count / 2)]:
         if values[i] < -0.1 and len(chosen) < 150:
             chosen.append(i)
     return chosen
@@ -446,6 +447,23 @@ def test_paper_round_is_rolled_back_unless_told_otherwise():
     _, _, record = split_candidates(objective, candidates, mode="paper", rollback=False)
     assert record.accepted
     assert record.after > record.before
+
+
+def test_a_search_that_does_not_converge_gives_half_of_its_step(monkeypatch):
+    objective = replace(network_objectives(0)["haim"], penalties=())
+    candidates = objective.start(6, 0, 0.7)
+    plain = scipy.optimize.minimize_scalar
+    _, _, record = split_candidates(objective, candidates, mode="paper", rollback=False)
+
+    def stopped(*arguments, **named):
+        found = plain(*arguments, **named)
+        found.success = False
+        return found
+
+    monkeypatch.setattr(scipy.optimize, "minimize_scalar", stopped)
+    _, _, halved = split_candidates(objective, candidates, mode="paper", rollback=False)
+    assert torch.allclose(2 * halved.steps, record.steps)
+    assert halved.evaluations == record.evaluations + 1
 
 
 # --- what it is good for -----------------------------------------------------------------------
