@@ -24,6 +24,7 @@ from identify.disaggregation.search.evidence import (
 )
 from identify.disaggregation.search.find import Hunt, Sample, Search, search
 from identify.disaggregation.search.pose import Posed, labelled, pose, thinned
+from identify.disaggregation.search.sides import choose_sides
 from identify.disaggregation.search.spaces import Spaces
 from identify.disaggregation.search.verdict import Findings, judge
 from identify.model.deep import DeepGradient, DeepNetwork
@@ -135,9 +136,12 @@ def _confirm(
 ) -> Disaggregation:
     spaces, rank = outcome.spaces, outcome.spaces.rank
     samples = sorted(outcome.search.samples, key=lambda s: -_share(spaces, s))
+    open_sides = spaces.two_sided
+    if len(samples) == rank:
+        samples, open_sides = choose_sides(posed, spaces, samples)
     bounds = [bound_sample(spaces, sample) for sample in samples]
     facts = _facts(outcome, samples, bounds)
-    caveats = (*CAVEATS, SIGN_CAVEAT) if spaces.two_sided else CAVEATS
+    caveats = (*CAVEATS, SIGN_CAVEAT) if open_sides else CAVEATS
     base = Disaggregation(
         "", "", rank, posed.ranks, "search", power=outcome.power, search=facts, caveats=caveats
     )
@@ -145,7 +149,7 @@ def _confirm(
     if samples:
         descent = _descent(posed, spaces, samples)
         limits = _limits(posed.network, descent, bounds)
-        base, checks = _confirmed(posed, base, descent, limits, (loss, reduction))
+        base, checks = _confirmed(posed, base, descent, limits, (loss, reduction, open_sides))
     verdict, reason = judge(
         Findings(
             rank, posed.ranks, posed.network.depth - 1, outcome.power, facts,
@@ -160,19 +164,19 @@ def _confirmed(
     base: Disaggregation,
     descent: Descent,
     limits: Bounds,
-    known: tuple[str | None, str | None],
+    known: tuple[str | None, str | None, bool],
 ) -> tuple[Disaggregation, tuple[Check, ...]]:
-    loss, reduction = known
+    loss, reduction, open_sides = known
     complete = len(descent.inputs) == base.rank
     labels = Labels(reason="the sign of each sample is open")
-    if not posed.spaces.two_sided:
+    if not open_sides:
         # With the sign of a sample that of p is open, and so is the label.
         labels = read_labels(posed.network, descent, limits, loss)
     checks: tuple[Check, ...] = ()
     counts = None
     if complete:
         gradient = posed.gradient
-        if posed.spaces.two_sided:
+        if open_sides:
             # The output bias sums p, whose sign is as open as that of the sample.
             gradient = DeepGradient(gradient.weights, (*gradient.biases[:-1], None))
         loss_check, counts = check_loss(posed.network, descent, limits, labels, loss, reduction)

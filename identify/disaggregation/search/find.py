@@ -89,7 +89,7 @@ class Hunt:
     rng: np.random.Generator
     budget: Budget = UNLIMITED
     most_starts: int = 3000
-    kappa: float = 10.0
+    kappa: float = 5.0
     cap: float = 0.03
 
 
@@ -104,13 +104,13 @@ def search(hunt: Hunt) -> Search:
     state = Search()
     rank = hunt.spaces.rank
     budget = rank // 4 + 2
+    most: list[Sample] = []
     while len(state.samples) < rank:
         hunt.budget.tell(STAGE, len(state.samples) / rank)
         limit = _STALLED + 10 * (rank - len(state.samples))
         found = _next(hunt, state, limit)
         if found is not None:
             state.samples.append(found)
-            state.doubtful = [s for s in state.doubtful if same_as(found, [s], hunt.spaces) is None]
             continue
         if hunt.budget.expired:
             state.stopped = "the time limit ended the search"
@@ -119,7 +119,13 @@ def search(hunt: Hunt) -> Search:
             state.stopped = f"no further sample in {limit} starts"
             break
         budget -= 1
+        if len(state.samples) > len(most):
+            most = list(state.samples)
         _take_back(state)
+    if len(state.samples) < len(most):
+        # What was taken back was not to blame.
+        state.samples = most
+    state.doubtful = [s for s in state.doubtful if same_as(s, state.samples, hunt.spaces) is None]
     return state
 
 
