@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from identify.command.deep import DeepRequest, audit_deep
 from identify.command.gate import BLOCKED, parse_exposed
 from identify.command.inputs import check_dimension, open_data, search_arguments
 from identify.command.limits import check_memory
@@ -24,6 +25,7 @@ from identify.command.options import (
 from identify.command.output import (
     OutputFolder,
 )
+from identify.command.routing import routed
 from identify.command.run import (
     RESULTS,
     show_written,
@@ -61,6 +63,10 @@ def audit(
 
     gated = parse_exposed(fail_on)
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
+        deep = DeepRequest(model, source, layout, assume, run, memory, log.log())
+        if deep.applies():
+            with routed(model, source, layout):
+                return audit_deep(deep, data, (mean, std), folder, gated=gated)
         given = open_data(model, source, layout)
         check_memory(memory.memory_limit, given, run.seed)
         truth = load_samples(data)

@@ -119,6 +119,7 @@ def inspect_file(
     layers: str | None = None,
     key: str | None = None,
     seed: int = 0,
+    head: bool = False,
 ) -> Inspection:
     """List the arrays of a file and say what the verifier can do with it.
 
@@ -165,7 +166,7 @@ def inspect_file(
         )
     if degree is None and deep_activation(file, activation, key=key) is not None:
         _check_numbers(file)
-        found = describe_deep(file, activation=activation, layers=layers, key=key)
+        found = describe_deep(file, activation=activation, layers=layers, key=key, head=head)
         note = found.pop("gradient", None)
         fits = [SourceFit(name, False, "not for this activation") for name in _WEIGHTS]
         sources = () if note is None else (*fits, SourceFit("gradient", None, note))

@@ -42,6 +42,13 @@ class ArithmeticName(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class ReductionName(StrEnum):
+    """How the losses of a batch are put together."""
+
+    MEAN = "mean"
+    SUM = "sum"
+
+
 class Format(StrEnum):
     """The form of what is printed."""
 

@@ -20,6 +20,7 @@ from identify.command.names import (
     ArithmeticName,
     Format,
     LossName,
+    ReductionName,
     ScaleName,
     SourceName,
     TrainedName,
@@ -62,7 +63,7 @@ class ModelOptions:
         str | None,
         typer.Option(
             metavar="NAME|C0,C1,...",
-            help="The activation for files without it: relu, leaky_relu:0.1, or coefficients.",
+            help="The activation for files without it: relu, one for each layer, or coefficients.",
             rich_help_panel=_SOURCE,
         ),
     ] = None
@@ -74,6 +75,14 @@ class ModelOptions:
             rich_help_panel=_SOURCE,
         ),
     ] = None
+    head: Annotated[
+        bool,
+        typer.Option(
+            "--head",
+            help="Other layers come first: the samples are the features that leave them.",
+            rich_help_panel=_SOURCE,
+        ),
+    ] = False
     key: Annotated[
         str | None,
         typer.Option(
@@ -115,7 +124,10 @@ class SourceOptions:
             help="The loss, if known; for kkt it changes nothing.", rich_help_panel=_SOURCE
         ),
     ] = None
-
+    reduction: Annotated[
+        ReductionName | None,
+        typer.Option(help="Mean or sum of the losses, for a gradient.", rich_help_panel=_SOURCE),
+    ] = None
     weight_decay_in_gradient: Annotated[
         str | None,
         typer.Option(
@@ -148,6 +160,10 @@ class SourceOptions:
                 "gradient with --weight-decay-in-gradient",
                 self.source.value,
                 "drop --weight-decay-in-gradient",
+            )
+        if self.reduction is not None and self.source is not SourceName.GRADIENT:
+            raise InvalidInputError(
+                "--source", "gradient with --reduction", self.source.value, "drop --reduction"
             )
         pairs = (
             ("--gradient", self.gradient, SourceName.GRADIENT),

@@ -131,7 +131,8 @@ def what_to_run(
 
 def _given(layout: ModelOptions) -> str:
     """The options on the file that were given, as they are typed."""
-    return "".join(
+    head = " --head" if layout.head else ""
+    return head + "".join(
         f" {option} {shlex.quote(str(value))}"
         for option, value in (
             ("--degree", layout.degree),

@@ -75,6 +75,7 @@ def inspect(
         layers=layout.layers,
         key=layout.key,
         seed=run.seed,
+        head=layout.head,
     )
     found = replace(found, run=what_to_run(found, file, layout, opened))
     if run.format is Format.JSON:

@@ -60,7 +60,7 @@ class StationaryReport(GradientReport):
         """The report as plain data, in the fixed order of report.json."""
         report = super().to_dict()
         # Certificates and searches are those of gradients.
-        del report["certificate"], report["search"]
+        del report["certificate"], report["search"], report["single_rows"], report["completed"]
         facts = self.facts
         return report | {
             "kind": KIND,

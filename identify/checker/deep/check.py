@@ -34,8 +34,9 @@ from .report import DeepReport, read_deep_report
 from .spectra import InTime
 
 NOTES = (
-    "reason", "single_rows", "search", "covered", "candidates", "smallest_visible_slope",
-    "checks.note", "wording of assumptions", "caveats", "seed", "versions", "seconds",
+    "reason", "single_rows", "completed", "search", "covered", "candidates",
+    "smallest_visible_slope", "checks.note", "wording of assumptions", "caveats", "seed",
+    "versions", "seconds",
 )  # fmt: skip
 """What is written for readers: only its types are checked."""
 ROUNDED = ("checks.value", "checks.limit")

@@ -124,6 +124,7 @@ _FIELDS: dict[str, Kind] = {
 _LATER: dict[str, Kind] = {
     "certificate": table(_CERTIFICATE),
     "single_rows": maybe(whole(1)),
+    "completed": listed(whole(1)),
     "search": maybe(table(_SEARCH)),
 }
 _TYPES = table(_FIELDS, _LATER)

@@ -33,7 +33,7 @@ def check_rules(report: DeepReport) -> str:
 
 def find_obstacle(raw: Mapping[str, Any]) -> str:
     """The first rule that forbids "globally", or nothing."""
-    for rule in (_rank, _uniqueness, _samples, _checks, _proof):
+    for rule in (_rank, _uniqueness, _samples, _checks, _proof, _whole):
         obstacle = rule(raw)
         if obstacle:
             return obstacle
@@ -136,6 +136,10 @@ def _proof(raw: Mapping[str, Any]) -> str:
     proof = raw["proof"]
     failed = proof is not None and proof["holds"] is False and by_kernel(raw)
     return "the printed masks admit other explanations" if failed else ""
+
+
+def _whole(raw: Mapping[str, Any]) -> str:
+    return "a gradient was filled in, and others are not excluded" if raw.get("completed") else ""
 
 
 def check_assumptions(report: DeepReport) -> str:
