@@ -103,7 +103,7 @@ def attack(sizes: list[int], kind: str, seconds: float) -> list[str]:
         options={"loss": "cross-entropy", "normaliser": COUNT}, count=COUNT, start_scale=1.0,
         splitting="off", time_limit=seconds, seed=0,
     )  # fmt: skip
-    found = run.candidates.x.detach().numpy().reshape(-1, sizes[0])
+    found = np.asarray(run.candidates).reshape(-1, sizes[0])
     apart = np.linalg.norm(found[:, None] - problem.samples[None], axis=2).min(axis=0)
     relative = apart / np.linalg.norm(problem.samples, axis=1)
     return [
