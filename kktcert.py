@@ -17,6 +17,7 @@ try:
     from identify.command.limits import owner_only
     from identify.command.options import VersionOption
     from identify.command.output import say_error
+    from identify.command.run import INTERRUPTED
     from identify.errors import FileError, InvalidInputError, KktCertError, UnsupportedModelError
     from proofs_check import commands as proofs_commands
 except KeyboardInterrupt:
@@ -55,7 +56,7 @@ def main() -> NoReturn:
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
         print("kktcert: interrupted", file=sys.stderr)
-        code = commands.INTERRUPTED
+        code = INTERRUPTED
     raise SystemExit(code)
 
 
@@ -85,8 +86,8 @@ def run(arguments: Sequence[str]) -> int:
         say_error(f"{error.filename or 'output'}: {error.strerror or error}")
         return 1
     except (KeyboardInterrupt, typer.Abort):
-        code = commands.INTERRUPTED
-    if code == commands.INTERRUPTED:
+        code = INTERRUPTED
+    if code == INTERRUPTED:
         print("kktcert: interrupted", file=sys.stderr)
     return code or 0
 

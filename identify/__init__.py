@@ -29,7 +29,9 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from identify.exposure.audit import audit
+    from identify.exposure.batch import audit_gradient
     from identify.exposure.batch_members import GivenSamples, gradient_members, span_members
+    from identify.exposure.batch_report import BatchAudit
     from identify.exposure.compare import Comparison, Matching, compare_recovery, match_samples
     from identify.exposure.membership import Membership, MembershipReport
     from identify.exposure.report import AuditReport
@@ -73,6 +75,7 @@ __all__ = [
     "Activation",
     "Assumptions",
     "AuditReport",
+    "BatchAudit",
     "Budget",
     "BudgetExceededError",
     "CheckInputError",
@@ -122,6 +125,7 @@ __all__ = [
     "assess_identifiability",
     "assess_stationary",
     "audit",
+    "audit_gradient",
     "bound_smallest_singular_value",
     "check_report",
     "compare_recovery",
@@ -197,6 +201,8 @@ _HOMES = {
         "UnsupportedModelError",
     ),
     "exposure.audit": ("audit",),
+    "exposure.batch": ("audit_gradient",),
+    "exposure.batch_report": ("BatchAudit",),
     "exposure.batch_members": (
         "GivenSamples",
         "gradient_members",

@@ -36,3 +36,18 @@ def real_array(name: str, value: npt.ArrayLike) -> FloatArray:
     if not np.isfinite(array).all():
         raise InvalidInputError(name, "finite numbers", "NaN or infinity")
     return array
+
+
+def zero_share(matrix: FloatArray, *, rows: bool = False) -> float:
+    """The share of entries that are exactly 0, columns of zeros left out.
+
+    Rows of zeros count with `rows` only: a power has none, a ReLU of a dead neuron has.
+
+    Example:
+        >>> part = np.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
+        >>> zero_share(part), round(zero_share(part, rows=True), 3)
+        (0.5, 0.667)
+    """
+    live = matrix[:, matrix.any(axis=0)]
+    live = live if rows else live[live.any(axis=1)]
+    return float(np.mean(live == 0.0)) if live.size else 0.0

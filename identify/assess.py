@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from identify.alternatives.admissible import SetRules
 from identify.alternatives.pairs import search_sets
+from identify.arrays import zero_share
 from identify.budget import Budget, Progress
 from identify.errors import InvalidInputError, NotDeterminedError
 from identify.hermite.data import HermiteData
@@ -19,7 +20,7 @@ from identify.recovery.measure import METHODS, measure
 from identify.recovery.stages import Interpolated, Recovered
 from identify.report.build import build_report
 from identify.report.report import IdentifiabilityReport
-from identify.thresholds import HIDDEN_SHARE
+from identify.thresholds import HIDDEN_SHARE, SPARSE
 from identify.verdict import sentences
 from identify.verdict.rule import Grounds
 from identify.verdict.rules import judge
@@ -129,6 +130,9 @@ def assess_identifiability(
             reason=sentences.two_sets(outcome.reason, sets, data),
             scope=Scope("shown", (sets[0].count, sets[1].count)),
         )
+    share = zero_share(data.rows, rows=True) if data.source == "gradient" else 0.0
+    if outcome.verdict is Verdict.UNDECIDED and share > SPARSE:
+        outcome = replace(outcome, reason=outcome.reason + sentences.sparse(share))
     seconds = time.monotonic() - started
     _LOG.info("%s in %.1f s: %s", outcome.verdict.value, seconds, outcome.reason)
     return build_report(grounds, outcome, seed=seed, seconds=seconds, sets=sets, searched=searched)

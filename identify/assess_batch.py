@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from identify.arrays import zero_share
 from identify.budget import Budget, Progress
+from identify.disaggregation.decay import without_decay
 from identify.disaggregation.disaggregate import disaggregate
 from identify.disaggregation.records import UNDECIDED, Disaggregation
 from identify.disaggregation.search.batch import search_batch
@@ -16,6 +21,8 @@ from identify.model.deep_files import take_deep_gradient
 from identify.progress import logged
 from identify.report.gradient import GradientReport
 from identify.report.plain import versions
+from identify.thresholds import EMPTY, SPARSE
+from identify.verdict import sentences
 
 _LOG = logging.getLogger(__name__)
 
@@ -26,6 +33,8 @@ def assess_gradient(
     loss: str | None = None,
     *,
     reduction: str | None = None,
+    decay: float | str | None = None,
+    head: bool = False,
     samples: int | None = None,
     time_limit: float | None = None,
     prove: bool = True,
@@ -42,6 +51,8 @@ def assess_gradient(
         gradient: a `DeepGradient`, a torch module after backward(), arrays by name, or a list.
         loss: "cross-entropy", "logistic", "squared", or None if unknown; it names the labels.
         reduction: "mean" or "sum" over the batch, if known.
+        decay: of a weight decay inside the gradient, or "auto"; it is subtracted.
+        head: whether other layers come before the network, whose inputs are then features.
         samples: the batch's size, if known; else the gap of the singular values decides.
         time_limit: seconds.
         prove: whether to prove the uniqueness of the printed answer by a rank (ReLU).
@@ -75,7 +86,8 @@ def assess_gradient(
     if seed < 0:
         raise InvalidInputError("seed", "at least 0", seed)
     budget = Budget.of(time_limit, logged(progress, _LOG))
-    taken = take_deep_gradient(gradient, network)
+    given = take_deep_gradient(gradient, network, head=head)
+    taken, found_decay = without_decay(network, given, decay, seed=seed)
     kind = None if loss is None else loss.replace("-", "_")
     _LOG.debug("one gradient of %s, loss %s", network, kind)
 
@@ -101,10 +113,16 @@ def assess_gradient(
             )
         else:
             found = solve(samples)
+    sent = [w for w in taken.weights if w is not None]
+    share = max(map(zero_share, sent), default=0.0)
+    empty = max((float(np.mean(w == 0.0)) for w in sent), default=0.0)
+    many = empty > EMPTY or (share > SPARSE and not clear)
+    if found.verdict == UNDECIDED and not found.completed and many:
+        share = max(share, empty)
+        found = replace(found, reason=found.reason + sentences.sparse(share))
+    known = {"loss": kind, "reduction": reduction, "decay": found_decay, "head": head}
     _LOG.info("%s in %.1f s: %s", found.verdict, found.seconds, found.reason)
-    return build_gradient_report(
-        network, taken, found, loss=kind, reduction=reduction, samples=samples, seed=seed
-    )
+    return build_gradient_report(network, given, found, known, samples=samples, seed=seed)
 
 
 def _by_kernel(network: DeepNetwork) -> bool:
@@ -117,14 +135,17 @@ def build_gradient_report(
     network: DeepNetwork,
     gradient: DeepGradient,
     found: Disaggregation,
+    known: Mapping[str, Any],
     *,
-    loss: str | None = None,
-    reduction: str | None = None,
     samples: int | None = None,
     seed: int = 0,
     interrupted: bool = False,
 ) -> GradientReport:
-    """Put what was found beside what was assumed; the cost is that of two hashes."""
+    """Put what was found beside what was assumed; the cost is that of two hashes.
+
+    ``known`` may have ``loss``, ``reduction``, ``decay`` and ``head``.
+    """
+    loss, reduction = known.get("loss"), known.get("reduction")
     problem: dict[str, Any] = {
         "sizes": [network.dimension, *network.widths, network.outputs],
         "activations": [str(kind) for kind in network.activations],
@@ -133,15 +154,15 @@ def build_gradient_report(
         "loss": loss,
         "reduction": reduction,
         "samples": samples,
+        "weight_decay": known.get("decay"),
+        "head": bool(known.get("head")),
     }
     inputs = (
         {"role": "network", "sha256": network.sha256()},
         {"role": "gradient", "sha256": gradient.sha256()},
     )
-    return GradientReport(
-        found, problem, _assumptions(network, loss, reduction, samples), inputs, seed, versions(),
-        interrupted,
-    )  # fmt: skip
+    said = _assumptions(network, problem)
+    return GradientReport(found, problem, said, inputs, seed, versions(), interrupted)
 
 
 def interrupted_gradient_report(
@@ -159,21 +180,29 @@ def interrupted_gradient_report(
     reason = f"interrupted after {seconds:.1f} s{during}: nothing is decided"
     found = Disaggregation(UNDECIDED, reason, 0, (), "none", seconds=seconds)
     return build_gradient_report(
-        network, gradient, found, loss=loss, samples=samples, seed=seed, interrupted=True
+        network, gradient, found, {"loss": loss}, samples=samples, seed=seed, interrupted=True
     )
 
 
-def _assumptions(
-    network: DeepNetwork, loss: str | None, reduction: str | None, samples: int | None
-) -> tuple[str, ...]:
+def _assumptions(network: DeepNetwork, problem: Mapping[str, Any]) -> tuple[str, ...]:
+    loss, reduction, samples = (problem[name] for name in ("loss", "reduction", "samples"))
+    decay, head = problem["weight_decay"], problem["head"]
     kinds = ", ".join(dict.fromkeys(str(kind) for kind in network.activations))
+    inside = "weight decay, dropout or batch statistics in it"
+    if decay is not None:
+        inside = f"dropout or batch statistics in it, plus {decay:.6g} times the weights and biases"
     said = [
         f"the network is its {network.depth} linear layers one after the other with {kinds} "
         "between them, and nothing else",
         "the gradient is the sum or the mean over one batch at exactly these weights, without "
-        "weight decay, dropout or batch statistics in it",
+        + inside,
         "errors of the gradient are as large as the singular values behind its rank show",
     ]
+    if head:
+        said.append(
+            "the samples are the features that enter the first of these layers; what comes before "
+            "it treats each sample by itself"
+        )
     if loss is not None:
         zero = ": the slopes of each sample sum to 0" if loss == "cross_entropy" else ""
         said.append(f"the loss is {loss.replace('_', '-')}{zero}")

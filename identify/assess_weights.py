@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import logging
 import platform
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from typing import Any
@@ -12,12 +11,15 @@ from typing import Any
 import numpy as np
 import scipy
 
+from identify.budget import Budget, Progress
 from identify.disaggregation.records import UNDECIDED, Disaggregation
 from identify.disaggregation.stationary import StationaryFacts, examine_stationary
 from identify.errors import InvalidInputError
 from identify.model.deep import DeepNetwork
+from identify.progress import logged
 from identify.report.stationary import StationaryReport
 
+_LOG = logging.getLogger(__name__)
 _HIDDEN_BIAS = "the hidden bias counts in the norm, like the weights"
 
 
@@ -31,7 +33,7 @@ def assess_stationary(
     time_limit: float | None = None,
     prove: bool = True,
     seed: int = 0,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> StationaryReport:
     """Recover the samples of a stationary ReLU network and say if they are the only ones.
 
@@ -72,15 +74,14 @@ def assess_stationary(
         raise InvalidInputError("samples", "at least 1", samples)
     if seed < 0:
         raise InvalidInputError("seed", "at least 0", seed)
-    if time_limit is not None and not 0.0 < time_limit < math.inf:
-        raise InvalidInputError("time_limit", "a positive number of seconds", time_limit)
+    budget = Budget.of(time_limit, logged(progress, _LOG))
     kind = source.replace("-", "_")
     word = None if loss is None else loss.replace("-", "_")
 
     def solve(count: int | None) -> tuple[Disaggregation, StationaryFacts]:
         return examine_stationary(
-            network, kind, trained=trained, loss=word, samples=count, time_limit=time_limit,
-            prove=prove, seed=seed, progress=progress,
+            network, kind, trained=trained, loss=word, samples=count, prove=prove,
+            seed=seed, budget=budget,
         )  # fmt: skip
 
     # A number that is given must not hide what the weights themselves say.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from identify.arrays import FloatArray
+from identify.text import counted
 
 
 class Verdict(StrEnum):
@@ -58,8 +59,7 @@ class Scope:
             first, second = self.samples
             return f"shown by one set of {first} and another of {second} samples"
         words = {"at_most": "at most", "exactly": "exactly"}[self.kind]
-        plural = "" if self.samples == 1 else "s"
-        return f"among all training sets of {words} {self.samples} sample{plural}"
+        return f"among all training sets of {words} {counted(self.samples, 'sample')}"
 
     def to_dict(self) -> dict[str, Any]:
         """The scope as it stands in report.json."""

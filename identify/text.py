@@ -28,6 +28,16 @@ def number(value: float | int | str | None) -> str:
     return f"{value:.1e}"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, in the plural unless it is 1.
+
+    Example:
+        >>> counted(1, "sample"), counted(3, "sample")
+        ('1 sample', '3 samples')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], indent: int = 2) -> list[str]:
     """Align text in columns, two spaces apart, under a header.
 

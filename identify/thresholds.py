@@ -60,3 +60,7 @@ SMALLEST_CONFIDENCE = 3.0
 """Smallest margin of a sign or a label over its error."""
 LOOSEST = NOISE_LIMIT
 """Largest residual at which a check still confirms anything."""
+SPARSE = 0.25
+"""Share of exact zeros in a gradient from which it may have been sent without its small entries."""
+EMPTY = 0.97
+"""The same for a ReLU network, with the rows and columns that are 0 as a whole."""

@@ -11,8 +11,9 @@ import typer
 from identify.command.help import add_command
 from identify.command.limits import refuse_above
 from identify.command.memory import STATEMENTS
-from identify.command.options import Format, LogOptions, MemoryOptions, RunOptions
-from identify.command.output import Log, require_extra, say_error
+from identify.command.names import Format
+from identify.command.options import LogOptions, MemoryOptions, RunOptions
+from identify.command.output import require_extra, say_error
 from identify.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def proofs(
     going = Run(chosen, examples, run.seed, run.time_limit, processes, job)
     interrupted = False
     try:
-        with Log(verbose=log.verbose, quiet=log.quiet).progress() as show:
+        with log.log().progress() as show:
             going.go(show)
     except KeyboardInterrupt:
         interrupted = True

@@ -111,6 +111,12 @@ CORRECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "split halves the splitting matrix, its end point can be reached without moving at all.",
         ("splitting-convergence", "splitting-largest-curvature", "splitting-halving"),
     ),
+    (
+        "For special data with both layers of a ReLU network trained the number of patterns is not "
+        "enough: with 6 samples and s = 4 all 21 of n (n + 1) / 2 patterns occur and span 16 "
+        "dimensions.",
+        ("relu-kkt-special",),
+    ),
 )
 """What the checks corrected, each with the statements that now say it."""
 

@@ -67,8 +67,8 @@ def test_reference_lists_every_command():
     ("section", "name"),
     [
         ("reportjson", "report.schema.json"),
-        ("reportjson-of-a-relu-networks-gradient", "deep_report.schema.json"),
         ("reportjson-of-a-relu-networks-weights", "stationary_report.schema.json"),
+        ("reportjson-of-one-gradient-of-a-deep-network", "deep_report.schema.json"),
     ],
 )
 def test_reference_lists_every_field_of_the_report(section, name):

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from identify.command.options import THREADS, Format
+from identify.command.names import Format
+from identify.command.options import THREADS
 from identify.errors import InvalidInputError
 
 _ATTACK, _SCORE, _COMMON = "Attack", "Scores", "Common options"

@@ -18,19 +18,19 @@ from attack.command.training_options import (
 from identify.command.help import add_command
 from identify.command.limits import refuse_above
 from identify.command.memory import figures_bytes
+from identify.command.names import Format
 from identify.command.options import (
-    Format,
     LogOptions,
     MemoryOptions,
     RequiredOutput,
     RunOptions,
     ThreadOptions,
 )
-from identify.command.output import Log, OutputFolder, require_extra, say_error
+from identify.command.output import OutputFolder, require_extra, say_error
+from identify.command.run import INTERRUPTED
 from identify.errors import FileError, one_line
 
 PACKAGES = ("torch",)
-INTERRUPTED = 130
 INDEX = "figures.json"
 
 RunArgument = Annotated[
@@ -84,7 +84,7 @@ def train(
 
     files = VictimFiles.beside(out)
     files.check(force=force)
-    told = _log(log)
+    told = log.log()
     with told.progress() as show:
         call = TrainingCall(source, chosen, training, file, compute, run, memory)
         victim = train_victim(call, show)
@@ -130,7 +130,7 @@ def attack(
     from attack.command.attack import AttackCall, Destination, attack_network, failed_writing
     from attack.memory import is_out_of_memory
 
-    told = _log(log)
+    told = log.log()
     try:
         with told.progress() as show:
             call = AttackCall(model, aim, search, file, compute, run, memory)
@@ -181,7 +181,7 @@ def evaluate(
     from attack.command.evaluate import evaluate_run
     from attack.runs.finished import PICTURES, SCORES, read_results
 
-    with _log(log).progress() as show:
+    with log.log().progress() as show:
         show("comparing", 0.0)
         judged = evaluate_run(
             read_results([folder])[0],
@@ -217,7 +217,7 @@ def figures(
     from attack.runs.finished import read_results
 
     refuse_above(memory.memory_limit, figures_bytes(folders), "draw fewer runs")
-    told = _log(log)
+    told = log.log()
     earlier = _earlier_figures(output.out)
     with OutputFolder(output.out, force=output.force, names=earlier) as folder:
         with told.progress() as show:
@@ -248,7 +248,3 @@ def _earlier_figures(folder: Path) -> tuple[str, ...]:
         return tuple(Path(part["file"]).name for part in found)
     except (OSError, ValueError, KeyError, TypeError):
         return ()
-
-
-def _log(options: LogOptions) -> Log:
-    return Log(verbose=options.verbose, quiet=options.quiet)

@@ -15,6 +15,7 @@ from attack.evaluation import metrics
 from attack.evaluation.conclusion import Conclusion, conclude
 from attack.evaluation.evaluate import evaluate
 from attack.evaluation.scores import Evaluation, EvaluationSettings
+from attack.memory import TORCH
 from attack.runs.finished import (
     PICTURES,
     SCORES,
@@ -26,7 +27,7 @@ from attack.runs.finished import (
 )
 from identify.arrays import FloatArray
 from identify.command.inputs import check_dimension, open_mean
-from identify.command.limits import PROCESS, refuse_above
+from identify.command.limits import refuse_above
 from identify.command.output import check_writable, replacing
 from identify.errors import InvalidInputError
 from identify.exposure.affine import match_affinely, pixel_values
@@ -144,7 +145,7 @@ def evaluate_run(
 def _bytes(given: Inputs) -> int:
     """The memory of the scores: matrices of distances, and copies of the images."""
     samples, most = len(given.truth), len(given.candidates)
-    return 2 * PROCESS + 8 * (6 * samples * most + 8 * (samples + 3 * most) * given.mean.size)
+    return TORCH + 8 * (6 * samples * most + 8 * (samples + 3 * most) * given.mean.size)
 
 
 def record_of(

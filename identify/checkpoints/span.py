@@ -14,7 +14,7 @@ from identify.errors import FileError, InvalidInputError
 from identify.model.deep import DeepNetwork
 from identify.model.tensor_file import PathLike
 from identify.model.untrusted import read_tensors
-from identify.text import number
+from identify.text import counted, number
 
 _COMPRESSED = 300
 _CLUSTER = 1e-3
@@ -87,9 +87,8 @@ class CheckpointSpan:
     def __str__(self) -> str:
         if self.samples is None:
             return f"No number and no span: {self.reason}."
-        plural = "sample" if self.samples == 1 else "samples"
         lines = [
-            f"At least {self.samples} {plural}, in a space of {self.samples} dimensions.",
+            f"At least {counted(self.samples, 'sample')}, in a space of {self.samples} dimensions.",
             "  assuming descent without Adam: plain, momentum or local steps of federated learning",
             f"  gap of the singular values of the first layer's change: {number(self.gap)}",
         ]

@@ -10,15 +10,15 @@ from typing import Annotated
 import typer
 
 from identify.command.memory import refuse_report
+from identify.command.names import Format
 from identify.command.options import (
-    Format,
     LogOptions,
     MemoryOptions,
     ModelOptions,
     RunOptions,
     SourceOptions,
 )
-from identify.command.output import Log, say_error
+from identify.command.output import say_error
 from identify.report.stationary import KIND as STATIONARY
 
 UNUSABLE = 2
@@ -53,7 +53,7 @@ def check(
 
     beside = [path for path in (source.gradient, source.initial) if path is not None]
     refuse_report(memory.memory_limit, report, [model, *beside], layout.key)
-    told = Log(verbose=log.verbose, quiet=log.quiet)
+    told = log.log()
     try:
         with told.progress() as show:
             result = check_report(

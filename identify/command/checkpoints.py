@@ -14,8 +14,8 @@ from identify.checkpoints.recipe import parse_recipe
 from identify.checkpoints.replay import Replay, replay_samples
 from identify.checkpoints.span import find_span, save_span
 from identify.command.membership import HeldOut, PixelOptions, open_any
+from identify.command.names import Format
 from identify.command.options import (
-    Format,
     ImageOptions,
     LogOptions,
     ModelOptions,
@@ -23,7 +23,6 @@ from identify.command.options import (
     RunOptions,
 )
 from identify.command.output import (
-    Log,
     OutputFolder,
     check_file_target,
     replacing,
@@ -124,7 +123,7 @@ def replay(
     (before, known), (after, _) = open_any(initial, layout), open_any(final, layout)
     if not known:
         raise InvalidInputError("--activation", "the name of the activation", "none")
-    told = Log(verbose=log.verbose, quiet=log.quiet)
+    told = log.log()
     sheet = Sheet.from_options(images, before.dimension)
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
         found = find_span(before, after, kept=None if steps.decay else 1.0, seed=run.seed)

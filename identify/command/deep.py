@@ -11,24 +11,22 @@ import numpy as np
 
 from identify.arrays import FloatArray
 from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
+from identify.command.inputs import check_dimension
 from identify.command.memory import refuse_gradient
+from identify.command.names import ArithmeticName, EvidenceName, Format, ScaleName, SourceName
 from identify.command.options import (
-    ArithmeticName,
     AssumeOptions,
-    EvidenceName,
-    Format,
     MemoryOptions,
     ModelOptions,
     RunOptions,
-    ScaleName,
-    SourceName,
     SourceOptions,
 )
 from identify.command.output import Log, OutputFolder, say_error
-from identify.command.run import show_written
+from identify.command.run import INTERRUPTED, show_written
 from identify.command.sheet import Sheet
 from identify.disaggregation.records import GLOBALLY, LOCALLY
 from identify.errors import InvalidInputError, NotYetSupportedError
+from identify.model.dataset import load_samples
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.deep_files import deep_activation, load_deep_gradient, load_deep_network
 from identify.pictures import contact_sheet
@@ -36,7 +34,6 @@ from identify.report.gradient import GradientReport
 from identify.text import number
 from identify.thresholds import HIDDEN_SHARE
 
-INTERRUPTED = 130
 _SCOPE = "use --source gradient, or a two-layer network with a power as activation"
 
 
@@ -74,6 +71,7 @@ class DeepRequest:
             activation=self.layout.activation,
             layers=self.layout.layers,
             key=self.layout.key,
+            head=self.layout.head,
         )
         if self.source.source is not SourceName.GRADIENT or self.source.gradient is None:
             kinds = ", ".join(dict.fromkeys(map(str, network.activations)))
@@ -84,7 +82,11 @@ class DeepRequest:
             )
         refuse_deep_options(self, network)
         gradient = load_deep_gradient(
-            self.source.gradient, network, layers=self.layout.layers, key=self.layout.key
+            self.source.gradient,
+            network,
+            layers=self.layout.layers,
+            key=self.layout.key,
+            head=self.layout.head,
         )
         refuse_gradient(self.memory.memory_limit, network, gradient)
         return network, gradient
@@ -101,6 +103,11 @@ class DeepRequest:
                     network,
                     gradient,
                     loss,
+                    reduction=None
+                    if self.source.reduction is None
+                    else self.source.reduction.value,
+                    decay=self.source.gradient_decay(),
+                    head=self.layout.head,
                     samples=self.assume.samples,
                     time_limit=self.run.time_limit,
                     prove=self.evidence is not EvidenceName.NUMERICAL,
@@ -125,16 +132,17 @@ def refuse_deep_options(request: DeepRequest, network: DeepNetwork) -> None:
     """Refuse options that mean nothing for these networks."""
     assume = request.assume
     kind = str(network.activations[-1]) if network.activations else "one layer"
+    gradient = request.source.source is SourceName.GRADIENT
     share, arithmetic = assume.hidden_share, assume.arithmetic
     given = {
         "--degree": request.layout.degree,
-        "--weight-decay-in-gradient": request.source.weight_decay_in_gradient,
         "--scale": None if assume.scale is ScaleName.AUTO else assume.scale.value,
         "--non-negative": "the option" if assume.non_negative else None,
         "--noise": assume.noise,
         "--hidden-share": None if share == HIDDEN_SHARE else share,
         "--arithmetic": None if arithmetic is ArithmeticName.AUTO else arithmetic.value,
         "--decay": request.source.decay,
+        "--head": "the option" if request.layout.head and not gradient else None,
     }
     for option, value in given.items():
         if value is not None:
@@ -179,16 +187,52 @@ def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int
             arrays["targets"] = np.where(found.cotangents < 0.0, 1.0, -1.0)
         with folder.writing("samples.npz") as path:
             np.savez(path, **arrays)
-        if found.layer == 0:
+        if found.layer == 0 and not request.layout.head:
             _draw(folder, sheet.settled(found.samples), found.samples, report, request.log)
+    elif found.single_rows is not None:
+        with folder.writing("samples.npz") as path:
+            np.savez(path, single_rows=found.single_rows)
     folder.write_text("report.json", report.to_json())
     show_deep(report, request.run.format, folder)
     if interrupted:
         return INTERRUPTED
-    if found.samples is None:
+    if found.samples is None and found.single_rows is None:
         say_error(f"no samples to write: {report.verdict}: {report.reason}")
         return 1
     return 0
+
+
+def audit_deep(
+    request: DeepRequest,
+    data: Path,
+    pixels: tuple[str | None, str | None],
+    folder: OutputFolder,
+    *,
+    gated: bool,
+) -> int:
+    """Say which samples of a file the gradient exposes; the exit code.
+
+    ``pixels`` are --mean and --std.
+    """
+    from identify.exposure.affine import normalised
+    from identify.exposure.batch import audit_gradient
+
+    network, gradient = request.open()
+    truth = load_samples(data)
+    check_dimension(truth.samples, network.dimension, data)
+    report, interrupted = request.assess(network, gradient)
+    found = audit_gradient(report, network, gradient, normalised(truth, *pixels), truth.labels)
+    if folder:
+        folder.write_text("audit.json", found.to_json())
+        folder.write_text("report.json", report.to_json())
+    if request.run.format is Format.JSON:
+        print(found.to_json(), end="", flush=True)
+    else:
+        print(found, flush=True)
+        show_written(folder)
+    if interrupted:
+        return INTERRUPTED
+    return BLOCKED if gated and found.exposed else 0
 
 
 def show_deep(report: GradientReport, form: Format, folder: OutputFolder) -> None:

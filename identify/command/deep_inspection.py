@@ -45,13 +45,18 @@ def largest_smooth_batch(widths: tuple[int, ...], outputs: int) -> int:
 
 
 def describe_deep(
-    file: TensorFile, *, activation: str | None, layers: str | None, key: str | None
+    file: TensorFile,
+    *,
+    activation: str | None,
+    layers: str | None,
+    key: str | None,
+    head: bool = False,
 ) -> dict[str, Any]:
     """The fields of an `Inspection` but for the arrays: kind, covered, reason, network, sizes.
 
     Raises what the reader of such networks raises.
     """
-    network = load_deep_network(file, activation=activation, layers=layers, key=key)
+    network = load_deep_network(file, activation=activation, layers=layers, key=key, head=head)
     kinds = [str(kind) for kind in network.activations]
     known: dict[str, Any] = {
         "kind": "network",

@@ -9,14 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from identify.arrays import FloatArray
-from identify.command.options import (
-    POWERS,
-    AssumeOptions,
-    ModelOptions,
-    RunOptions,
-    SourceName,
-    SourceOptions,
-)
+from identify.command.names import SourceName
+from identify.command.options import POWERS, AssumeOptions, ModelOptions, RunOptions, SourceOptions
 from identify.command.routing import routed
 from identify.errors import FileError, InvalidInputError, NotYetSupportedError
 from identify.hermite.data import HermiteData
@@ -47,11 +41,17 @@ def open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Hermi
     with routed(model, source, layout):
         kind = deep_activation(model, layout.activation, key=layout.key)
         if kind is not None:
+            named = ", ".join(map(str, kind if isinstance(kind, tuple) else (kind,)))
             raise NotYetSupportedError(
-                f"{model}: networks with the activation {kind} are covered by verify and recover "
-                "alone",
-                "use verify or recover with --source gradient",
+                f"{model}: networks with the activation {named} are covered by verify, "
+                "recover and audit alone",
+                "use one of these with --source gradient",
             )
+        for option, given in (("--head", layout.head), ("--reduction", source.reduction)):
+            if given:
+                raise InvalidInputError(
+                    option, "none for a power as activation", "one", f"leave {option} out"
+                )
         return _open_data(model, source, layout)
 
 

@@ -21,7 +21,7 @@ from identify.model.tensor_file import ROUNDING, PathLike, TensorFile
 from identify.model.two_layer import TwoLayerNetwork
 from identify.model.untrusted import read_tensors
 from identify.tensors import symmetric_dimension
-from identify.text import number, table
+from identify.text import counted, number, table
 
 _NO_NETWORK = ("data", "gradient")
 _WEIGHTS = ("kkt", "weight-decay", "fine-tuning")
@@ -119,6 +119,7 @@ def inspect_file(
     layers: str | None = None,
     key: str | None = None,
     seed: int = 0,
+    head: bool = False,
 ) -> Inspection:
     """List the arrays of a file and say what the verifier can do with it.
 
@@ -165,7 +166,7 @@ def inspect_file(
         )
     if degree is None and deep_activation(file, activation, key=key) is not None:
         _check_numbers(file)
-        found = describe_deep(file, activation=activation, layers=layers, key=key)
+        found = describe_deep(file, activation=activation, layers=layers, key=key, head=head)
         note = found.pop("gradient", None)
         fits = [SourceFit(name, False, "not for this activation") for name in _WEIGHTS]
         sources = () if note is None else (*fits, SourceFit("gradient", None, note))
@@ -312,8 +313,7 @@ def _describe_sources(network: TwoLayerNetwork, seed: int) -> dict[str, Any]:
     bias_words = "; the output bias is not 0" if offset else ""
     full = network.dimension + network.has_bias
     batch = samples_determined(network.degree, network.width, full)
-    plural = "" if batch == 1 else "s"
-    reach = f"generic weights determine batches of up to {batch} sample{plural}"
+    reach = f"generic weights determine batches of up to {counted(batch, 'sample')}"
     sources = (
         SourceFit("kkt", stationary and not offset, words + bias_words),
         SourceFit("weight-decay", stationary, words),

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from identify.command.inputs import check_dimension, open_network
-from identify.command.options import Format, LogOptions, LossName, ModelOptions, RunOptions
+from identify.command.names import Format, LossName
+from identify.command.options import LogOptions, ModelOptions, RunOptions
 from identify.errors import InvalidInputError, KktCertError
 from identify.exposure.affine import normalised
 from identify.exposure.batch_members import GivenSamples, gradient_members

@@ -142,4 +142,4 @@ def planting_bytes(samples: FloatArray, degree: int) -> int:
     from identify.tensors import symmetric_dimension
 
     unknowns = symmetric_dimension(degree, max(1, min(samples.shape)))
-    return PROCESS + 8 * 4 * (min(unknowns**2, DENSE_LIMIT) + samples.size)
+    return PROCESS + 32 * _MIB + 8 * 8 * (min(unknowns**2, DENSE_LIMIT) + samples.size)

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
-from enum import StrEnum
 from functools import wraps
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +16,16 @@ import typer
 
 from identify.budget import Budget
 from identify.command.limits import parse_bytes, threads
+from identify.command.names import (
+    ArithmeticName,
+    Format,
+    LossName,
+    ReductionName,
+    ScaleName,
+    SourceName,
+    TrainedName,
+)
+from identify.command.output import Log
 from identify.errors import InvalidInputError
 from identify.thresholds import HIDDEN_SHARE
 
@@ -26,76 +35,16 @@ if TYPE_CHECKING:
 _SOURCE, _ASSUME, _COMMON = "Source of the data", "Assumptions", "Common options"
 
 
-class SourceName(StrEnum):
-    """Where the data about the samples come from."""
-
-    KKT = "kkt"
-    WEIGHT_DECAY = "weight-decay"
-    GRADIENT = "gradient"
-    FINE_TUNING = "fine-tuning"
-
-
-class LossName(StrEnum):
-    """The losses whose derivative gives ties between coefficients."""
-
-    LOGISTIC = "logistic"
-    SQUARED = "squared"
-    CROSS_ENTROPY = "cross-entropy"
-
-
-class ScaleName(StrEnum):
-    """How the norms of the samples are fixed."""
-
-    AUTO = "auto"
-    UNIT = "unit"
-    MARGIN = "margin"
-    BIAS = "bias"
-
-
-class ArithmeticName(StrEnum):
-    """The arithmetic in which the data were computed."""
-
-    AUTO = "auto"
-    EXACT = "exact"
-    FLOAT64 = "float64"
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    BFLOAT16 = "bfloat16"
-
-
-class Format(StrEnum):
-    """The form of what is printed."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-class EvidenceName(StrEnum):
-    """How the conditions are to be established."""
-
-    AUTO = "auto"
-    EXACT = "exact"
-    INTERVAL = "interval"
-    NUMERICAL = "numerical"
-
-
 POWERS = "for networks with a power as activation"
 """Where --trained means nothing."""
 
 
-class TrainedName(StrEnum):
-    """The layers that were trained."""
-
-    BOTH = "both"
-    HIDDEN = "hidden"
-
-
-class MethodName(StrEnum):
-    """How the moment tensor is decomposed."""
-
-    AUTO = "auto"
-    PENCIL = "pencil"
-    TENSORLY = "tensorly"
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Network: .safetensors, .npz, .pt or a folder.")
+]
+DataArgument = Annotated[
+    Path, typer.Argument(metavar="DATA.npz", help="Samples: .npz with `samples` or `images`.")
+]
 
 
 @dataclass(frozen=True)
@@ -114,7 +63,7 @@ class ModelOptions:
         str | None,
         typer.Option(
             metavar="NAME|C0,C1,...",
-            help="The activation for files without it: relu, leaky_relu:0.1, or coefficients.",
+            help="The activation for files without it: relu, one for each layer, or coefficients.",
             rich_help_panel=_SOURCE,
         ),
     ] = None
@@ -126,6 +75,14 @@ class ModelOptions:
             rich_help_panel=_SOURCE,
         ),
     ] = None
+    head: Annotated[
+        bool,
+        typer.Option(
+            "--head",
+            help="Other layers come first: the samples are the features that leave them.",
+            rich_help_panel=_SOURCE,
+        ),
+    ] = False
     key: Annotated[
         str | None,
         typer.Option(
@@ -167,7 +124,10 @@ class SourceOptions:
             help="The loss, if known; for kkt it changes nothing.", rich_help_panel=_SOURCE
         ),
     ] = None
-
+    reduction: Annotated[
+        ReductionName | None,
+        typer.Option(help="Mean or sum of the losses, for a gradient.", rich_help_panel=_SOURCE),
+    ] = None
     weight_decay_in_gradient: Annotated[
         str | None,
         typer.Option(
@@ -200,6 +160,10 @@ class SourceOptions:
                 "gradient with --weight-decay-in-gradient",
                 self.source.value,
                 "drop --weight-decay-in-gradient",
+            )
+        if self.reduction is not None and self.source is not SourceName.GRADIENT:
+            raise InvalidInputError(
+                "--source", "gradient with --reduction", self.source.value, "drop --reduction"
             )
         pairs = (
             ("--gradient", self.gradient, SourceName.GRADIENT),
@@ -356,6 +320,10 @@ class LogOptions:
         typer.Option("-q", "--quiet", help="No progress, no log.", rich_help_panel=_COMMON),
     ] = False
     version: VersionOption = False
+
+    def log(self) -> Log:
+        """Where progress and remarks go."""
+        return Log(verbose=self.verbose, quiet=self.quiet)
 
     def check(self) -> None:
         """Refuse -v with -q."""

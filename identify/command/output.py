@@ -203,7 +203,8 @@ class OutputFolder:
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """Give the path of a temporary file that takes its name when the block ends well."""
-        assert self.path is not None
+        if self.path is None:
+            raise InvalidInputError("--out", "a folder to write to", "none")
         with replacing(self.path / name) as temporary:
             yield temporary
         self.written.append(name)

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from identify.command.inspection import Inspection
-from identify.command.options import ModelOptions, SourceName, SourceOptions
+from identify.command.names import SourceName
+from identify.command.options import ModelOptions, SourceOptions
 from identify.errors import (
     InvalidInputError,
     KktCertError,
@@ -76,7 +77,11 @@ def routed(path: Path, source: SourceOptions, layout: ModelOptions) -> Iterator[
             raise
         kind = type(error)
         assert kind in (UnsupportedModelError, UnsupportableModelError, NotYetSupportedError)
-        raise kind(error.context["what"], f"{error.context['hint']}; try: {line}") from error
+        hint = error.context["hint"]
+        if source.initial is not None:
+            span = shlex.join(["kktcert", "span", str(source.initial), str(path)])
+            hint = f"{hint}; {span} says how many samples lie between the two"
+        raise kind(error.context["what"], f"{hint}; try: {line}") from error
     except NotCoveredError as error:
         # The power that was given is wrong: the attack must not be given it, either.
         line = attack_line(path, source, replace(layout, degree=None, activation=None))
@@ -126,7 +131,8 @@ def what_to_run(
 
 def _given(layout: ModelOptions) -> str:
     """The options on the file that were given, as they are typed."""
-    return "".join(
+    head = " --head" if layout.head else ""
+    return head + "".join(
         f" {option} {shlex.quote(str(value))}"
         for option, value in (
             ("--degree", layout.degree),

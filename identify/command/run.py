@@ -7,14 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from identify.command.options import (
-    POWERS,
-    AssumeOptions,
-    EvidenceName,
-    Format,
-    MethodName,
-    RunOptions,
-)
+from identify.command.names import EvidenceName, Format, MethodName
+from identify.command.options import POWERS, AssumeOptions, RunOptions
 from identify.command.output import Log, OutputFolder
 from identify.errors import one_line
 from identify.hermite.data import HermiteData
@@ -22,6 +16,10 @@ from identify.records import TrainingSet
 from identify.report.report import IdentifiabilityReport
 from identify.report.summary import headline
 from identify.text import number, table
+
+RESULTS = ("report.json", "samples.npz", "alternatives.npz", "contact.png", "audit.json")
+"""Every file that the commands on a network write into a folder."""
+INTERRUPTED = 130
 
 
 def assess(

@@ -26,7 +26,7 @@ from identify.pictures import (
 )
 from identify.records import Recovery, TrainingSet
 from identify.report.report import IdentifiabilityReport, sheet_title
-from identify.text import number
+from identify.text import counted, number
 
 _SAME = {
     "kkt": "weights",
@@ -164,7 +164,7 @@ class Sheet:
             if each is not fewest:
                 for k, cosine in enumerate(alike):
                     names[k] += f"\ncosine {cosine:.2f}"
-            count = f"{len(each)} sample{'' if len(each) == 1 else 's'}"
+            count = counted(len(each), "sample")
             text = f"another training set with the same {what}" if rows else own
             rows.append((f"{text}: {count}", self.images(signs[:, None] * each[order]), names))
         return rows

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from identify.command.deep import (
-    INTERRUPTED,
     DeepRequest,
     recover_deep,
     refuse_deep_options,
@@ -17,9 +16,10 @@ from identify.command.deep import (
     verify_deep,
 )
 from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
-from identify.command.options import EvidenceName, SourceName
+from identify.command.names import EvidenceName, SourceName
 from identify.command.output import OutputFolder, say_error
 from identify.command.routing import attack_line
+from identify.command.run import INTERRUPTED
 from identify.command.sheet import Sheet
 from identify.disaggregation.records import GLOBALLY
 from identify.model.deep import DeepNetwork

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from identify.arrays import FloatArray
 from identify.disaggregation.bounds import Bounds
+from identify.disaggregation.completion import Known
 from identify.disaggregation.depth import Descent
 from identify.disaggregation.evidence import Signs
 from identify.disaggregation.factor import Factor
@@ -67,11 +68,13 @@ def check_layers(
     factors: dict[int, Factor],
     descent: Descent,
     bounds: Bounds,
+    known: dict[int, Known] | None = None,
 ) -> list[Check]:
     """Every supplied gradient against a forward pass of the samples and their cotangents.
 
     The slopes behind the cotangents are those of the samples, but for entries of z within their
-    error of a kink; `check_slopes` sees to that. The limit is 10 times the layer's noise plus 3
+    error of a kink; `check_slopes` sees to that. Where only the largest entries are known these
+    are compared. The limit is 10 times the layer's noise plus 3
     times the largest error bound; above `LOOSEST` the check holds for nothing and is None.
     """
     run = network.forward(descent.inputs, descent.layer)
@@ -89,9 +92,17 @@ def check_layers(
         delta, inputs = deltas[index - descent.layer], run.inputs[index - descent.layer]
         if given.shape[1] > inputs.shape[1]:
             inputs = np.column_stack([inputs, np.ones(count)])
+        left = given - delta.T @ inputs
+        part = (known or {}).get(index)
+        if part is not None:
+            kept = part.kept[:, : given.shape[1]]
+            left, given = np.where(kept, left, 0.0), np.where(kept, given, 0.0)
         norm = float(np.linalg.norm(given))
-        residual = float(np.linalg.norm(given - delta.T @ inputs)) / max(norm, 1e-300)
+        residual = float(np.linalg.norm(left)) / max(norm, 1e-300)
         noise = _noise_of(index, factors)
+        if part is not None and not part.filled:
+            # The tail of what was cut out says nothing about the entries that were sent.
+            noise = 1e-9
         limit = 10.0 * noise + 3.0 * float(bounds.samples.max())
         rows = len(given) - (count if index in (descent.layer, network.depth - 2) else 0)
         holds = residual <= limit if limit <= LOOSEST or residual > limit else None

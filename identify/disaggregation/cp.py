@@ -13,6 +13,7 @@ from tensorly.cp_tensor import CPTensor
 from tensorly.decomposition import parafac
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 
 _STARTS = 12
 _GOOD = 1e-5
@@ -34,12 +35,17 @@ class Terms:
 
 
 def decompose_kernel(
-    z: FloatArray, p: FloatArray, *, starts: int = _STARTS, seed: int = 0
+    z: FloatArray,
+    p: FloatArray,
+    *,
+    starts: int = _STARTS,
+    seed: int = 0,
+    budget: Budget = UNLIMITED,
 ) -> Terms:
     """Decompose slices Z (r, r, r) and P (r, r, q) of a kernel basis into r terms.
 
     The best of ``starts`` random pencils; where it leaves more than rounding, alternating least
-    squares from the two best.
+    squares from the two best, as far as the budget lets them go.
 
     Raises numpy.linalg.LinAlgError if every pencil is singular.
 
@@ -58,7 +64,10 @@ def decompose_kernel(
     """
     rng = np.random.default_rng(seed)
     found: list[tuple[float, FloatArray]] = []
-    for _ in range(starts):
+    for start in range(starts):
+        budget.tell("pencils", start / starts)
+        if found and budget.expired:
+            break
         try:
             vectors = _pencil(z, rng)
             found.append((_fit(z, vectors)[1], vectors))
@@ -72,8 +81,8 @@ def decompose_kernel(
     best, sweeps = found[0], 0
     if best[0] >= _GOOD:
         for _, vectors in found[:2]:
-            improved = _alternate(z, vectors)
-            sweeps += _SWEEPS
+            improved, made = _alternate(z, vectors, budget)
+            sweeps += made
             residual = _fit(z, improved)[1]
             if residual < best[0]:
                 best = (residual, improved)
@@ -104,14 +113,29 @@ def _fit(z: FloatArray, vectors: FloatArray) -> tuple[FloatArray, float, FloatAr
     return weights, float(np.linalg.norm(rest) / np.linalg.norm(z)), inverse
 
 
-def _alternate(z: FloatArray, vectors: FloatArray) -> FloatArray:
+def _alternate(z: FloatArray, vectors: FloatArray, budget: Budget) -> tuple[FloatArray, int]:
+    """Vectors after alternating least squares, and the number of sweeps."""
+    made = -1  # The first call comes before the first sweep.
+
+    def between(*_: object) -> bool:
+        nonlocal made
+        made += 1
+        budget.tell("alternating least squares", max(0, made) / _SWEEPS)
+        return budget.expired
+
     weights = _fit(z, vectors)[0]
     start = CPTensor((np.ones(len(vectors)), [weights, vectors, vectors]))
     _, (_, left, right) = parafac(
-        z, vectors.shape[1], init=start, n_iter_max=_SWEEPS, tol=1e-10, l2_reg=1e-12
+        z,
+        vectors.shape[1],
+        init=start,
+        n_iter_max=_SWEEPS,
+        tol=1e-10,
+        l2_reg=1e-12,
+        callback=between,
     )
     left = left / (np.linalg.norm(left, axis=0) + 1e-300)
     right = right / (np.linalg.norm(right, axis=0) + 1e-300)
     both = left + right * np.where(np.sum(left * right, axis=0) < 0.0, -1.0, 1.0)
     result: FloatArray = both / (np.linalg.norm(both, axis=0) + 1e-300)
-    return result
+    return result, max(made, 0)

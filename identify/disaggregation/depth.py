@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.model.deep import DeepGradient, DeepNetwork
+
+BoolArray = npt.NDArray[np.bool_]
+OpenRows = dict[int, BoolArray]
 
 _TURNS = 6
 _DEPENDENT = 1e-11
+_LATE = "the time limit passed"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +50,8 @@ def descend(
     *,
     scaled: bool,
     accuracy: float,
+    open_rows: Mapping[int, BoolArray] | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Descent:
     """Follow samples from the last hidden layer's input down to the network's input.
 
@@ -56,6 +65,8 @@ def descend(
         slopes: s'(z) of the last hidden layer, (n, m).
         scaled: whether the scale of h and p is known; a bias on the way fixes it.
         accuracy: relative error of h; values below it count as 0.
+        open_rows: by layer, rows (m,) of its gradient that are not known.
+        budget: after whose time the samples stay where they are.
 
     Cost: 3 n sum_l m_l k_l multiplications and a QR decomposition a layer.
     """
@@ -64,8 +75,10 @@ def descend(
     ones = [float("nan")] * network.depth
     kept = [slopes]
     h, p, stopped = features, cotangents, ""
+    rows = dict(open_rows or {})
     while at > 0:
-        stopped = _obstacle(network, gradient, at - 1)
+        budget.tell("descent", 1.0 - at / network.depth)
+        stopped = _LATE if budget.expired else _obstacle(network, gradient, at - 1)
         if stopped:
             break
         margin = accuracy * np.abs(h).max(axis=1, keepdims=True)
@@ -74,7 +87,7 @@ def descend(
         if not _independent(below):
             stopped = f"the samples' cotangents at layer {at} are linearly dependent"
             break
-        h, last = _solve(gradient, at - 1, below)
+        h, last = _solve(gradient, at - 1, below, rows)
         at -= 1
         deltas.insert(0, below)
         kept.insert(0, slope)
@@ -84,13 +97,17 @@ def descend(
         elif last is not None:
             ones[at] = float(np.abs(last - 1.0).max())
     reached = Descent(at, h, p, scaled, tuple(ones), tuple(deltas), tuple(kept), stopped)
-    return _settle(network, gradient, reached)
+    return _settle(network, gradient, reached, rows, budget)
 
 
-def _settle(network: DeepNetwork, gradient: DeepGradient, found: Descent) -> Descent:
+def _settle(
+    network: DeepNetwork, gradient: DeepGradient, found: Descent, rows: OpenRows, budget: Budget
+) -> Descent:
     """Replace slopes by those of the forward pass while that leaves no more of the gradient."""
-    residual = _left(gradient, found)
+    residual = _left(gradient, found, rows)
     for _ in range(_TURNS):
+        if budget.expired:
+            break
         run = network.forward(found.inputs, found.layer)
         slopes = tuple(
             network.activations[found.layer + index].slope(z)
@@ -99,7 +116,7 @@ def _settle(network: DeepNetwork, gradient: DeepGradient, found: Descent) -> Des
         deltas = network.backward(run, found.cotangents)[:-1]
         if not _independent(deltas[0]):
             break
-        h, last = _solve(gradient, found.layer, deltas[0])
+        h, last = _solve(gradient, found.layer, deltas[0], rows)
         if not found.scaled:
             sides = np.sign(np.sum(h * found.inputs, axis=1, keepdims=True))
             h = np.asarray(h * sides, dtype=np.float64)
@@ -107,7 +124,7 @@ def _settle(network: DeepNetwork, gradient: DeepGradient, found: Descent) -> Des
         if last is not None and found.scaled:
             ones[found.layer] = float(np.abs(last - 1.0).max())
         trial = replace(found, inputs=h, ones=tuple(ones), deltas=deltas, slopes=slopes)
-        now = _left(gradient, trial)
+        now = _left(gradient, trial, rows)
         if now > residual * (1.0 + 1e-3) + 1e-14:
             break
         same = all(map(np.array_equal, found.slopes, trial.slopes))
@@ -117,12 +134,13 @@ def _settle(network: DeepNetwork, gradient: DeepGradient, found: Descent) -> Des
     return found
 
 
-def _left(gradient: DeepGradient, found: Descent) -> float:
+def _left(gradient: DeepGradient, found: Descent, rows: OpenRows) -> float:
     """What the samples leave of the gradient of the layer reached, relative."""
     g = gradient.weights[found.layer]
     if g is None:
         return float("inf")
-    left = np.linalg.norm(found.deltas[0].T @ found.inputs - g)
+    used = _used(g, found.layer, rows)
+    left = np.linalg.norm((found.deltas[0].T @ found.inputs - g)[used])
     return float(left / max(float(np.linalg.norm(g)), 1e-300))
 
 
@@ -154,14 +172,19 @@ def _independent(delta: FloatArray) -> bool:
     return bool(values[-1] > _DEPENDENT * values[0])
 
 
+def _used(g: FloatArray, index: int, rows: OpenRows) -> BoolArray:
+    return ~rows[index] if index in rows else np.ones(len(g), dtype=np.bool_)
+
+
 def _solve(
-    gradient: DeepGradient, index: int, delta: FloatArray
+    gradient: DeepGradient, index: int, delta: FloatArray, rows: OpenRows
 ) -> tuple[FloatArray, FloatArray | None]:
     """h (n, k) and, with a bias, the coefficients (n,) that should be 1."""
     g = gradient.layer(index)
     if g is None:
         raise ValueError("a layer without its gradient")
-    lifted = np.asarray(np.linalg.lstsq(delta.T, g, rcond=None)[0], dtype=np.float64)
+    used = _used(g, index, rows)
+    lifted = np.asarray(np.linalg.lstsq(delta.T[used], g[used], rcond=None)[0], dtype=np.float64)
     if gradient.biases[index] is None:
         return lifted, None
     return lifted[:, :-1], lifted[:, -1]

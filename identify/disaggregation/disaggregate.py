@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from identify.arrays import FloatArray
 from identify.budget import UNLIMITED, Budget
+from identify.disaggregation.agreement import check_agreement, single_rows
 from identify.disaggregation.bounds import Bounds, bound_errors, slope_errors
 from identify.disaggregation.checks import (
     check_layers,
@@ -45,6 +46,7 @@ from identify.errors import BudgetExceededError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.thresholds import KERNEL_GAP, KERNEL_NOISE
 
+_GUESSED = 30
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -121,7 +123,7 @@ def disaggregate(
     """
     started = time.monotonic()
     options = _Options(loss, reduction, budget, prove, seed)
-    problem = pose(network, gradient, loss, reduction, samples=samples, seed=seed)
+    problem = pose(network, gradient, loss, reduction, samples=samples, seed=seed, budget=budget)
     separated = _separate(problem, options)
     result = _confirm(problem, separated, options)
     return replace(result, seconds=time.monotonic() - started)
@@ -140,7 +142,7 @@ def _separate(problem: Problem, options: _Options) -> _Separated:
             candidates = settle(problem.layer, problem.factor, problem.top, selection.masks, p)
             return _Separated("masks", facts, plain, masks, selection, candidates)
     if kernel is not None and separable:
-        candidates = _from_kernel(problem, kernel, options.seed)
+        candidates = _from_kernel(problem, kernel, options)
     return _Separated("kernel", facts, plain, masks, selection, candidates, interrupted)
 
 
@@ -169,7 +171,9 @@ def _examine(problem: Problem, options: _Options) -> tuple[KernelFacts, Kernel |
 
 def _listable(problem: Problem) -> bool:
     layer = problem.layer
-    return layer.amplitudes.shape[1] == 1 and layer.leak == 0.0 and layer.has_bias
+    # Where the rank is a guess the list decides nothing, and a large guess takes minutes.
+    worth = problem.factor.clear or problem.factor.rank <= _GUESSED
+    return layer.amplitudes.shape[1] == 1 and layer.leak == 0.0 and layer.has_bias and worth
 
 
 def _list(problem: Problem, options: _Options) -> tuple[MaskList, Selection | None]:
@@ -183,11 +187,11 @@ def _list(problem: Problem, options: _Options) -> tuple[MaskList, Selection | No
     )
 
 
-def _from_kernel(problem: Problem, kernel: Kernel, seed: int) -> Candidates | None:
+def _from_kernel(problem: Problem, kernel: Kernel, options: _Options) -> Candidates | None:
     r = problem.factor.rank
     z, p, _ = problem.operator.unpack(kernel.vectors[:, :r])
     try:
-        terms = decompose_kernel(z, p, seed=seed)
+        terms = decompose_kernel(z, p, seed=options.seed, budget=options.budget)
     except np.linalg.LinAlgError:
         return None
     masks, slopes = round_terms(problem.layer, problem.factor, terms)
@@ -201,11 +205,16 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
     base = Disaggregation(
         UNDECIDED, "", problem.factor.rank, problem.ranks, separated.method, separated.kernel
     )
+    base = replace(base, completed=tuple(i for i, part in problem.known.items() if part.filled))
+    exempt = frozenset(problem.known)
+    agreement = check_agreement(problem.network, problem.gradient, problem.factors, exempt=exempt)
     if separated.candidates is None:
-        verdict, reason = judge(_findings(problem, separated))
-        return replace(base, verdict=verdict, reason=reason)
+        findings = replace(_findings(problem, separated), checks=(agreement,))
+        verdict, reason = judge(findings)
+        rows = single_rows(problem.network, problem.gradient, problem.factors)
+        return replace(base, verdict=verdict, reason=reason, checks=(agreement,), single_rows=rows)
     candidates = _by_size(problem, separated.candidates)
-    descent, bounds = _follow(problem, candidates)
+    descent, bounds = _follow(problem, candidates, options)
     run = problem.network.forward(descent.inputs, descent.layer)
     top = problem.network.depth - 2 - descent.layer
     features, masks = run.inputs[top], (descent.slopes[top] == 1.0).T
@@ -219,14 +228,19 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
     checks = (
         check_signs(signs, problem.factor.rank),
         check_slopes(problem.network, descent, bounds),
-        *check_layers(problem.network, problem.gradient, problem.factors, descent, bounds),
+        *check_layers(
+            problem.network, problem.gradient, problem.factors, descent, bounds, problem.known
+        ),
         check_ones(descent, bounds),
         loss_check,
+        agreement,
     )
+    base = replace(base, kernel=_mixed(separated.kernel, masks))
     printed = _prove(problem, descent, masks, options)
     data = data_statement(problem.operator, problem.factor, separated.plain, noise)
     findings = replace(
         _findings(problem, separated),
+        kernel=base.kernel,
         power=power(problem.layer, problem.factor, features, seed=options.seed),
         checks=checks,
         largest_bound=float(bounds.samples.max()),
@@ -242,6 +256,11 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
         power=findings.power, visible=_visible(problem, descent, features), caveats=CAVEATS,
         patterns=_patterns(problem, descent), listing=_listing(separated),
     )  # fmt: skip
+
+
+def _mixed(kernel: KernelFacts, masks: BoolArray) -> KernelFacts:
+    """The facts with the rows that the masks (m, n) show to be mixed."""
+    return replace(kernel, rows=int((masks.any(axis=1) & ~masks.all(axis=1)).sum()))
 
 
 def _patterns(problem: Problem, descent: Descent) -> tuple[BoolArray | None, ...]:
@@ -286,10 +305,11 @@ def _findings(problem: Problem, separated: _Separated) -> Findings:
     return Findings(
         problem.ranks, problem.network.depth - 2, separated.kernel, separated.masks,
         separated.selection, None, (), None, "", None, separated.interrupted,
+        tuple(sorted(problem.known)),
     )  # fmt: skip
 
 
-def _follow(problem: Problem, candidates: Candidates) -> tuple[Descent, Bounds]:
+def _follow(problem: Problem, candidates: Candidates, options: _Options) -> tuple[Descent, Bounds]:
     errors = slope_errors(problem.layer, problem.factor, candidates.masks, candidates.slopes)
     cotangents = candidates.slopes @ problem.space.T
     descent = descend(
@@ -300,6 +320,8 @@ def _follow(problem: Problem, candidates: Candidates) -> tuple[Descent, Bounds]:
         problem.layer.slopes(candidates.masks).T,
         scaled=problem.layer.has_bias,
         accuracy=max(1e-9, 30.0 * relative_noise(problem.factor) + float(errors.max())),
+        open_rows={index: part.dropped for index, part in problem.known.items()},
+        budget=options.budget,
     )
     run = problem.network.forward(descent.inputs, descent.layer)
     features = run.inputs[problem.network.depth - 2 - descent.layer]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import flint
@@ -24,6 +25,7 @@ _MODULAR_COLUMNS = 500
 _MODULAR_SECONDS = 1.2e-9
 _FILL_SECONDS = 4e-7
 _PROBES = 40
+_LATE = "the time limit passed"
 _CHUNK = 2_000_000
 
 
@@ -169,13 +171,14 @@ def prove_printed(
     if len(masks) < required:
         return PrintedProof(False, len(masks), required, None, "fewer rows than columns")
     if single and leak == 0.0 and required > _MODULAR_COLUMNS:
-        return _prove_by_cholesky(masks, required)
+        return _prove_by_cholesky(masks, required, budget)
     seconds = len(masks) * required * (_FILL_SECONDS + _MODULAR_SECONDS * required)
     if not budget.allows(seconds):
         method = f"a rank modulo a prime takes about {seconds:.0f} s, more than the time left"
         return PrintedProof(None, 0, required, None, method)
     best = 0
-    for prime in PRIMES:
+    for turn, prime in enumerate(PRIMES):
+        budget.tell("rank modulo a prime", turn / len(PRIMES))
         if single:
             x = np.where(masks, 1, int(_modulo(np.array([leak]), prime)[0]))
             a = np.ones((len(masks), 1), dtype=np.int64)
@@ -192,19 +195,29 @@ def prove_printed(
     return PrintedProof(False, best, required, None, "rank modulo two primes")
 
 
-def _prove_by_cholesky(masks: BoolArray, required: int) -> PrintedProof:
+def _prove_by_cholesky(masks: BoolArray, required: int, budget: Budget) -> PrintedProof:
+    method = "Cholesky decomposition of the exact Gram matrix with a bound for its rounding"
     x = masks.astype(np.float64)
     n = x.shape[1]
     gram = np.zeros((required, required), order="F")
     step = max(1, _CHUNK // required)
+    began = time.monotonic()
     for start in range(0, len(x), step):
+        budget.tell("proof", 0.8 * start / len(x))
+        if budget.expired:
+            return PrintedProof(None, 0, required, None, f"{method}: {_LATE}")
         part = x[start : start + step]
         blocks = [part] + [part[:, i : i + 1] * part[:, i + 1 :] for i in range(n - 1)]
         # Entries are counts of rows, so the float64 product is exact.
         gram = blas.dsyrk(1.0, np.hstack(blocks).T, beta=1.0, c=gram, lower=1, overwrite_c=1)
+    # dpotrf does a third of the multiplications a row of the Gram matrix, and cannot be stopped.
+    seconds = (time.monotonic() - began) * required / (3.0 * len(x))
+    budget.tell("proof", 0.8)
+    if not budget.allows(seconds):
+        method = f"{method} takes about {seconds:.0f} s more, which are not left"
+        return PrintedProof(None, 0, required, None, method)
     rounding = (required + 2) * EPSILON / (1.0 - (required + 2) * EPSILON)
     gram[np.diag_indices(required)] -= 2.0 * rounding * float(np.trace(gram)) + 1e-9
-    method = "Cholesky decomposition of the exact Gram matrix with a bound for its rounding"
     if lapack.dpotrf(gram, lower=1, clean=0, overwrite_a=1)[1]:
         return PrintedProof(None, 0, required, None, method)
     return PrintedProof(True, required, required, None, method)

@@ -30,6 +30,7 @@ SUBSETS = 300_000
 """The number of r-subsets of masks up to which all are tried."""
 NORM_LIMIT = 1e6
 """A mask counts as impossible if no sample of at most this norm has it."""
+_LATE = "the time limit passed"
 _BATCH = 2_000_000
 _LONGEST = 20_000
 _USABLE = 0.25
@@ -172,7 +173,7 @@ def _meet(table: _Table, budget: Budget) -> tuple[list[tuple[BoolArray, BoolArra
         start = 0
         while start < len(left):
             if budget.expired:
-                return found, "the time limit passed"
+                return found, _LATE
             before = totals[start - 1] if start else 0
             stop = max(start + 1, int(np.searchsorted(totals, before + _BATCH, side="right")))
             budget.tell("masks", 0.5 * (target + stop / len(left)))
@@ -234,6 +235,7 @@ def select_set(
         factor: G, with the bias as its last column.
         weight: W (m, k).
         bias: beta (m,).
+        budget: as in `list_masks`; what is not tried in time leaves nothing decided.
 
     Cost: one linear program a mask, one r x r solution a subset.
     """
@@ -245,7 +247,8 @@ def select_set(
     excluded: list[tuple[BoolArray, FloatArray]] = []
     for column in range(found.masks.shape[1]):
         if budget.expired:
-            return Selection(None, 0, 0, 0, False, "the time limit passed")
+            return Selection(None, 0, 0, 0, False, _LATE)
+        budget.tell("linear programs", column / found.masks.shape[1])
         mask = found.masks[:, column]
         shown = _impossible(mask[live], lifted[live], lengths[live], factor.rows[-1], slack)
         if shown is None:
@@ -260,7 +263,9 @@ def select_set(
         reason = f"{count} masks are possible, {r} samples: {subsets} sets"
         return Selection(None, count, subsets, 0, False, reason)
     masks = np.column_stack(kept)
-    good = _consistent(masks, live, factor, amplitudes, lifted, lengths, slack)
+    good = _consistent(masks, live, factor, amplitudes, (lifted, lengths, slack), budget)
+    if good is None:
+        return Selection(None, count, subsets, 0, False, _LATE)
     if len(good) == 1:
         return Selection(masks[:, good[0]], count, subsets, 1, True, "", tuple(excluded))
     reason = f"{len(good)} of {subsets} sets of masks satisfy every sign"
@@ -301,17 +306,25 @@ def _consistent(
     live: BoolArray,
     factor: Factor,
     amplitudes: FloatArray,
-    lifted: FloatArray,
-    lengths: FloatArray,
-    slack: float,
-) -> list[tuple[int, ...]]:
-    """Subsets of r independent masks whose samples have them, up to signs within the error."""
+    space: tuple[FloatArray, FloatArray, float],
+    budget: Budget,
+) -> list[tuple[int, ...]] | None:
+    """Subsets of r independent masks whose samples have them, up to signs within the error.
+
+    None if the time was over before all were tried.
+    """
+    lifted, lengths, slack = space
     r, choices = factor.rank, masks[live]
     z = np.linalg.lstsq(factor.columns[live], amplitudes[live, None] * choices, rcond=None)[0]
     gram = choices.T.astype(np.float64) @ choices
     good: list[tuple[int, ...]] = []
     subsets = itertools.combinations(range(masks.shape[1]), r)
+    total, tried = math.comb(masks.shape[1], r), 0
     while batch := list(itertools.islice(subsets, _SUBSET_BATCH)):
+        if budget.expired:
+            return None
+        budget.tell("sets of masks", tried / total)
+        tried += len(batch)
         index = np.array(batch)
         # 0/1 columns: their Gram matrix is exact, so dependent ones stand out.
         spread = np.linalg.eigvalsh(gram[index[:, :, None], index[:, None, :]])
@@ -325,7 +338,9 @@ def _consistent(
         inverse = np.linalg.norm(coordinates / factor.values, axis=(1, 2))
         moved = 10.0 * slack * inverse * np.linalg.norm(chosen, axis=(1, 2))
         scale = coordinates @ factor.rows[-1]
-        points = coordinates / np.where(scale == 0.0, 1e-300, scale)[:, :, None]
+        # Weights of 0 are refused below; they must not overflow here.
+        least = 1e-30 * np.abs(scale).max(axis=1, keepdims=True) + 1e-100
+        points = coordinates / np.where(np.abs(scale) < least, least, scale)[:, :, None]
         z_values = points @ lifted[live].T
         error = moved[:, None, None] * np.linalg.norm(points, axis=2)[:, :, None] * lengths[live]
         agree = (z_values > 0.0) == choices.T[index]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from identify.arrays import FloatArray
+from identify.budget import UNLIMITED, Budget
 from identify.disaggregation.checks import relative_noise
+from identify.disaggregation.completion import Known, complete
 from identify.disaggregation.factor import CLEAR, Factor, factor
 from identify.disaggregation.masks import Layer
 from identify.disaggregation.records import LayerRank
@@ -25,6 +27,8 @@ _SAME_NOISE = 10.0
 class Problem:
     """The last hidden layer with its gradient, and the ranks of all layers.
 
+    ``known`` says what was sent of layers whose small entries were left out.
+
     ``space`` (C, q) spans the admissible p; p in its coordinates has shape (n, q).
     """
 
@@ -35,6 +39,7 @@ class Problem:
     factors: dict[int, Factor]
     space: FloatArray
     operator: Operator
+    known: dict[int, Known]
 
     @property
     def factor(self) -> Factor:
@@ -58,28 +63,45 @@ def pose(
     *,
     samples: int | None,
     seed: int,
+    budget: Budget = UNLIMITED,
 ) -> Problem:
     """Check the input and factorise every layer's gradient; see `disaggregate`."""
     _validate(network, gradient, loss, reduction)
     top = network.depth - 2
+    gradient, known = complete(gradient, seed=seed, budget=budget)
     g = gradient.layer(top)
     if g is None:
         raise InvalidInputError("gradient", f"the gradient of layer {top + 1}", "none")
-    known = None if samples is None else min(samples, *g.shape)
-    found = factor(g, rank=known, seed=seed)
+    given = None if samples is None else min(samples, *g.shape)
+    found = factor(g, rank=given, seed=seed)
+    if top in known:
+        found = replace(found, noise=max(found.noise, known[top].noise))
     factors = {top: found} | _other_layers(gradient, top, found, seed)
+    for index, part in known.items():
+        if index in factors and part.filled:
+            own = factors[index]
+            factors[index] = replace(own, noise=max(own.noise, part.noise))
+        elif index in factors and index != top:
+            # What was cut out is no rank of the samples'.
+            other = gradient.layer(index)
+            assert other is not None
+            factors[index] = factor(other, rank=min(found.rank, *other.shape), seed=seed)
     space = _space(network, loss)
     bias = network.biases[top]
     weight = network.weights[top]
+    amplitudes = network.weights[-1].T @ space
+    if top in known:
+        # Nothing is known of these rows, so they ask for nothing.
+        amplitudes[known[top].dropped] = 0.0
     layer = Layer(
         weight,
         np.zeros(len(weight)) if bias is None else bias,
-        network.weights[-1].T @ space,
+        amplitudes,
         float(network.activations[-1].kink or 0.0),
         bias is not None and gradient.biases[top] is not None,
     )
     operator = build_operator(found.columns, found.values, layer.amplitudes, layer.leak)
-    return Problem(network, gradient, layer, g, factors, space, operator)
+    return Problem(network, gradient, layer, g, factors, space, operator, known)
 
 
 def _other_layers(gradient: DeepGradient, top: int, found: Factor, seed: int) -> dict[int, Factor]:

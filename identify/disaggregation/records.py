@@ -37,6 +37,7 @@ class LayerRank:
 class KernelFacts:
     """The operator L: rows that some samples activate and others do not, rows needed, its kernel.
 
+    Before the masks are known ``rows`` counts those that any sample activates.
     ``largest_kernel`` and ``smallest_other`` are generalised singular values in units of the
     gradient's noise; ``gap`` is the second over the first, the first taken as at least 1.
     """
@@ -149,6 +150,9 @@ class Disaggregation:
     ``error_bounds`` (n,) relative to the samples. ``patterns`` (n, m_l) say for the hidden layers
     from ``layer`` upwards where a kinked activation is on, None for a smooth one. Arrays are None
     where nothing was separated.
+    ``single_rows`` (k, d) are then samples that rows of the first layer's gradient show by
+    themselves, None if there are none. ``completed`` are layers of which only the largest entries
+    were sent and whose others were filled in.
     """
 
     verdict: str
@@ -175,6 +179,8 @@ class Disaggregation:
     search: SearchFacts | None = None
     patterns: tuple[BoolArray | None, ...] = ()
     listing: Listing | None = None
+    single_rows: FloatArray | None = None
+    completed: tuple[int, ...] = ()
     caveats: tuple[str, ...] = field(default=())
     seconds: float = 0.0
 

@@ -6,13 +6,12 @@ the structure of one gradient with the loss slopes -b_i, up to the decay.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from identify.arrays import FloatArray
-from identify.budget import Budget
+from identify.budget import UNLIMITED, Budget
 from identify.disaggregation.disaggregate import disaggregate
 from identify.disaggregation.records import GLOBALLY, UNDECIDED, Check, Disaggregation
 from identify.errors import InvalidInputError, NotYetSupportedError
@@ -116,10 +115,9 @@ def examine_stationary(
     trained: str = "both",
     loss: str | None = None,
     samples: int | None = None,
-    time_limit: float | None = None,
     prove: bool = True,
     seed: int = 0,
-    progress: Callable[[str, float], None] | None = None,
+    budget: Budget = UNLIMITED,
 ) -> tuple[Disaggregation, StationaryFacts]:
     """Recover the samples of a stationary point and say whether they are the only ones.
 
@@ -129,7 +127,7 @@ def examine_stationary(
         trained: "both" layers, or the "hidden" one with the output layer fixed.
         loss: of weight decay, if known; it ties the multipliers to the outputs.
         samples: r, if known.
-        time_limit, prove, seed, progress: as for `disaggregate`.
+        prove, seed, budget: as for `disaggregate`.
 
     Raises: as `check_stationary`.
 
@@ -152,7 +150,7 @@ def examine_stationary(
     known = loss if source == WEIGHT_DECAY else None
     found = disaggregate(
         network, gradient, known, samples=samples, prove=prove, seed=seed,
-        budget=Budget.of(time_limit, progress),
+        budget=budget,
     )  # fmt: skip
     facts = _facts(network, trained, found)
     checks = tuple(replace(c, name=_NAMES.get(c.name, c.name)) for c in found.checks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from identify.disaggregation.agreement import AGREEMENT
 from identify.disaggregation.few_neurons import MaskList, Selection
 from identify.disaggregation.records import (
     GLOBALLY,
@@ -31,6 +32,7 @@ class Findings:
     stopped: str
     printed: PrintedProof | None
     interrupted: str = ""
+    cut: tuple[int, ...] = ()
 
 
 def judge(findings: Findings) -> tuple[str, str]:
@@ -39,7 +41,8 @@ def judge(findings: Findings) -> tuple[str, str]:
     "globally" only if the rank is clear, no layer has a larger one, the kernel or the complete
     list of masks leaves one set, the samples reach the network's input, and every check holds.
     """
-    rules = (_interruption, _rank, _layers, _uniqueness, _reach, _confirmations, _proof)
+    rules = (_interruption, _agreement, _rank, _layers, _uniqueness, _reach, _confirmations,
+             _proof, _cut)  # fmt: skip
     for rule in rules:
         reason = rule(findings)
         if reason:
@@ -49,12 +52,35 @@ def judge(findings: Findings) -> tuple[str, str]:
     return GLOBALLY, f"{how} leaves one set of at most {top.rank} samples, and it is confirmed"
 
 
+def _cut(findings: Findings) -> str:
+    """A completed matrix fits the entries that were sent; that no other one does is not shown."""
+    if not findings.cut:
+        return ""
+    layers = ", ".join(str(index + 1) for index in findings.cut)
+    return (
+        f"only the largest entries of layer {layers} were sent; the others were filled in by their "
+        "rank, and it is not shown that this is the only way"
+    )
+
+
 def _top(findings: Findings) -> LayerRank:
     return next(rank for rank in findings.ranks if rank.layer == findings.last_hidden)
 
 
 def _interruption(findings: Findings) -> str:
     return findings.interrupted
+
+
+def _agreement(findings: Findings) -> str:
+    """Layers that contradict each other, where nothing was separated that could say more."""
+    found = next((c for c in findings.checks if c.name == AGREEMENT and c.holds is False), None)
+    if found is None or findings.largest_bound is not None:
+        return ""
+    value = "" if found.value is None else f" (violated by {found.value:.2g})"
+    return (
+        f"the gradients of the layers do not belong together{value}: {found.note}; noise, another "
+        "batch or other changes in one of them, weight decay, or another activation"
+    )
 
 
 def _rank(findings: Findings) -> str:
@@ -82,12 +108,7 @@ def _layers(findings: Findings) -> str:
 
 def _by_kernel(findings: Findings) -> bool:
     kernel = findings.kernel
-    return (
-        kernel is not None
-        and kernel.gap >= KERNEL_GAP
-        and kernel.largest_kernel <= KERNEL_NOISE
-        and kernel.rows >= kernel.rows_needed
-    )
+    return kernel is not None and kernel.gap >= KERNEL_GAP and kernel.largest_kernel <= KERNEL_NOISE
 
 
 def _uniqueness(findings: Findings) -> str:

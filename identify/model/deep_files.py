@@ -21,6 +21,7 @@ def load_deep_network(
     activation: str | None = None,
     layers: str | None = None,
     key: str | None = None,
+    head: bool = False,
 ) -> DeepNetwork:
     """Load a network of linear layers from what ``read_tensors`` opens.
 
@@ -28,7 +29,9 @@ def load_deep_network(
     state_dict of torch, or a list. ``layers="A,B,..."`` names them first to last;
     `find_deep_layers` says how they are found without. ``activation``, such as "relu" or
     "leaky_relu:0.2", stands between all of them; it comes from the file (metadata or key), the
-    argument, or both if they agree. ``key`` chooses a state_dict in a checkpoint.
+    argument, or both if they agree; a comma-separated list names one for each layer but the last.
+    With ``head`` what is no such layer, or not named in ``layers``, is left out: it comes before
+    the network. ``key`` chooses a state_dict in a checkpoint.
 
     Raises FileError, InvalidInputError or UnsupportableModelError with one line. No file can run
     code; the cost is one pass over it.
@@ -50,17 +53,23 @@ def load_deep_network(
             "none",
             "give --activation relu, or the one that the network has",
         )
-    found = find_deep_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)
+    found = find_deep_layers(file.path, file.shapes, layers=layers, ordered=file.ordered, head=head)
     weights = [_matrix(file, layer.weight) for layer in found]
     biases = [None if layer.bias is None else file.floats(layer.bias) for layer in found]
     names = None if in_order(file.shapes) else [layer.name for layer in found]
-    return DeepNetwork(weights, biases, [kind] * (len(found) - 1), names)
+    kinds = list(kind) if isinstance(kind, tuple) else [kind] * (len(found) - 1)
+    return DeepNetwork(weights, biases, kinds, names)
 
 
-def named_activation(file: TensorFile, activation: str | None) -> Activation | None:
-    """The activation that the option and the file name, or None where neither does.
+Kinds = Activation | tuple[Activation, ...]
 
+
+def named_activation(file: TensorFile, activation: str | None) -> Kinds | None:
+    """The activation, or one for each layer but the last, that the option and the file name.
+
+    None where neither names one.
     Coefficients and ``monomial`` without a degree are none: such networks have their own reader.
+    The option ``monomial:3`` is one, if a degree in the file agrees.
 
     Raises InvalidInputError where the two contradict each other or the name is unknown.
 
@@ -69,14 +78,24 @@ def named_activation(file: TensorFile, activation: str | None) -> Activation | N
         >>> file = TensorFile("a", {}, {}, {"activation": "LeakyReLU:0.2"}, True, np.zeros)
         >>> named_activation(file, None)
         Activation(name='leaky_relu', parameters=(0.2,))
+        >>> [kind.name for kind in named_activation(TensorFile("a", {}, {}, {}, True, np.zeros),
+        ...                                         "gelu, relu")]
+        ['gelu', 'relu']
     """
     stored = file.settings.get("activation")
+    if isinstance(stored, list) and stored and all(isinstance(part, str) for part in stored):
+        stored = ",".join(stored)
     if isinstance(stored, list) and len(stored) == 1:
         stored = stored[0]
     if isinstance(stored, bytes):
         stored = stored.decode("utf-8", "replace")
     if stored is None and "degree" in file.settings:
         stored = f"a power of degree {file.settings['degree']}"
+    degree = file.settings.get("degree")
+    if stored in ("monomial", f"a power of degree {degree}") and (activation or "").startswith(
+        "monomial:"
+    ):
+        stored = activation if degree is None else f"monomial:{degree}"
     said = [text for text in (stored, activation) if text is not None]
     kinds = [
         _read_name(text) if isinstance(text, str) and not text.startswith("a power") else None
@@ -95,10 +114,21 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _read_name(text: str) -> Activation | None:
+def _read_name(text: str) -> Kinds | None:
+    parts = text.split(",")
+    if len(parts) > 1 and all(any(c.isalpha() for c in part.partition(":")[0]) for part in parts):
+        kinds = [_read_one(part) for part in parts]
+        found = tuple(kind for kind in kinds if kind is not None)
+        return found if len(found) == len(kinds) else None
+    return _read_one(text)
+
+
+def _read_one(text: str) -> Activation | None:
     name, colon, rest = text.strip().partition(":")
     name = name.strip().lower().replace("-", "_")
-    if not any(c.isalpha() for c in name) or name in ("monomial", "nan", "inf", "infinity"):
+    if not any(c.isalpha() for c in name) or name in ("nan", "inf", "infinity"):
+        return None
+    if name == "monomial" and not colon:
         return None
     if "," in name:
         return None
@@ -107,8 +137,10 @@ def _read_name(text: str) -> Activation | None:
 
 def deep_activation(
     path: PathLike | TensorFile, activation: str | None = None, *, key: str | None = None
-) -> Activation | None:
-    """The activation that the option or the file names, if the readers of this module take it.
+) -> Kinds | None:
+    """The activation, or the list of them, that the option or the file names.
+
+    None where the readers of this module do not take it.
 
     Where both name one and they differ, that of the option; the readers refuse this.
 
@@ -131,7 +163,7 @@ def deep_activation(
         return kinds[0] if all(kinds) else None
 
 
-def _known(text: object) -> Activation | None:
+def _known(text: object) -> Kinds | None:
     try:
         return _read_name(text) if isinstance(text, str) else None
     except InvalidInputError:
@@ -139,13 +171,19 @@ def _known(text: object) -> Activation | None:
 
 
 def load_deep_gradient(
-    path: PathLike, network: DeepNetwork, *, layers: str | None = None, key: str | None = None
+    path: PathLike,
+    network: DeepNetwork,
+    *,
+    layers: str | None = None,
+    key: str | None = None,
+    head: bool = False,
 ) -> DeepGradient:
     """Load the gradient of a batch's loss from a file.
 
     The arrays have the names of the network's layers, or are a list in the order of its parameters
     (weights alone, or each with its bias), or have names of their own in shapes that are all those
-    of the network. Under the network's names layers may be missing.
+    of the network. Under the network's names layers may be missing. With ``head`` arrays under
+    other names are left out.
 
     Raises what ``load_deep_network`` raises, and FileError for shapes that are not the network's.
 
@@ -158,11 +196,14 @@ def load_deep_gradient(
         >>> load_deep_gradient(path, network).weights[0]
         array([[15.]])
     """
-    return read_deep_gradient(read_tensors(path, key, need_key=False), network, layers=layers)
+    file = read_tensors(path, key, need_key=False)
+    return read_deep_gradient(file, network, layers=layers, head=head)
 
 
-def take_deep_gradient(given: object, network: DeepNetwork) -> DeepGradient:
+def take_deep_gradient(given: object, network: DeepNetwork, *, head: bool = False) -> DeepGradient:
     """Take a gradient in memory: a torch module after backward(), arrays by name, or a list.
+
+    ``head`` as in ``load_deep_gradient``.
 
     Raises InvalidInputError for other types and parameters without a gradient, FileError for arrays
     that do not fit the network.
@@ -174,19 +215,23 @@ def take_deep_gradient(given: object, network: DeepNetwork) -> DeepGradient:
     """
     if isinstance(given, DeepGradient):
         return given
-    return read_deep_gradient(gradient_in_memory(given, "a gradient"), network)
+    return read_deep_gradient(gradient_in_memory(given, "a gradient"), network, head=head)
 
 
 def read_deep_gradient(
-    file: TensorFile, network: DeepNetwork, *, layers: str | None = None
+    file: TensorFile, network: DeepNetwork, *, layers: str | None = None, head: bool = False
 ) -> DeepGradient:
     """Read a gradient of the network from what a file declares; see ``load_deep_gradient``."""
     if in_order(file.shapes) is not None:
         found = _by_list(file, network)
     else:
-        found = _by_names(file, network)
+        found = _by_names(file, network, head=head)
         if not any(found):
-            found = [*find_deep_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)]
+            found = [
+                *find_deep_layers(
+                    file.path, file.shapes, layers=layers, ordered=file.ordered, head=head
+                )
+            ]
     if len(found) != network.depth:
         raise FileError(
             file.path, f"holds {len(found)} layers, the network has {network.depth}",
@@ -206,7 +251,7 @@ def read_deep_gradient(
     return DeepGradient(tuple(weights), tuple(biases))
 
 
-def _by_names(file: TensorFile, network: DeepNetwork) -> list[StoredLayer | None]:
+def _by_names(file: TensorFile, network: DeepNetwork, *, head: bool) -> list[StoredLayer | None]:
     """The layers under the network's names; what comes before a name may differ."""
     found: list[StoredLayer | None] = []
     taken: set[str] = set()
@@ -216,7 +261,7 @@ def _by_names(file: TensorFile, network: DeepNetwork) -> list[StoredLayer | None
         found.append(None if weight is None else StoredLayer(weight, bias))
         taken |= {part for part in (weight, bias) if part is not None}
     left = [name for name in file.shapes if name not in taken]
-    if taken and left:
+    if taken and left and not head:
         raise UnsupportableModelError(
             f"{file.path}: besides the layers of the network it holds {listed(left)}",
             "save the gradients of the network's layers alone",

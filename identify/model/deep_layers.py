@@ -37,14 +37,20 @@ class StoredLayer:
 
 
 def find_deep_layers(
-    path: str, shapes: Shapes, *, layers: str | None = None, ordered: bool = True
+    path: str,
+    shapes: Shapes,
+    *,
+    layers: str | None = None,
+    ordered: bool = True,
+    head: bool = False,
 ) -> tuple[StoredLayer, ...]:
     """Decide which arrays are the layers of a network and in which order they follow each other.
 
     ``layers="A,B,..."`` decides; in a list (``arr_0``, ``arr_1``, ...) each bias follows its
     matrix; else every matrix ``NAME.weight`` is a layer and ``NAME.bias`` its bias. The order is
     the one in which the shapes fit; where several do, numbers in the names ascend, and then the
-    order of the file counts if it is ``ordered``. Nothing may be left over.
+    order of the file counts if it is ``ordered``. Nothing may be left over, unless ``head`` says
+    that what is left comes before the layers.
 
     Raises UnsupportableModelError for arrays that are no layers, InvalidInputError for names that
     are absent, FileError for shapes that fit in no order or in several.
@@ -67,7 +73,7 @@ def find_deep_layers(
             for name in shapes
             if name.endswith(".weight") and _is_matrix(name, shapes)
         ]
-    _check_left(path, shapes, found)
+    _check_left(path, shapes, found, head=head)
     if layers is None and listing is None:
         found = _put_in_order(path, shapes, found, ordered)
     _check_chain(path, shapes, found)
@@ -114,12 +120,12 @@ def _from_list(listing: Sequence[str], shapes: Shapes) -> list[StoredLayer]:
     return found
 
 
-def _check_left(path: str, shapes: Shapes, found: Sequence[StoredLayer]) -> None:
+def _check_left(path: str, shapes: Shapes, found: Sequence[StoredLayer], *, head: bool) -> None:
     taken = {name for layer in found for name in (layer.weight, layer.bias)}
     left = [name for name in shapes if name not in taken]
     if not found:
         raise FileError(path, "has no matrices of linear layers", f"it holds {listed(shapes)}")
-    if left:
+    if left and not head:
         names = listed([layer.name for layer in found])
         raise UnsupportableModelError(
             f"{path}: besides the layers {names} the network has {listed(left)}", SCOPE

@@ -18,10 +18,11 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _PLAIN = {"ReLU": "relu", "SiLU": "silu", "Tanh": "tanh", "Sigmoid": "sigmoid"}
 
 
-def deep_from_torch(module: Any) -> DeepNetwork:
+def deep_from_torch(module: Any, *, head: bool = False) -> DeepNetwork:
     """Take the layers of a torch Sequential of Linear and activation modules.
 
-    Nothing of the module is called but ``state_dict()``. Sequential modules may be nested.
+    With ``head`` only what follows the last module that is neither is taken: the samples are then
+    the features that leave it. Nothing of the module is called but ``state_dict()``. Sequential modules may be nested.
 
     Raises UnsupportableModelError, naming the module, for everything else: subclasses, whose
     forward may be another, hooks, parametrisations, Dropout in training mode, and an activation
@@ -35,7 +36,8 @@ def deep_from_torch(module: Any) -> DeepNetwork:
     """  # noqa: E501
     linear: list[tuple[str, Any]] = []
     kinds: list[Activation | None] = []
-    for name, part in _parts("", module):
+    parts = [*_parts("", module)]
+    for name, part in parts[_behind(parts) if head else 0 :]:
         kind = _activation(name, part)
         if _class(part) == "torch.nn.modules.linear.Linear":
             linear.append((name, part))
@@ -75,6 +77,19 @@ def deep_from_torch(module: Any) -> DeepNetwork:
 
 def _class(part: Any) -> str:
     return f"{type(part).__module__}.{type(part).__qualname__}"
+
+
+def _behind(parts: list[tuple[str, Any]]) -> int:
+    """The place of the first Linear module after the last one that is not covered."""
+    start = 0
+    for place, (name, part) in enumerate(parts):
+        try:
+            _activation(name, part)
+        except UnsupportableModelError:
+            start = place + 1
+    while start < len(parts) and _class(parts[start][1]) != "torch.nn.modules.linear.Linear":
+        start += 1
+    return start
 
 
 def _parts(name: str, module: Any) -> Iterator[tuple[str, Any]]:

@@ -104,16 +104,19 @@ def save_network(network: TwoLayerNetwork, path: PathLike) -> None:
 @overload
 def from_torch(module: Any, degree: int) -> TwoLayerNetwork: ...
 @overload
-def from_torch(module: Any, degree: None = None) -> DeepNetwork: ...
+def from_torch(module: Any, degree: None = None, *, head: bool = False) -> DeepNetwork: ...
 
 
-def from_torch(module: Any, degree: int | None = None) -> TwoLayerNetwork | DeepNetwork:
+def from_torch(
+    module: Any, degree: int | None = None, *, head: bool = False
+) -> TwoLayerNetwork | DeepNetwork:
     """Take the weights of a torch module with exactly two Linear layers, in their order.
 
     Nothing but ``module.state_dict()`` and ``module.modules()`` is used. The activation between the
     layers is assumed to be t^degree, which no state_dict can show; a known other activation of
     torch is refused. Without a degree the module is a Sequential of Linear layers and activations
-    of any depth, see `deep_from_torch`, and the result a `DeepNetwork`.
+    of any depth, see `deep_from_torch`, and the result a `DeepNetwork`; ``head`` takes the last
+    layers alone.
 
     Raises UnsupportableModelError for another number of layers or a module such as ReLU,
     FileError for arrays that are not finite or not floating point. The cost is one copy.
@@ -125,7 +128,7 @@ def from_torch(module: Any, degree: int | None = None) -> TwoLayerNetwork | Deep
         TwoLayerNetwork(width=5, dimension=3, outputs=1, degree=3, output_bias=True)
     """
     if degree is None:
-        return deep_from_torch(module)
+        return deep_from_torch(module, head=head)
     label = type(module).__name__
     for part in module.modules():
         if type(part).__module__ == "torch.nn.modules.activation":

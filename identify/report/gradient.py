@@ -20,7 +20,7 @@ from identify.disaggregation.records import (
 from identify.report.deep_certificate import certificate_of
 from identify.report.plain import plain
 from identify.report.report import digest
-from identify.text import bullets, labelled, number, section, table
+from identify.text import bullets, counted, labelled, number, section, table
 from identify.thresholds import KERNEL_NOISE
 
 SCHEMA_VERSION = 1
@@ -67,10 +67,12 @@ class GradientReport:
     def candidates(self) -> bool:
         """Whether samples are at hand though the verdict is not "globally".
 
-        They were separated, or the first layer's gradient has rank one: its rows are the sample.
+        They were separated, or rows of the first layer's gradient are samples: all of them where
+        its rank is one, or those of neurons that one sample alone activates.
         """
         found = self.found
         single = any(rank.layer == 0 and rank.rank == 1 for rank in found.ranks)
+        single = single or found.single_rows is not None
         separated = found.samples is not None or found.features is not None
         return self.verdict != GLOBALLY and (separated or single)
 
@@ -80,8 +82,8 @@ class GradientReport:
 
         False where rows suffice and no samples explain the gradient above its noise, where no
         sample is found though equations suffice, where what was separated fails a check, and where
-        the layers' ranks contradict each other: another activation, another network, or data of
-        another kind.
+        the layers contradict each other, by their ranks or by Euler's identity: another activation,
+        another network, or data of another kind.
         """
         found = self.found
         if self.verdict == GLOBALLY:
@@ -103,7 +105,7 @@ class GradientReport:
         if self.found.scope is None:
             return "none: the verdict claims nothing"
         kind, count = self.found.scope
-        samples = f"{count} sample{'' if count == 1 else 's'}"
+        samples = counted(count, "sample")
         if kind == "exactly":
             return f"among the training sets of exactly {samples} near this one"
         return f"among all training sets of at most {samples}"
@@ -124,7 +126,9 @@ class GradientReport:
             "interrupted": self.interrupted,
             "rank": found.rank,
             "sample_count": None if found.samples is None else len(found.samples),
-            "samples_of": None if found.layer is None else _place(found.layer),
+            "samples_of": None
+            if found.layer is None
+            else _place(found.layer, head=bool(self.problem.get("head"))),
             "scaled": None if found.samples is None else found.scaled,
             "labels": found.labels,
             "label_confidence": found.label_confidence,
@@ -144,6 +148,8 @@ class GradientReport:
             "method": found.method,
             "kernel": None if kernel is None else _kernel(kernel),
             "power": found.power,
+            "single_rows": None if found.single_rows is None else len(found.single_rows),
+            "completed": [index + 1 for index in found.completed],
             "search": None if found.search is None else _search(found.search),
             "smallest_visible_slope": found.visible,
             "checks": [
@@ -202,8 +208,10 @@ def _search(facts: SearchFacts) -> dict[str, Any]:
     }
 
 
-def _place(layer: int) -> str:
-    return "input" if layer == 0 else f"input of layer {layer + 1}"
+def _place(layer: int, *, head: bool) -> str:
+    if layer == 0:
+        return "features before the first layer" if head else "input"
+    return f"input of layer {layer + 1}"
 
 
 def _head(report: GradientReport) -> list[str]:
@@ -216,7 +224,7 @@ def _head(report: GradientReport) -> list[str]:
         verdict = "UNDECIDED: nothing is claimed"
     lines = _in_short(report)
     lines += labelled("verdict", verdict) + labelled("scope", report.scope_sentence)
-    lines += labelled("recovered", _recovered(found))
+    lines += labelled("recovered", _recovered(found, head=bool(report.problem.get("head"))))
     lines += labelled("labels", _labels(found, report.problem.get("loss")))
     lines += labelled("reason", found.reason)
     return lines
@@ -246,7 +254,7 @@ def _in_short(report: GradientReport) -> list[str]:
     return [*labelled("in short", short), *labelled("what to do", todo), ""]
 
 
-def _recovered(found: Disaggregation) -> str:
+def _recovered(found: Disaggregation, *, head: bool) -> str:
     if found.samples is None and not found.rank:
         return "nothing"
     if found.samples is None and any(r.layer == 0 and r.rank == 1 for r in found.ranks):
@@ -254,17 +262,26 @@ def _recovered(found: Disaggregation) -> str:
             "no samples; the first layer's gradient has rank one, so each of its rows is the "
             "sample up to a factor, or an average of samples"
         )
+    if found.samples is None and found.single_rows is not None:
+        count = len(found.single_rows)
+        rows = "a row" if count == 1 else f"{count} rows"
+        return (
+            f"{rows} of the first layer's gradient, each of a neuron that, by the rank of the "
+            "others, one sample alone activates: such a row is the sample up to a factor"
+        )
     if found.samples is None:
         rank = f"the gradient of the last hidden layer has rank {found.rank}"
         if not any(r.clear and r.rank == found.rank for r in found.ranks):
             return f"no samples; {rank} by the largest gap, which is not clear"
         return f"no samples; {rank}, so the batch has at least {found.rank}"
     count, bounds = len(found.samples), found.error_bounds
-    text = f"{count} sample{'' if count == 1 else 's'}"
+    text = counted(count, "sample")
     if found.search is not None and found.search.missing:
         text = f"{count} of {found.rank} samples, the others' span"
     if found.layer:
         text += f", as they enter layer {found.layer + 1} and not as images"
+    elif head:
+        text += ", as the features that enter the first of these layers and not as images"
     if not found.scaled:
         text += ", up to their length"
     if bounds is not None:

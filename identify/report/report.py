@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from identify.records import Condition, Evidence, Recovery, Residual, Scope, TrainingSet, Verdict
 from identify.report.plain import plain
 from identify.report.summary import headline, remark_on_conditions, summary
-from identify.text import bullets, labelled, number, section, table, wrapped
+from identify.text import bullets, counted, labelled, number, section, table, wrapped
 
 if TYPE_CHECKING:
     from identify.recovery.stages import Stage
@@ -291,7 +291,6 @@ def _recovered(report: IdentifiabilityReport) -> str:
     if found is None:
         return "no samples"
     count = len(found.samples)
-    plural = "" if count == 1 else "s"
     bounds = [b for b in report.error_bounds or () if b is not None]
     absolute = [b for b in report.absolute_bounds or () if b is not None]
     if len(bounds) == count:
@@ -302,7 +301,7 @@ def _recovered(report: IdentifiabilityReport) -> str:
     if len(absolute) == count:
         error += f", {number(max(absolute))} absolute"
     force = "" if report.verdict in (Verdict.GLOBALLY, Verdict.LOCALLY) else ", not shown unique"
-    return f"{count} sample{plural}{force}, {error}"
+    return f"{counted(count, 'sample')}{force}, {error}"
 
 
 def _rank(problem: Mapping[str, object]) -> str:
@@ -320,8 +319,7 @@ def _redundancy(report: IdentifiabilityReport) -> str:
         return f"{count}: no equation speaks for the number of samples"
     plural = "equation agrees" if count == 1 else "equations agree"
     if report.verdict is not Verdict.GLOBALLY:
-        plural = "equation" if count == 1 else "equations"
-        return f"{count} {plural} beyond the unknowns"
+        return f"{counted(count, 'equation')} beyond the unknowns"
     caveat = "; what would break them: see the caveats" if report.caveats else ""
     return f"{count} {plural} with the number of samples{caveat}"
 
@@ -337,10 +335,9 @@ def _residuals(residuals: Mapping[str, Residual]) -> list[str]:
     rows = []
     for name, residual in residuals.items():
         count = residual.equations
-        plural = "" if count == 1 else "s"
         value = "not checkable" if residual.value is None else number(residual.value)
         against = (
-            f"against {count} redundant equation{plural}" if count else "no redundant equation"
+            f"against {counted(count, 'redundant equation')}" if count else "no redundant equation"
         )
         rows.append([_NAMES.get(name, name), value, against])
     return table(["", "residual", ""], rows)[1:] if rows else []

@@ -15,7 +15,7 @@ from identify.report.gradient import (
     _problem,
 )
 from identify.report.plain import plain
-from identify.text import bullets, labelled, number, section, table
+from identify.text import bullets, counted, labelled, number, section, table
 
 KIND = "stationary"
 _SHOWN = 50
@@ -59,8 +59,8 @@ class StationaryReport(GradientReport):
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, in the fixed order of report.json."""
         report = super().to_dict()
-        # The check of a certificate covers gradients alone.
-        del report["certificate"]
+        # Certificates and searches are those of gradients.
+        del report["certificate"], report["search"], report["single_rows"], report["completed"]
         facts = self.facts
         return report | {
             "kind": KIND,
@@ -114,7 +114,7 @@ def _recovered(found: Disaggregation) -> str:
             return "nothing"
         return f"no samples; the hidden layer has rank {found.rank}, so there are at least as many"
     count, bounds = len(found.samples), found.error_bounds
-    text = f"{count} sample{'' if count == 1 else 's'}"
+    text = counted(count, "sample")
     text += "" if found.scaled else ", up to their length"
     if bounds is not None:
         text += f", error bounds {number(float(bounds.min()))} to {number(float(bounds.max()))}"

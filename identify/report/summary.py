@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from identify.records import Condition, Evidence, Recovery, Scope, TrainingSet, Verdict
+from identify.text import counted
 
 _WHAT = {
     "kkt": "these weights",
@@ -114,8 +115,7 @@ def remark_on_conditions(report: Facts) -> str:
 def _result(report: Facts, what: str) -> str:
     found = None if report.recovery is None else len(report.recovery.samples)
     if report.verdict is Verdict.GLOBALLY and found is not None:
-        plural = "" if found == 1 else "s"
-        return f"{found} training sample{plural} can be reconstructed from {what}"
+        return f"{counted(found, 'training sample')} can be reconstructed from {what}"
     if report.verdict is Verdict.LOCALLY:
         return f"{what} pin the training samples down up to sets far away from the one found"
     if report.verdict is Verdict.NONIDENTIFIABLE:
@@ -126,9 +126,8 @@ def _result(report: Facts, what: str) -> str:
     if not report.covered:
         return f"no statement: the verifier does not cover {what}"
     if report.candidates and found is not None:
-        plural = "" if found == 1 else "s"
         return (
-            f"{NO_PROOF}; {found} candidate{plural} that explain {what} can be reconstructed, "
+            f"{NO_PROOF}; {counted(found, 'candidate')} that explain {what} can be reconstructed, "
             "perhaps among others"
         )
     return NO_PROOF

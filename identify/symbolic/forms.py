@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from identify.errors import InvalidInputError
+from identify.text import counted
 
 if TYPE_CHECKING:
     import sympy
@@ -203,14 +204,11 @@ def _conditions(system: System) -> list[_Part]:
 
 
 def _sizes(system: System) -> str:
-    def some(count: int, noun: str) -> str:
-        return f"{count} {noun}" + ("" if count == 1 else "s")
-
     sizes = [
-        some(system.dimension, "input"),
-        some(system.width, "neuron"),
-        some(system.outputs, "output"),
-        some(system.samples, "sample"),
+        counted(system.dimension, "input"),
+        counted(system.width, "neuron"),
+        counted(system.outputs, "output"),
+        counted(system.samples, "sample"),
         f"degree {system.degree}",
     ]
     return ", ".join(sizes) + (", hidden bias" if system.bias else "")

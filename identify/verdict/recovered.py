@@ -8,6 +8,7 @@ from identify.arrays import FloatArray
 from identify.hermite.data import HermiteData
 from identify.records import Evidence
 from identify.recovery.stages import Decomposed, Recovered
+from identify.text import counted
 from identify.thresholds import BOUND_LIMIT
 from identify.verdict import sentences
 from identify.verdict.rule import Finding, Grounds
@@ -50,7 +51,7 @@ def leftover(at: Grounds[Recovered]) -> Finding | None:
         left.residual,
         f"rows of {left.neurons} neurons that the equations leave out, as the recovered samples "
         "explain them",
-        sentence=f"{left.neurons} {'neuron' if left.neurons == 1 else 'neurons'} that the "
+        sentence=f"{counted(left.neurons, 'neuron')} that the "
         "equations leave out, too small or without a part in the span, have rows that the "
         f"recovered samples do not explain ({left.residual:.1e} of all rows, more than "
         f"{left.limit:.1e})",

@@ -11,6 +11,7 @@ from identify.records import TrainingSet
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.data_error import roundings
 from identify.recovery.hidden_share import HiddenShare
+from identify.text import counted
 from identify.thresholds import HIDDEN_SHARE
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def plural(count: int) -> str:
     """'1 sample', '2 samples'."""
-    return f"{count} sample{'' if count == 1 else 's'}"
+    return counted(count, "sample")
 
 
 def not_stationary(balance: float) -> str:
@@ -45,6 +46,14 @@ def inconsistent(data: HermiteData, limit: float) -> str:
         f"other, alpha a_j (grad_a)_j = w_j . (grad_W)_j is violated by "
         f"{data.consistency or 0.0:.1e}, more than {limit:g}, as another activation than the power "
         f"{data.degree}, another network, {causes} would make them"
+    )
+
+
+def sparse(share: float) -> str:
+    """What may be wrong with a gradient of many exact zeros; to follow another reason."""
+    return (
+        f"; {share:.0%} of its entries are exactly 0 where a batch has none: no batch fits if only "
+        "the largest were sent (top-k sparsification)"
     )
 
 
@@ -140,7 +149,7 @@ def two_sets(reason: str, sets: Sequence[TrainingSet], data: HermiteData) -> str
     worst = max(first.stationarity, second.stationarity)
     what = "stationary on the network" if data.homogeneous else "exact for the data"
     if first.count == second.count:
-        counts = f"of {first.count} sample{'' if first.count == 1 else 's'} each"
+        counts = f"of {counted(first.count, 'sample')} each"
     else:
         counts = f"of {first.count} and {second.count} samples"
     return f"two different training sets {counts} are both {what} to {worst:.1e}; {reason}"

@@ -1,6 +1,6 @@
 """How large a batch comes out of one gradient, how fast, and under how much noise.
 
-    KKTCERT_DATA=DIR python -m tests.benchmarks.disaggregation [--part size depth noise few trained]
+    KKTCERT_DATA=DIR python -m tests.benchmarks.disaggregation [--part size depth noise few]
 
 DIR holds cifar10_subset.npz and mnist_subset.npz. Seconds are those of the process on one thread
 (set OMP_NUM_THREADS=1), memory is the largest resident size.
@@ -19,14 +19,13 @@ import numpy.typing as npt
 
 from identify.disaggregation.disaggregate import disaggregate
 from identify.disaggregation.records import Disaggregation
-from identify.model.deep import DeepGradient, DeepNetwork
+from identify.model.deep import DeepGradient
 from tests.identify.disaggregation.problems import (
     Planted,
     add_noise,
     change,
     draw_labels,
     initialise,
-    loss_of,
     plant_batch,
 )
 
@@ -42,10 +41,9 @@ def images(dimension: int) -> tuple[FloatArray, FloatArray]:
     """Standardised training images and labels: CIFAR-10 for 3072, MNIST for 784."""
     name = {3072: "cifar10_subset", 784: "mnist_subset"}[dimension]
     data = np.load(Path(os.environ["KKTCERT_DATA"]) / f"{name}.npz")
-    split = "train" if "train_images" in data else "test"
-    x = data[f"{split}_images"].reshape(-1, dimension) / 255.0
+    x = data["images"].reshape(-1, dimension) / 255.0
     centre, spread = (0.5, 0.25) if dimension == 3072 else (0.1307, 0.3081)
-    return (x - centre) / spread, data[f"{split}_labels"]
+    return (x - centre) / spread, data["labels"]
 
 
 def batch(sizes: list[int], count: int, seed: int) -> Planted:
@@ -145,64 +143,6 @@ def table(sizes: list[int], count: int, kinds: list[str], seeds: int, limit: flo
             row(name, kind, seed, problem, limit)
 
 
-def train(sizes: list[int], epochs: int, seed: int) -> DeepNetwork:
-    """A classifier trained with Adam (1e-3, batches of 64) from torch's initialisation."""
-    import torch
-
-    torch.manual_seed(seed)
-    torch.set_num_threads(1)
-    x, y = (torch.tensor(np.array(part)) for part in images(sizes[0]))
-    x, y = x.float(), y.long()
-    layers: list[torch.nn.Module] = []
-    for index in range(len(sizes) - 1):
-        layers += [torch.nn.Linear(sizes[index], sizes[index + 1]), torch.nn.ReLU()]
-    model = torch.nn.Sequential(*layers[:-1])
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for _ in range(epochs):
-        for part in torch.randperm(len(x)).split(64):
-            optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(model(x[part]), y[part]).backward()
-            optimiser.step()
-    with torch.no_grad():
-        accuracy = (model(x).argmax(1) == y).double().mean().item()
-    print(f"trained {sizes} for {epochs} epochs: {accuracy:.3f} of the training images")
-    linear = [layer for layer in model if isinstance(layer, torch.nn.Linear)]
-    weights = [layer.weight.detach().numpy() for layer in linear]
-    return DeepNetwork(weights, [layer.bias.detach().numpy() for layer in linear], "relu")
-
-
-def trained(sizes: list[int], epochs: int, counts: list[int], draws: int) -> None:
-    """Batches of training images of a trained classifier, float32 gradients."""
-    network = train(sizes, epochs, 0)
-    x, y = images(sizes[0])
-    print("| n | draws | complete | images below 1e-3 | of those with p above 1e-5 of the largest |"
-          " globally | wrong | s |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
-    for count in counts:
-        complete = good = large = globally = wrong = visible = 0
-        started = time.process_time()
-        for draw in range(draws):
-            rng = np.random.default_rng([11, draw])
-            chosen = rng.choice(len(x), count, replace=False)
-            problem = plant_batch(network, x[chosen], y[chosen].astype(np.int64))
-            result = disaggregate(network, spoil(problem, "float32", 0), loss_of(network),
-                                  reduction="mean", time_limit=60.0)  # fmt: skip
-            relative, _ = errors(problem, result)
-            size = np.abs(problem.cotangents).max(axis=1)
-            seen = size > 1e-5 * size.max()
-            complete += bool((relative < 1e-3).all())
-            good += int((relative < 1e-3).sum())
-            large += int((relative[seen] < 1e-3).sum())
-            visible += int(seen.sum())
-            globally += result.verdict == "globally"
-            wrong += result.verdict == "globally" and not (relative[seen] < 1e-2).all()
-        seconds = (time.process_time() - started) / draws
-        print(
-            f"| {count} | {draws} | {complete / draws:.2f} | {good / draws / count:.2f} | "
-            f"{large / max(1, visible):.2f} | {globally} | {wrong} | {seconds:.1f} |",
-            flush=True,
-        )
-
-
 KINDS = ["1e-6", "1e-5", "1e-4", "1e-3", "1e-2", "3e-2", "1e-1", "float16", "bfloat16", "int8",
          "top90", "top50", "clipped", "dp1e-4", "dp1e-3", "dp0.01", "dp0.1", "dp1"]  # fmt: skip
 
@@ -210,14 +150,13 @@ KINDS = ["1e-6", "1e-5", "1e-4", "1e-3", "1e-2", "3e-2", "1e-1", "float16", "bfl
 def main() -> None:
     """Print the tables of the chosen parts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parts = ["size", "depth", "noise", "few", "trained", "large"]
+    parts = ["size", "depth", "noise", "few", "large"]
     parser.add_argument("--part", nargs="+", choices=parts, default=parts[:-1])
-    parser.add_argument("--count", type=int, default=1, help="seeds, or draws for trained")
+    parser.add_argument("--count", type=int, default=1, help="seeds")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds a problem")
     options = parser.parse_args()
     count, limit = options.count, options.limit
-    if set(options.part) - {"trained"}:
-        print(HEAD)
+    print(HEAD)
     if "size" in options.part:
         table([3072, 300, 1], 20, ["float64", "float32"], count, limit)
         table([3072, 1400, 1], 50, ["float64", "float32"], count, limit)
@@ -235,10 +174,6 @@ def main() -> None:
     if "few" in options.part:
         for n, width in ((20, 30), (20, 34), (20, 40), (40, 60), (40, 80), (44, 80)):
             table([3072, width, 1], n, ["float64", "float32"], count, limit)
-    if "trained" in options.part:
-        trained([784, 512, 10], 1, [5, 10, 20], count)
-        trained([784, 512, 10], 10, [5, 10, 20], count)
-        trained([784, 256, 256, 10], 1, [5, 10, 20], count)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What rounding and noise in a gradient leave of its batch: the table of docs/gradient.md.
 
-    python -m tests.benchmarks.gradient_defence [--batches 5]
+    python -m tests.benchmarks.gradient_defence [--batches 5] [--activation relu] [--seconds 30]
 
 Ten random digits in a network of 64-128-512-10 as torch initialises it, cross-entropy. One row per
 change: verdicts, samples within 10 % of a true one, the median error of those, right labels.
@@ -59,15 +59,18 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batches", type=int, default=5)
+    parser.add_argument("--activation", default="relu")
+    parser.add_argument("--seconds", type=float, default=30.0)
     options = parser.parse_args()
+    word = "globally" if options.activation == "relu" else "locally"
     pixels, classes = load_digits(return_X_y=True)
-    print("| gradient | `globally` | samples | median error | labels |\n" + "|---" * 5 + "|")
+    print(f"| gradient | `{word}` | samples | median error | labels |\n" + "|---" * 5 + "|")
     for name, change in CHANGES.items():
         sure = found = right = 0
         errors: list[float] = []
         for seed in range(options.batches):
             rng = np.random.default_rng(seed)
-            network = initialise([64, 128, 512, 10], rng)
+            network = initialise([64, 128, 512, 10], rng, options.activation)
             chosen = rng.choice(len(pixels), 10, replace=False)
             x = pixels[chosen] / 16
             exact = plant_batch(network, x, classes[chosen]).gradient
@@ -76,9 +79,9 @@ def main() -> None:
                 tuple(change(b, rng) for b in exact.biases if b is not None),
             )
             result = identify.assess_gradient(
-                network, moved, "cross-entropy", prove=False, time_limit=30.0
+                network, moved, "cross-entropy", prove=False, time_limit=options.seconds
             ).found
-            sure += result.verdict == "globally"
+            sure += result.verdict == word
             if result.samples is None or result.layer != 0:
                 continue
             apart = np.linalg.norm(x[:, None] - result.samples, axis=2)

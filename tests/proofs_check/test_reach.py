@@ -48,7 +48,7 @@ def test_only_instances_that_satisfy_the_hypotheses_count():
 @pytest.mark.parametrize(
     ("place", "names"),
     [
-        ("identify.recovery.stages.redundant_equations", {"redundancy"}),
+        ("identify.recovery.stages.Recovered.redundancy", {"redundancy"}),
         ("identify.hermite.data.HermiteData.from_kkt", {"from_kkt"}),
         ("identify.numerical_rank", {"decide_rank", "row_space"}),
         ("identify.tensors.CoordinateTensor", {"contract"}),

@@ -33,8 +33,11 @@ from .passes import build_network
 from .report import DeepReport, read_deep_report
 from .spectra import InTime
 
-NOTES = ("reason", "single_rows", "covered", "candidates", "smallest_visible_slope", "checks.note",
-         "wording of assumptions", "caveats", "seed", "versions", "seconds")  # fmt: skip
+NOTES = (
+    "reason", "single_rows", "completed", "search", "covered", "candidates",
+    "smallest_visible_slope", "checks.note", "wording of assumptions", "caveats", "seed",
+    "versions", "seconds",
+)  # fmt: skip
 """What is written for readers: only its types are checked."""
 ROUNDED = ("checks.value", "checks.limit")
 """Numbers beside the recomputed ones that decide; those of the layers' residuals are checked."""
@@ -123,6 +126,8 @@ def _clock(deadline: float | None, limit: float | None) -> InTime:
 def _checks(report: DeepReport) -> list[tuple[str, str, Check]]:
     """What there is to check for the verdict: names, arithmetic, functions."""
     checks: list[tuple[str, str, Check]] = [("ranks", FLOAT, uniqueness.check_ranks)]
+    if report.searched:
+        return [("gradients", FLOAT, confirm.check_searched)] if report.locally else []
     if not (report.globally and report.certified):
         return checks
     checks += [
@@ -147,7 +152,9 @@ def _run(case: Case, found: dict[str, Claim], progress: Progress | None) -> None
         if progress is not None:
             progress(name, number / len(checks))
         found[name] = decide(name, how, partial(_in_time, case, check))
-    if not (case.report.globally and case.report.certified and uniqueness.by_kernel(case)):
+    if not (
+        case.report.globally and case.report.certified and uniqueness.by_kernel(case.report.raw)
+    ):
         return
     cut: list[Cut] = []
 
@@ -205,7 +212,11 @@ def _problem(report: DeepReport, network: Layers, gradient: Layers, said: list[l
         same = [spelled(name) for name in names] == problem["activations"]
         require(same, f"the activations are {', '.join(dict.fromkeys(names))}")
     last = spelled(problem["activations"][-1]) if problem["activations"] else ""
-    require(last.startswith(("relu", "leaky_relu")), "another activation before the output layer")
+    kinked = last.startswith(("relu", "leaky_relu"))
+    require(
+        kinked or report.searched or not report.globally,
+        "another activation before the output layer",
+    )
     source = "as named" if said else "as the report says"
     return f"sizes {'-'.join(map(str, sizes))}, activations {source}"
 
@@ -216,6 +227,9 @@ def _verdict(report: DeepReport, found: dict[str, Claim]) -> Claim:
     false = [name for name, claim in found.items() if claim.outcome == REFUTED]
     if false:
         return Claim("verdict", REFUTED, how, f"refuted: {', '.join(false)}")
+    if report.locally:
+        return Claim("verdict", OPEN, how, "the samples give the gradient; that none are near is "
+                     "numerical and not redone")  # fmt: skip
     if not report.globally:
         return Claim("verdict", OPEN, how, "undecided claims nothing")
     if not report.certified:

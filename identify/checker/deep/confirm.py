@@ -195,6 +195,37 @@ def check_layers(case: Case) -> str:
     return f"{len(found)} layers, the largest residual {worst:.1e}"
 
 
+def check_searched(case: Case) -> str:
+    """The samples of a search give back every supplied gradient from their layer upwards.
+
+    Their residuals are held against the stated limits, and the limits against what can be called a
+    confirmation.
+    """
+    answer, run = case.answer, case.run
+    count = case.report.raw["rank"]
+    require(len(answer.samples) == count, f"{len(answer.samples)} samples, the rank is {count}")
+    worst, seen = 0.0, 0
+    for index in range(answer.layer, len(case.network.weights)):
+        g = case.gradient.weights[index]
+        if g is None:
+            continue
+        k = index - answer.layer
+        left = np.linalg.norm(g - run.deltas[k].T @ run.inputs[k])
+        residual = float(left) / max(float(np.linalg.norm(g)), 1e-300)
+        stated = case.report.check(f"gradient of layer {index + 1}")
+        limit = None if stated is None else stated["limit"]
+        if limit is None:
+            require(False, f"no check of the gradient of layer {index + 1} is stated")
+            continue
+        require(limit <= LOOSEST, f"a limit of {limit} confirms nothing")
+        # With its bias the layer has one column more, whose share of the norm may be large.
+        require(residual <= 3.0 * limit + 1e-11,
+                f"the samples leave {residual:.1e} of the gradient of layer {index + 1}, "
+                f"{limit:.1e} is allowed")  # fmt: skip
+        worst, seen = max(worst, residual), seen + 1
+    return f"{seen} layers, the largest residual {worst:.1e}"
+
+
 def check_bounds(case: Case) -> str:
     """The error bounds are those of the documented formula, and small enough."""
     own = case.bounds[0]

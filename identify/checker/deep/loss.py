@@ -132,7 +132,14 @@ def check_loss(case: Case) -> str:
     equations = len(p) * each + len(p) - (reduction is None)
     check_possible(equations > 0, "one sample and no reduction: an average would look the same")
     check_possible(allowed.max() <= _LOOSE, "the errors leave the weights open")
-    return f"{equations} equations of the loss, to {max(off.max(), rest.max()):.1e}"
+    value = max(float(off.max()), float(rest.max()))
+    said = case.report.check("known loss")
+    if said is None or said["equations"] != equations:
+        raise RefutedError(f"{equations} equations of the loss")
+    if reduction != "mean":
+        close = near(said["value"], value, 4.0 if case.top.rounded else 1.5, 1e-13)
+        require(close, f"the loss is off by {value:.1e}, not {said['value']}")
+    return f"{equations} equations of the loss, to {value:.1e}"
 
 
 def _check_counts(stated: object, own: FloatArray, allowed: FloatArray) -> None:

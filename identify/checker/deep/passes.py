@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +11,13 @@ from ..outcome import BoolArray, CheckInputError, FloatArray
 from .network import Layers, parse_activation
 from .report import Answer
 
-READABLE = ("relu", "leaky_relu", "tanh", "sigmoid", "softplus", "elu", "identity")
-"""Activations whose value tells their slope."""
+READABLE = (
+    "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "elu", "identity", "gelu", "gelu_tanh",
+    "silu", "sine", "monomial",
+)  # fmt: skip
+"""Activations that are computed here."""
+_ROOT = math.sqrt(2.0 / math.pi)
+_CUBIC = 0.044715
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +79,7 @@ def value(kind: tuple[str, float], z: FloatArray) -> FloatArray:
         return np.maximum(z, 0.0) + np.log1p(np.exp(-np.abs(z)))
     if name == "elu":
         return np.where(z > 0.0, z, number * np.expm1(np.minimum(z, 0.0)))
-    return z
+    return _further(name, number, z)[0]
 
 
 def slope(kind: tuple[str, float], z: FloatArray) -> FloatArray:
@@ -89,7 +95,31 @@ def slope(kind: tuple[str, float], z: FloatArray) -> FloatArray:
         return _sigmoid(z)
     if name == "elu":
         return np.where(z > 0.0, 1.0, number * np.exp(np.minimum(z, 0.0)))
-    return np.ones_like(z)
+    return _further(name, number, z)[1]
+
+
+def _further(name: str, number: float, z: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Value and slope of gelu, silu, sine and powers; of the identity for any other name."""
+    if name == "gelu":
+        density = np.exp(-0.5 * z**2) / math.sqrt(2.0 * math.pi)
+        return z * _normal(z), _normal(z) + z * density
+    if name == "gelu_tanh":
+        t = np.tanh(_ROOT * (z + _CUBIC * z**3))
+        inner = _ROOT * (1.0 + 3.0 * _CUBIC * z**2)
+        return 0.5 * z * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * z * (1.0 - t**2) * inner
+    if name == "silu":
+        return z * _sigmoid(z), _sigmoid(z) * (1.0 + z * _sigmoid(-z))
+    if name == "sine":
+        return np.sin(z), np.cos(z)
+    if name == "monomial":
+        return z ** int(number), number * z ** (int(number) - 1)
+    return z, np.ones_like(z)
+
+
+def _normal(z: FloatArray) -> FloatArray:
+    """The normal distribution function."""
+    flat = [0.5 * math.erfc(-x / math.sqrt(2.0)) for x in z.ravel().tolist()]
+    return np.array(flat).reshape(z.shape)
 
 
 def _sigmoid(z: FloatArray) -> FloatArray:

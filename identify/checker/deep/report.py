@@ -124,6 +124,7 @@ _FIELDS: dict[str, Kind] = {
 _LATER: dict[str, Kind] = {
     "certificate": table(_CERTIFICATE),
     "single_rows": maybe(whole(1)),
+    "completed": listed(whole(1)),
     "search": maybe(table(_SEARCH)),
 }
 _TYPES = table(_FIELDS, _LATER)
@@ -175,6 +176,11 @@ class DeepReport:
     def locally(self) -> bool:
         """Whether the report claims that no other batch near its samples has the gradient."""
         return bool(self.raw["verdict"] == "locally")
+
+    @property
+    def searched(self) -> bool:
+        """Whether the samples come from a search."""
+        return bool(self.raw["method"] == "search")
 
     @property
     def sizes(self) -> list[int]:
@@ -236,6 +242,12 @@ def read_deep_report(report: object) -> DeepReport:
     roles = sorted(entry["role"] for entry in raw["inputs"])
     if roles != ["gradient", "network"]:
         raise CheckInputError("inputs", "the network and the gradient", ", ".join(roles))
+    facts = raw.get("search")
+    if (facts is not None) != (raw["method"] == "search"):
+        raise CheckInputError("search", "there for the method search, and only then", "another")
+    if facts is not None:
+        for name in ("residuals", "tolerances", "conditions"):
+            as_list(facts[name], f"search.{name}", facts["found"])
     if "certificate" not in raw:
         return DeepReport(raw, None, None, ())
     certificate = raw["certificate"]
@@ -268,7 +280,10 @@ def _answer(raw: Mapping[str, Any], certificate: Mapping[str, Any]) -> Answer | 
     cotangents = as_matrix(
         certificate["cotangents"], "certificate.cotangents", len(samples), sizes[-1]
     )
-    lines = as_list(certificate["masks"], "certificate.masks", len(sizes) - 2 - layer)
+    lines = as_list(certificate["masks"], "certificate.masks")
+    if raw["method"] == "search" and not lines:
+        lines = [None] * (len(sizes) - 2 - layer)
+    as_list(lines, "certificate.masks", len(sizes) - 2 - layer)
     masks = []
     for line, width in zip(lines, sizes[layer + 1 : -1], strict=True):
         if line is not None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from identify.arrays import FloatArray
 from identify.budget import UNLIMITED, Budget
 from identify.disaggregation.bounds import Bounds
-from identify.disaggregation.checks import check_loss, read_labels, relative_noise
+from identify.disaggregation.checks import Labels, check_loss, read_labels, relative_noise
 from identify.disaggregation.depth import Descent
 from identify.disaggregation.records import Check, Disaggregation, SearchFacts
 from identify.disaggregation.search.evidence import (
@@ -24,6 +24,7 @@ from identify.disaggregation.search.evidence import (
 )
 from identify.disaggregation.search.find import Hunt, Sample, Search, search
 from identify.disaggregation.search.pose import Posed, labelled, pose, thinned
+from identify.disaggregation.search.sides import choose_sides
 from identify.disaggregation.search.spaces import Spaces
 from identify.disaggregation.search.verdict import Findings, judge
 from identify.model.deep import DeepGradient, DeepNetwork
@@ -135,9 +136,12 @@ def _confirm(
 ) -> Disaggregation:
     spaces, rank = outcome.spaces, outcome.spaces.rank
     samples = sorted(outcome.search.samples, key=lambda s: -_share(spaces, s))
+    open_sides = spaces.two_sided
+    if len(samples) == rank:
+        samples, open_sides = choose_sides(posed, spaces, samples)
     bounds = [bound_sample(spaces, sample) for sample in samples]
     facts = _facts(outcome, samples, bounds)
-    caveats = (*CAVEATS, SIGN_CAVEAT) if spaces.two_sided else CAVEATS
+    caveats = (*CAVEATS, SIGN_CAVEAT) if open_sides else CAVEATS
     base = Disaggregation(
         "", "", rank, posed.ranks, "search", power=outcome.power, search=facts, caveats=caveats
     )
@@ -145,10 +149,10 @@ def _confirm(
     if samples:
         descent = _descent(posed, spaces, samples)
         limits = _limits(posed.network, descent, bounds)
-        base, checks = _confirmed(posed, base, descent, limits, (loss, reduction))
+        base, checks = _confirmed(posed, base, descent, limits, (loss, reduction, open_sides))
     verdict, reason = judge(
         Findings(
-            rank, posed.ranks, _used(spaces), posed.network.depth - 1, outcome.power, facts,
+            rank, posed.ranks, posed.network.depth - 1, outcome.power, facts,
             checks or (), None if limits is None else float(limits.samples.max()),
         )
     )  # fmt: skip
@@ -160,16 +164,19 @@ def _confirmed(
     base: Disaggregation,
     descent: Descent,
     limits: Bounds,
-    known: tuple[str | None, str | None],
+    known: tuple[str | None, str | None, bool],
 ) -> tuple[Disaggregation, tuple[Check, ...]]:
-    loss, reduction = known
+    loss, reduction, open_sides = known
     complete = len(descent.inputs) == base.rank
-    labels = read_labels(posed.network, descent, limits, loss)
+    labels = Labels(reason="the sign of each sample is open")
+    if not open_sides:
+        # With the sign of a sample that of p is open, and so is the label.
+        labels = read_labels(posed.network, descent, limits, loss)
     checks: tuple[Check, ...] = ()
     counts = None
     if complete:
         gradient = posed.gradient
-        if posed.spaces.two_sided:
+        if open_sides:
             # The output bias sums p, whose sign is as open as that of the sample.
             gradient = DeepGradient(gradient.weights, (*gradient.biases[:-1], None))
         loss_check, counts = check_loss(posed.network, descent, limits, labels, loss, reduction)
@@ -230,15 +237,10 @@ def _patterns(network: DeepNetwork, descent: Descent) -> tuple[BoolArray | None,
     )
 
 
-def _used(spaces: Spaces) -> tuple[int, ...]:
-    return tuple(spaces.first + i for i, f in enumerate(spaces.factors) if f is not None)
-
-
 def _share(spaces: Spaces, sample: Sample) -> float:
     """|delta_i| |h_i|, the sample's share of the gradient."""
-    delta = sample.where.deltas[0]
-    assert delta is not None
-    return float(abs(sample.weight) * np.linalg.norm(delta) * np.linalg.norm(sample.point))
+    delta = float(np.linalg.norm(sample.where.delta))
+    return abs(sample.weight) * delta * float(np.linalg.norm(sample.point))
 
 
 def _facts(outcome: _Outcome, samples: list[Sample], bounds: list[SampleBound]) -> SearchFacts:

@@ -81,13 +81,24 @@ def evaluate(view: View, y: FloatArray, label: int | None, *, tangents: bool) ->
 
     Cost: m k^2 for each signal.
     """
+    run, parts = _parts(view, y, label, tangents=tangents)
+    return Point(y, tuple(_block(*part) for part in parts), run)
+
+
+_Part = tuple[FloatArray, FloatArray | None, FloatArray, FloatArray | None]
+
+
+def _parts(
+    view: View, y: FloatArray, label: int | None, *, tangents: bool
+) -> tuple[Signals, list[_Part]]:
+    """The run of a sample, and of each signal: value, tangents, space, reference."""
     k = view.dimension
     chain = view.spaces.chain
     choice: FloatArray | int = label if label is not None else y[k:] if chain.free else np.ones(1)
     z = view.preactivations(y[:k])
     run = signals(chain, z, view.tangent if tangents else None, choice)
     layers = len(view.left)
-    blocks = []
+    parts: list[_Part] = []
     for i in range(2 * layers - 1):
         upper = i >= layers
         at = i - layers + 1 if upper else i
@@ -100,8 +111,24 @@ def evaluate(view: View, y: FloatArray, label: int | None, *, tangents: bool) ->
             change = run.feature_tangents[at - 1] if upper else run.delta_tangents[at]
             change = view.spaces.lift(at, change) if upper else change
         reference = None if view.references is None else view.references[i]
-        blocks.append(_block(value, change, space, reference))
-    return Point(y, tuple(blocks), run)
+        parts.append((value, change, space, reference))
+    return run, parts
+
+
+def linearise(view: View, y: FloatArray, label: int | None) -> list[tuple[FloatArray, FloatArray]]:
+    """Residual r (m,) and Jacobian (m, k) of each signal, for a view without references.
+
+    Twice the work of the Gram form, and exact where J^T J has lost what J still knows.
+    """
+    _, parts = _parts(view, y, label, tangents=True)
+    found = []
+    for value, change, space, _ in parts:
+        assert change is not None
+        size = max(float(np.linalg.norm(value)), _TINY)
+        r = (value - space @ (space.T @ value)) / size
+        moved = (change - space @ (space.T @ change)) / size
+        found.append((r, moved - np.outer(r, (value @ change) / size**2)))
+    return found
 
 
 def _block(
@@ -207,23 +234,22 @@ def settle(view: View, here: Point, label: int | None) -> Point:
     """Undamped Gauss-Newton steps from a minimum.
 
     At the floor of rounding F itself no longer tells a better point; the step still does. A step
-    that raises F fourfold ends this.
+    that raises F fourfold ends this. Scales that F does not see are 1 in the result.
     """
     for _ in range(_SETTLING):
         y = _renormalised(view, here.y)
-        gram, slope = evaluate(view, y, label, tangents=True).normal()
-        if gram.size == 0 or not np.isfinite(gram).all():
-            return here
-        scale = np.sqrt(np.maximum(np.diag(gram), _TINY))
-        values, vectors = linalg.eigh(gram / np.outer(scale, scale), check_finite=False)
-        kept = values > 1e-13 * values[-1]
-        inside = vectors[:, kept]
-        move = inside @ ((inside.T @ (slope / scale)) / values[kept]) / scale
+        blocks = linearise(view, y, label)
+        jacobian = np.vstack([j for _, j in blocks])
+        if jacobian.size == 0 or not np.isfinite(jacobian).all():
+            break
+        scale = np.maximum(np.linalg.norm(jacobian, axis=0), _TINY)
+        r = np.concatenate([r for r, _ in blocks])
+        move = np.linalg.lstsq(jacobian / scale, r, rcond=1e-12)[0] / scale
         trial = evaluate(view, y - move, label, tangents=False)
         if not trial.cost <= 4.0 * here.cost:
-            return here
+            break
         here = trial
-    return here
+    return evaluate(view, _renormalised(view, here.y), label, tangents=False)
 
 
 def _renormalised(view: View, y: FloatArray) -> FloatArray:

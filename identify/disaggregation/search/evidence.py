@@ -9,7 +9,7 @@ from scipy import linalg
 
 from identify.arrays import FloatArray
 from identify.disaggregation.factor import EPSILON
-from identify.disaggregation.search.equations import Point, evaluate
+from identify.disaggregation.search.equations import Point, evaluate, linearise
 from identify.disaggregation.search.find import (
     Hunt,
     Sample,
@@ -28,7 +28,7 @@ from identify.disaggregation.search.spaces import Spaces, View, full_view
 
 _PROBES = 40
 _SIGMAS = 4.0
-_SINGULAR = 1e-6
+_SINGULAR = 1e-10
 
 
 def power(spaces: Spaces, samples: list[Sample], *, seed: int = 0) -> int:
@@ -94,7 +94,8 @@ def bound_sample(spaces: Spaces, sample: Sample) -> SampleBound:
 
     With J the Jacobian of the residual and e_b the noise of an entry of signal b, the unknowns
     have the covariance (J^T J)^-1 (sum_b e_b^2 J_b^T J_b) (J^T J)^-1. What the noise does to the
-    row space, noise (root k + 4) |S^-1 c|, is added. Infinite where J has no full column rank.
+    row space, noise (root k + 4) |S^-1 c|, is added, and what it does to the row of the bias.
+    Infinite where J has no full column rank.
 
     Cost: m k^2 + k^3.
     """
@@ -106,7 +107,7 @@ def bound_sample(spaces: Spaces, sample: Sample) -> SampleBound:
     noise = block_noise(spaces, sample.where, here, sample.point, sample.label)
     larger = max(1.0, sample.residual / expected_residual(noise))
     levels = [larger * level for level, _ in noise]
-    found = _covariance(here, turn, levels)
+    found = _covariance(linearise(view, y, sample.label), turn, levels)
     if found is None:
         return SampleBound(np.inf, np.inf, 0.0)
     covariance, condition = found
@@ -115,7 +116,11 @@ def bound_sample(spaces: Spaces, sample: Sample) -> SampleBound:
     bottom = spaces.bottom
     carried = float(np.linalg.norm(sample.point / bottom.values))
     off_span = bottom.noise * (np.sqrt(bottom.shape[1]) + _SIGMAS) * carried
-    last = 0.0 if spaces.tail is None else float(spaces.tail @ sample.point)
+    last = 0.0
+    if spaces.tail is not None:
+        last = float(spaces.tail @ sample.point)
+        # The row of the bias has its error too, which moves the affine space along ``tail``.
+        off_span += _SIGMAS * bottom.noise * carried / float(np.linalg.norm(spaces.tail))
     length = np.sqrt(max(float(sample.point @ sample.point) - last**2, 1e-300))
     direction = _SIGMAS * float(np.sqrt(max(float(np.trace(covariance[k:, k:])), 0.0)))
     slope = direction + _weight_error(view, sample, here, covariance)
@@ -137,31 +142,31 @@ def _moves(view: View, y: FloatArray) -> FloatArray:
 
 
 def _covariance(
-    here: Point, turn: FloatArray, levels: list[float]
+    blocks: list[tuple[FloatArray, FloatArray]], turn: FloatArray, levels: list[float]
 ) -> tuple[FloatArray, float] | None:
     if turn.shape[1] == 0:
         return np.zeros((len(turn), len(turn))), 1.0
-    grams = [turn.T @ block.gram @ turn for block in here.blocks if block.gram is not None]
-    whole = np.asarray(np.sum(grams, axis=0))
-    noisy = np.sum([e**2 * g for e, g in zip(levels, grams, strict=True)], axis=0)
-    scale = np.sqrt(np.diag(whole))
-    if not (np.isfinite(whole).all() and scale.min() > 0.0):
+    jacobian = np.vstack([j for _, j in blocks]) @ turn
+    scale = np.linalg.norm(jacobian, axis=0)
+    if not (np.isfinite(jacobian).all() and scale.min() > 0.0 and jacobian.shape[0] >= len(scale)):
         return None
-    values, vectors = linalg.eigh(whole / np.outer(scale, scale))
-    condition = float(np.sqrt(max(values[0], 0.0) / values[-1]))
+    q, r = np.linalg.qr(jacobian / scale)
+    values = np.linalg.svd(r, compute_uv=False)
+    condition = float(values[-1] / values[0])
     if condition < _SINGULAR:
         return None
-    inverse = (vectors / values) @ vectors.T / np.outer(scale, scale)
-    return turn @ (inverse @ noisy @ inverse) @ turn.T, condition
+    sizes = np.concatenate(
+        [np.full(len(j), level) for (_, j), level in zip(blocks, levels, strict=True)]
+    )
+    moved = linalg.solve_triangular(r, (q * sizes[:, None]).T) / scale[:, None]
+    moved = turn @ moved
+    return moved @ moved.T, condition
 
 
 def _weight_error(view: View, sample: Sample, here: Point, covariance: FloatArray) -> float:
     """Relative error of the weight 1 / (c . S^-1 U^T delta), from the noise and from y."""
     bottom = view.spaces.bottom
-    delta, point = sample.where.deltas[0], sample.where.inputs[0]
-    assert delta is not None
-    assert point is not None
-    left, right = delta / bottom.values, point / bottom.values
+    left, right = sample.where.delta / bottom.values, sample.where.point / bottom.values
     k = view.dimension
     slope = (bottom.columns @ right) @ here.run.delta_tangents[0]
     slope[:k] += view.chart.T @ (view.basis.T @ left)

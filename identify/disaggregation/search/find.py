@@ -89,7 +89,7 @@ class Hunt:
     rng: np.random.Generator
     budget: Budget = UNLIMITED
     most_starts: int = 3000
-    kappa: float = 10.0
+    kappa: float = 5.0
     cap: float = 0.03
 
 
@@ -104,13 +104,13 @@ def search(hunt: Hunt) -> Search:
     state = Search()
     rank = hunt.spaces.rank
     budget = rank // 4 + 2
+    most: list[Sample] = []
     while len(state.samples) < rank:
         hunt.budget.tell(STAGE, len(state.samples) / rank)
         limit = _STALLED + 10 * (rank - len(state.samples))
         found = _next(hunt, state, limit)
         if found is not None:
             state.samples.append(found)
-            state.doubtful = [s for s in state.doubtful if same_as(found, [s], hunt.spaces) is None]
             continue
         if hunt.budget.expired:
             state.stopped = "the time limit ended the search"
@@ -119,7 +119,13 @@ def search(hunt: Hunt) -> Search:
             state.stopped = f"no further sample in {limit} starts"
             break
         budget -= 1
+        if len(state.samples) > len(most):
+            most = list(state.samples)
         _take_back(state)
+    if len(state.samples) < len(most):
+        # What was taken back was not to blame.
+        state.samples = most
+    state.doubtful = [s for s in state.doubtful if same_as(s, state.samples, hunt.spaces) is None]
     return state
 
 
@@ -154,10 +160,7 @@ def left_over(spaces: Spaces, samples: list[Sample]) -> FloatArray:
     """U^T G V less the samples' share, (r, r), at the first layer."""
     matrix = np.diag(spaces.bottom.values)
     for sample in samples:
-        delta, point = sample.where.deltas[0], sample.where.inputs[0]
-        assert delta is not None
-        assert point is not None
-        matrix = matrix - sample.weight * np.outer(delta, point)
+        matrix = matrix - sample.weight * np.outer(sample.where.delta, sample.where.point)
     return matrix
 
 
@@ -317,10 +320,7 @@ def polish(
 
 def weight_of(spaces: Spaces, where: Coordinates) -> float:
     """c_i = 1 / (h_i^T G^+ delta_i) at the first layer: the factor of the sample's term in G."""
-    delta, point = where.deltas[0], where.inputs[0]
-    assert delta is not None
-    assert point is not None
-    product = float(point @ (delta / spaces.bottom.values))
+    product = float(where.point @ (where.delta / spaces.bottom.values))
     return 1.0 / product if product != 0.0 else float("inf")
 
 

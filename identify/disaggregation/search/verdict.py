@@ -11,16 +11,16 @@ from identify.disaggregation.records import (
     LayerRank,
     SearchFacts,
 )
+from identify.text import counted
 from identify.thresholds import LARGEST_BOUND
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that the verdict looks at; ``used`` are the layers of the search."""
+    """Everything that the verdict looks at; ``hidden`` is the number of hidden layers."""
 
     rank: int
     ranks: tuple[LayerRank, ...]
-    used: tuple[int, ...]
     hidden: int
     power: int
     search: SearchFacts
@@ -41,20 +41,21 @@ def judge(findings: Findings) -> tuple[str, str]:
             return UNDECIDED, reason
     count = findings.rank
     return LOCALLY, (
-        f"{count} sample{'' if count == 1 else 's'} found one by one give the gradient, each "
+        f"{counted(count, 'sample')} found one by one give the gradient, each "
         f"isolated with {findings.power} equations to spare; others far away are not excluded"
     )
 
 
 def _ranks(findings: Findings) -> str:
     for rank in findings.ranks:
-        if rank.layer in findings.used and not rank.clear:
+        hidden = rank.layer < findings.hidden
+        if hidden and rank.rank == findings.rank and not rank.clear:
             return (
                 f"noise, or a batch above the width or the rank of the inputs: the singular values "
                 f"of layer {rank.layer + 1}'s gradient fall by a factor of {rank.gap:.3g} at rank "
                 f"{rank.rank}, 100 and a tail like noise are asked for"
             )
-        if rank.layer < findings.hidden and rank.rank > findings.rank:
+        if hidden and rank.rank > findings.rank:
             return (
                 f"at least {rank.rank} samples: the gradient of layer {rank.layer + 1} has rank "
                 f"{rank.rank}, that of the layers of the search {findings.rank}"
@@ -93,8 +94,7 @@ def _others(findings: Findings) -> str:
     facts = findings.search
     if facts.others:
         return (
-            f"{facts.others} further point{'' if facts.others == 1 else 's'} fit as the samples "
-            f"do and are not among them"
+            f"{counted(facts.others, 'further point')} fit as the samples do and are not among them"
         )
     if facts.null_hits:
         return (

@@ -72,7 +72,7 @@ def _products_without_root() -> Any:
 
 
 @contextmanager
-def _other_sign() -> Iterator[None]:
+def other_sign() -> Iterator[None]:
     """The slopes with the other sign in the operator."""
     original: Callable[..., FloatArray] = relu.Operator._rows
 
@@ -114,7 +114,7 @@ ONE_SET = Statement(
     sabotages=(
         Sabotage("first", "one error signal at most", conclusion=_none_but_first),
         Sabotage("root", "products without root 2", implementation=_products_without_root),
-        Sabotage("sign", "slopes with the other sign", implementation=_other_sign),
+        Sabotage("sign", "slopes with the other sign", implementation=other_sign),
     ),
     cost="medium",
     code=(

@@ -67,7 +67,7 @@ def _of_column_space(batch: Batch) -> tuple[Masks, ...]:
     return tuple(_explain(batch, itertools.combinations(listed, rank)))
 
 
-def _of_all(batch: Batch) -> list[Masks]:
+def explaining_sets(batch: Batch) -> list[Masks]:
     """Sets of at most n masks, of all masks, that explain the gradient."""
     every = _every_mask(batch.network.widths[0])
     sizes = range(1, len(batch.samples) + 1)
@@ -122,7 +122,7 @@ def _used(batch: Batch) -> bool:
 
 
 def _only_set(batch: Batch) -> Check:
-    found = _of_all(batch)
+    found = explaining_sets(batch)
     if found != [_true(batch)]:
         return Check.of(False, f"{len(found)} sets of at most {len(batch.samples)} samples")
     return _by_product(batch)

@@ -111,7 +111,7 @@ MODELS = {
     "polynomial": (saved(random_network(activation=(0.0, 1.0, 0.0, 1.0))), "not yet supported"),
     "several outputs": (
         saved(TwoLayerNetwork(np.ones((4, 3)), np.ones((2, 4)), 3)),
-        "not yet supported",
+        "not yet for --source kkt",
     ),
     "contradicting degree": (file_of(**layers(), degree=4), "3 from the degree of the option"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib import resources
 
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import identify
-from identify.model.deep import DeepGradient
+from identify.model.deep import DeepGradient, DeepNetwork
 from tests.command_line import PNG, kkt
-from tests.identify.disaggregation.problems import plant, plant_batch
+from tests.identify.disaggregation.problems import add_noise, plant, plant_batch
 from tests.model_files import npz
 
 SCHEMA = Draft202012Validator(
@@ -102,7 +103,7 @@ def test_two_layers_and_one_output(tmp_path):
     ("word", "code"), [("undecided", 3), ("candidates", 0), ("globally,not-covered", 0)]
 )
 def test_too_few_rows_are_undecided(tmp_path, word, code):
-    planted = plant([16, 24, 18, 4], 5, 0)
+    planted = plant([24, 24, 30, 4], 11, 0)
     outcome = kkt("verify", *stored(tmp_path, planted), "--fail-on", word)
     assert outcome.code == code
     assert "too few rows" in outcome.out
@@ -131,6 +132,88 @@ def test_candidates_are_samples_without_uniqueness(tmp_path, batch):
     SCHEMA.validate(json.loads((tmp_path / "out/report.json").read_text()))
 
 
+def spoiled(planted, layer, change):
+    """The planted problem with another gradient of one layer, weights and biases alike."""
+    weights, biases = list(planted.gradient.weights), list(planted.gradient.biases)
+    weights[layer], biases[layer] = change(weights[layer], biases[layer])
+    return replace(planted, gradient=DeepGradient(tuple(weights), tuple(biases)))
+
+
+def noise(weight, bias):
+    rng = np.random.default_rng(3)
+    return (rng.normal(size=weight.shape) * weight.std(), rng.normal(size=bias.shape) * bias.std())
+
+
+def permuted(weight, bias):
+    order = np.random.default_rng(4).permutation(len(bias))
+    return weight[order], bias[order]
+
+
+def other_batch(weight, bias):
+    foreign = plant(SIZES, 5, 77).gradient
+    return foreign.weights[1][: len(weight)], foreign.biases[1][: len(bias)]
+
+
+@pytest.mark.parametrize("change", [noise, permuted, other_batch])
+@pytest.mark.parametrize("width", [150, 18])
+def test_a_changed_last_hidden_layer_does_not_open_the_gate(tmp_path, change, width):
+    """The other layers are whole; `undecided` alone would say that nothing is seen."""
+    planted = spoiled(plant([16, 24, width, 4], 5, 0), 1, change)
+    arguments = (*stored(tmp_path, planted), "--loss", "cross-entropy")
+    assert kkt("verify", *arguments, "--fail-on", "not-covered").code == 3
+    outcome = kkt("verify", *arguments, "--out", tmp_path / "out")
+    assert outcome.code == 0
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    SCHEMA.validate(report)
+    assert (report["verdict"], report["covered"]) == ("undecided", False)
+    agreement = next(c for c in report["checks"] if c["name"] == "layers agree")
+    assert agreement["holds"] is False
+
+
+def test_noise_in_the_hidden_layer_of_two_is_not_covered(tmp_path):
+    """The output layer alone has no tail that would show how exact the gradient is."""
+    planted = spoiled(plant([16, 120, 1], 4, 1), 0, noise)
+    arguments = (*stored(tmp_path, planted), "--loss", "logistic")
+    assert kkt("verify", *arguments, "--fail-on", "not-covered").code == 3
+
+
+def test_other_activations_below_leave_the_noise_to_be_compared(tmp_path):
+    """No pair of layers is homogeneous but the last, and its upper part is withheld."""
+    planted = spoiled(plant([16, 24, 150, 4], 5, 0, activation="relu"), 1, noise)
+    weights, biases = list(planted.gradient.weights), list(planted.gradient.biases)
+    weights[2] = biases[2] = None
+    network = DeepNetwork(planted.network.weights, planted.network.biases, ["tanh", "relu"])
+    report = identify.assess_gradient(network, DeepGradient(tuple(weights), tuple(biases)))
+    assert (report.verdict, report.covered) == ("undecided", False)
+
+
+def test_noise_in_every_layer_is_no_contradiction(batch):
+    noisy = add_noise(batch.gradient, 0.05, np.random.default_rng(0))
+    report = identify.assess_gradient(batch.network, noisy, "cross-entropy")
+    assert report.found.check("layers agree").holds
+
+
+def test_rows_that_are_samples_are_candidates(tmp_path):
+    """Too few rows for the theorem, but neurons of the first layer with one sample each."""
+    planted = plant([30, 200, 18, 4], 6, 0)
+    arguments = stored(tmp_path, planted)
+    outcome = kkt("verify", *arguments, "--out", tmp_path / "out")
+    assert (outcome.code, "too few rows" in outcome.out) == (0, True)
+    assert "one sample alone activates" in " ".join(outcome.out.split())
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    SCHEMA.validate(report)
+    assert (report["candidates"], report["covered"]) == (True, True)
+    assert kkt("verify", *arguments, "--fail-on", "candidates").code == 3
+    assert kkt("recover", *arguments, "--out", tmp_path / "rows").code == 0
+    with np.load(tmp_path / "rows/samples.npz") as written:
+        rows = written["single_rows"]
+    assert len(rows) == report["single_rows"]
+    on = (planted.network.forward(planted.samples).preactivations[0] > 0.0).sum(axis=0)
+    assert len(rows) <= (on == 1).sum()
+    apart = np.linalg.norm(rows[:, None] - planted.samples, axis=2).min(axis=1)
+    assert (apart < 1e-5 * np.linalg.norm(rows, axis=1)).all()
+
+
 def test_a_gradient_of_rank_one_is_a_candidate_whatever_the_rows(tmp_path):
     """Each row of the first layer's gradient is the sample, also where the theorem has no say."""
     planted = plant([16, 24, 5, 10], 1, 3)
@@ -152,7 +235,7 @@ def test_a_gradient_of_rank_one_is_a_candidate_whatever_the_rows(tmp_path):
         (("--scale", "unit"), "--scale"),
         (("--non-negative",), "--non-negative"),
         (("--evidence", "exact"), "auto or numerical"),
-        (("--weight-decay-in-gradient", "auto"), "--weight-decay-in-gradient"),
+        (("--weight-decay-in-gradient", "none"), "--weight-decay-in-gradient"),
         (("--hidden-share", 0.5), "--hidden-share"),
         (("--arithmetic", "float32"), "--arithmetic"),
         (("--layers", "net.0"), "expected"),
@@ -207,6 +290,13 @@ def test_a_smooth_network_from_file_to_samples(tmp_path):
     assert report["scope"] == {"kind": "exactly", "samples": 4}
     assert report["search"]["found"] == 4
     assert kkt("verify", *arguments, "--fail-on", "locally").code == 3
+    checked = kkt("check", tmp_path / "out/report.json", *arguments)
+    assert checked.code == 0
+    assert "refuted" not in checked.out
+    for field, value in (("power", 0), ("verdict", "undecided"), ("rank", 5)):
+        changed = tmp_path / "changed.json"
+        changed.write_text(json.dumps(report | {field: value}))
+        assert kkt("check", changed, *arguments).code == 3
 
 
 def test_a_deep_network_without_an_activation_says_what_to_name(tmp_path, batch):
@@ -219,14 +309,9 @@ def test_a_deep_network_without_an_activation_says_what_to_name(tmp_path, batch)
 
 def test_other_commands_refuse_in_one_line(tmp_path, batch):
     arguments = stored(tmp_path, batch)
-    data = npz(tmp_path / "data.npz", samples=batch.samples)
-    for command in (
-        ("audit", arguments[0], data, *arguments[1:]),
-        ("alternatives", *arguments, "--out", tmp_path / "other"),
-    ):
-        outcome = kkt(*command)
-        assert (outcome.code, len(outcome.lines)) == (2, 1)
-        assert "verify or recover" in outcome.err
+    outcome = kkt("alternatives", *arguments, "--out", tmp_path / "other")
+    assert (outcome.code, len(outcome.lines)) == (2, 1)
+    assert "verify, recover and audit alone" in outcome.err
 
 
 def test_check_confirms_the_report_and_refutes_a_changed_one(tmp_path, batch):
@@ -371,3 +456,17 @@ def test_the_first_lines_say_what_to_do(tmp_path, batch):
     lines = kkt("verify", *stored(tmp_path, batch)).out.splitlines()
     assert lines[2].startswith("in short      this gradient gives away the")
     assert lines[3].startswith("what to do    do not send this gradient")
+
+
+def test_a_power_with_few_neurons_is_searched(tmp_path):
+    cubic = plant([40, 14, 1], 6, 0, "monomial:3", False)
+    pairs = zip(("model", "gradient"), (cubic.network, cubic.gradient), strict=True)
+    for name, part in pairs:
+        two = identify.TwoLayerNetwork(part.weights[0], part.weights[1][0], degree=3)
+        identify.save_network(two, tmp_path / f"{name}.npz")
+    arguments = ("--source", "gradient", "--gradient", tmp_path / "gradient.npz")
+    outcome = kkt("verify", tmp_path / "model.npz", *arguments, "--activation", "monomial:3")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "LOCALLY identifiable" in outcome.out
+    other = kkt("verify", tmp_path / "model.npz", *arguments, "--activation", "monomial:4")
+    assert other.code == 2

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import identify
+import identify.checker.reading.arrays
 from identify.hermite.data import HermiteData
 from identify.model.gradients import load_gradient, take_gradient
 from identify.model.loading import load_network

@@ -72,7 +72,8 @@ def test_inspect_says_what_to_run(tmp_path, case):
         relu = f"kktcert verify {model} --source gradient --gradient FILE --activation relu"
         assert lines.pop(0) == relu
     (line,) = lines
-    command = "verify" if NETWORKS[case][0].get("activation") == "relu" else "attack"
+    # One gradient of a network that names its activation is for the verifier.
+    command = "verify" if NETWORKS[case][0].get("activation") else "attack"
     assert line.startswith(f"kktcert {command} {model} ")
 
 
@@ -126,8 +127,8 @@ def test_nothing_is_offered_that_would_be_refused(tmp_path, arrays):
 
 
 def test_other_sources_have_their_objective(tmp_path):
-    model = npz(tmp_path / "m.npz", **layers(4, 9, 1), activation="tanh")
-    other = npz(tmp_path / "o.npz", **layers(4, 9, 1))
+    model = npz(tmp_path / "m.npz", **layers(4, 9, 7, 1), degree=3)
+    other = npz(tmp_path / "o.npz", **layers(4, 9, 7, 1))
     source = ("--source", "gradient", "--gradient", other)
     line = offered(kkt("verify", model, *source).err)
     assert line[3:] == ["--objective", "gradient_matching", "--gradient", str(other),
@@ -186,3 +187,13 @@ def test_two_logits_are_refused_by_what_they_would_need(tmp_path, source):
     assert found.code == 2
     assert f"for --source gradient and not yet for --source {source}" in found.err
     assert "one output" in found.err
+
+
+@pytest.mark.parametrize("activation", [(), ("--activation", "relu"), ("--activation", "gelu")])
+def test_two_checkpoints_of_other_networks_are_sent_to_span(tmp_path, activation):
+    first = npz(tmp_path / "first.npz", **layers(12, 9, 7, 3))
+    last = npz(tmp_path / "last.npz", **layers(12, 9, 7, 3))
+    found = kkt("verify", last, "--source", "fine-tuning", "--initial", first, *activation)
+    assert found.code == 2
+    assert f"kktcert span {first} {last} says how many samples" in found.err
+    assert kkt("span", first, last).code != 2

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from identify.command.commands import _signs
+from identify.command.inputs import two_classes
 from identify.errors import FileError, InvalidInputError
 from identify.exposure.affine import match_affinely, normalised
 from identify.model.dataset import Dataset, as_signs, flat_labels, load_samples
@@ -38,7 +38,7 @@ def test_two_classes_in_any_spelling(tmp_path, labels):
     for keys in (("samples", "labels"), ("x_train", "y_train"), ("X", "y")):
         data = load_samples(npz(tmp_path / "d.npz", **dict(zip(keys, (ROWS, labels), strict=True))))
         np.testing.assert_array_equal(as_signs(data.labels), SIGNS)
-        np.testing.assert_array_equal(_signs(data.labels), SIGNS)
+        np.testing.assert_array_equal(two_classes(data.labels), SIGNS)
 
 
 def test_labels_that_are_no_labels():

@@ -12,7 +12,7 @@ import pytest
 from identify import HermiteData, TwoLayerNetwork, Verdict, assess_identifiability, plant_network
 from identify.checker.rows import CHECKS
 from identify.records import Condition
-from identify.recovery.assumptions import Assumptions, resolve_scale
+from identify.recovery.assumptions import Assumptions
 from identify.recovery.measure import measure
 from identify.report.build import interrupted_report
 from identify.report.report import IdentifiabilityReport
@@ -21,6 +21,8 @@ from identify.verdict.rules import RULES, judge
 from tests.identify.families import unit_rows
 
 Case = tuple[HermiteData, dict[str, Any]]
+
+_ASSUMED = ("samples", "scale", "non_negative", "noise", "hidden_share")
 
 
 def batch(
@@ -124,13 +126,8 @@ def test_the_reason_is_the_sentence_of_the_first_failing_row(
         if name in ("agreement", "evidence"):
             assert report.reason.startswith("--evidence")
             continue
-        given = Assumptions(
-            options.get("samples"),
-            resolve_scale(data, options.get("scale", "auto")),
-            options.get("non_negative", False),
-            options.get("noise"),
-            options.get("hidden_share", 0.1),
-        )
+        assumed = {name: options[name] for name in _ASSUMED if name in options}
+        given = Assumptions(**assumed).resolved(data)
         stage = measure(data, given, method=options.get("method", "pencil"))
         found = next(rule for rule in RULES if rule.name == name).look(Grounds(data, given, stage))
         assert found is not None
@@ -157,11 +154,11 @@ def test_a_run_that_ends_early_says_so_in_a_row() -> None:
     data = batch(4, 4, 40)
     for report in (
         assess_identifiability(data, time_limit=1e-9),
-        interrupted_report(data, stage="rank", seconds=1.0, seed=0),
+        interrupted_report(data, Assumptions(), stage="rank", seconds=1.0, seed=0),
     ):
         assert failing(report.conditions)[0] == "finished"
         assert report.verdict is Verdict.UNDECIDED
-    stage = measure(data, Assumptions(None, "free", False, None))
-    grounds = Grounds(data, Assumptions(None, "free", False, None), stage)
+    given = Assumptions().resolved(data)
+    grounds = Grounds(data, given, measure(data, given))
     assert judge(grounds).verdict is Verdict.GLOBALLY
     assert judge(replace(grounds, ended="stopped")).reason == "stopped"

@@ -9,6 +9,7 @@ from identify.assess_batch import assess_gradient
 from identify.disaggregation.records import LOCALLY, UNDECIDED, Disaggregation
 from identify.model.deep import DeepGradient, DeepNetwork
 from tests.identify.disaggregation.problems import Planted, plant
+from tests.identify.disaggregation.search.families import draw, false_points, is_wrong
 
 
 def errors(found: Disaggregation, samples: np.ndarray, *, sides: bool = False) -> np.ndarray:
@@ -94,6 +95,18 @@ def test_an_even_slope_without_bias_leaves_the_sign_open() -> None:
     assert any("sign" in line for line in report.found.caveats)
 
 
+@pytest.mark.parametrize(("activation", "outputs"), [("sigmoid", 1), ("tanh", 8)])
+def test_the_output_layer_tells_the_side_where_it_can(activation: str, outputs: int) -> None:
+    """sigma(-z) is no negative of sigma(z); with the output bias the slopes of tanh add up."""
+    case = plant([30, 40, outputs], 5, 0, activation, False)
+    biases = [None, np.zeros(outputs)]
+    network = DeepNetwork(case.network.weights, biases, activation)
+    report = assess_gradient(network, network.gradient(case.samples, case.cotangents))
+    assert report.verdict == LOCALLY, report.reason
+    assert errors(report.found, case.samples).max() < 1e-8
+    assert not any("sign" in line for line in report.found.caveats)
+
+
 def test_one_sample_needs_no_search() -> None:
     case = plant([10, 12, 1], 1, 0, "gelu")
     report = assess_gradient(case.network, case.gradient)
@@ -166,3 +179,28 @@ def test_results_depend_on_the_seed_alone() -> None:
     case = plant([30, 24, 1], 5, 0, "gelu")
     first, second = (assess_gradient(case.network, case.gradient, seed=3) for _ in range(2))
     assert first.found.search == second.found.search
+
+
+def test_samples_beside_others_that_do_not_fit_are_returned_alone() -> None:
+    """Three samples of this network and two of another one: these are found, those are missing."""
+    case, other = plant([30, 40, 1], 3, 0, "gelu"), plant([30, 40, 1], 2, 9, "gelu")
+    own, more = case.gradient, other.gradient
+    weights = [np.add(a, b) for a, b in zip(own.weights, more.weights, strict=True)]
+    biases = [np.add(a, b) for a, b in zip(own.biases, more.biases, strict=True)]
+    report = assess_gradient(case.network, DeepGradient(weights, biases))
+    found = report.found
+    assert (report.verdict, report.candidates) == (UNDECIDED, True)
+    assert found.samples is not None
+    assert found.search is not None
+    assert (found.rank, found.search.found, found.search.missing) == (5, 3, 2)
+    assert errors(found, case.samples).max() < 1e-8
+    assert "3 of 5 samples" in str(report)
+
+
+@pytest.mark.parametrize("seed", range(0, 60, 4))
+def test_families_have_no_wrong_verdict(seed: int) -> None:
+    drawn = draw(seed)
+    report = assess_gradient(drawn.network, drawn.gradient, time_limit=20.0, **drawn.options)
+    assert not is_wrong(drawn, report)
+    if (report.found.power or 0) >= 1:
+        assert not false_points(drawn, report)

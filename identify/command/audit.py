@@ -1,0 +1,89 @@
+"""The command for the owner of the data."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from identify.command.deep import DeepRequest, audit_deep
+from identify.command.gate import BLOCKED, parse_exposed
+from identify.command.inputs import check_dimension, open_data, search_arguments
+from identify.command.limits import check_memory
+from identify.command.names import Format
+from identify.command.options import (
+    AssumeOptions,
+    DataArgument,
+    LogOptions,
+    MemoryOptions,
+    ModelArgument,
+    ModelOptions,
+    OutputOptions,
+    RunOptions,
+    SourceOptions,
+)
+from identify.command.output import (
+    OutputFolder,
+)
+from identify.command.routing import routed
+from identify.command.run import (
+    RESULTS,
+    show_written,
+)
+from identify.model.dataset import load_samples
+
+
+def audit(
+    *,
+    model: ModelArgument,
+    data: DataArgument,
+    source: SourceOptions,
+    layout: ModelOptions,
+    assume: AssumeOptions,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(metavar="exposed", help="End with exit code 3 if a sample is exposed."),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(metavar="M", help="Mean that the network's inputs had removed."),
+    ] = None,
+    std: Annotated[
+        str | None,
+        typer.Option(metavar="S", help="What they were divided by: (x - M) / S is audited."),
+    ] = None,
+    run: RunOptions,
+    memory: MemoryOptions,
+    output: OutputOptions,
+    log: LogOptions,
+) -> int:
+    """Show the owner of the data which samples the weights expose, and how exactly."""
+    from identify.exposure.affine import normalised
+    from identify.exposure.audit import audit as audit_samples
+
+    gated = parse_exposed(fail_on)
+    with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
+        deep = DeepRequest(model, source, layout, assume, run, memory, log.log())
+        if deep.applies():
+            with routed(model, source, layout):
+                return audit_deep(deep, data, (mean, std), folder, gated=gated)
+        given = open_data(model, source, layout)
+        check_memory(memory.memory_limit, given, run.seed)
+        truth = load_samples(data)
+        check_dimension(truth.samples, given.network.dimension, data)
+        with log.log().progress() as show:
+            found = audit_samples(
+                given.network,
+                normalised(truth, mean, std),
+                truth.labels,
+                **search_arguments(given, assume, run),
+                progress=show,
+            )
+        if folder:
+            folder.write_text("audit.json", found.to_json())
+            folder.write_text("report.json", found.identifiability.to_json())
+        text = found.to_json() if run.format is Format.JSON else f"{found}\n"
+        print(text, end="", flush=True)
+        if run.format is Format.TEXT:
+            show_written(folder)
+    return BLOCKED if gated and found.exposed else 0

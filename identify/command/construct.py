@@ -1,0 +1,193 @@
+"""The commands that construct: other training sets, and networks of given samples."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from identify.command.inputs import check_dimension, open_data, search_arguments, two_classes
+from identify.command.limits import check_memory, refuse_above
+from identify.command.memory import planting_bytes
+from identify.command.names import EvidenceName, Format
+from identify.command.options import (
+    AssumeOptions,
+    DataArgument,
+    ImageOptions,
+    LogOptions,
+    MemoryOptions,
+    ModelArgument,
+    ModelOptions,
+    RequiredOutput,
+    RunOptions,
+    SourceOptions,
+)
+from identify.command.output import (
+    OutputFolder,
+    check_file_target,
+    replacing,
+    say_error,
+)
+from identify.command.run import (
+    INTERRUPTED,
+    RESULTS,
+    assess,
+    show_facts,
+    show_sets,
+    show_written,
+    write_alternatives,
+)
+from identify.command.sheet import Sheet
+from identify.errors import (
+    InvalidInputError,
+    NotYetSupportedError,
+)
+from identify.model.dataset import load_samples
+
+
+def alternatives(
+    *,
+    model: ModelArgument,
+    source: SourceOptions,
+    layout: ModelOptions,
+    assume: AssumeOptions,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="DATA.npz", help="Data that explain the weights."),
+    ] = None,
+    distance: Annotated[float | None, typer.Option(metavar="X", hidden=True)] = None,
+    keep: Annotated[
+        str | None, typer.Option(metavar="norms,box,count,margins", hidden=True)
+    ] = None,
+    images: ImageOptions,
+    run: RunOptions,
+    memory: MemoryOptions,
+    output: RequiredOutput,
+    log: LogOptions,
+) -> int:
+    """Find other training sets that explain the same data."""
+    from identify.alternatives.find import find_alternative
+
+    for name, value in (("--distance", distance), ("--keep", keep)):
+        if value is not None:
+            raise NotYetSupportedError(f"{name} is not yet supported", "leave it out")
+    with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
+        data = open_data(model, source, layout)
+        check_memory(memory.memory_limit, data, run.seed)
+        truth = None if start is None else load_samples(start)
+        if truth is not None and start is not None:
+            check_dimension(truth.samples, data.network.dimension, start)
+        sheet = Sheet.from_options(images, data.network.dimension)
+        told = log.log()
+        started = time.monotonic()
+        report, interrupted = assess(data, assume, run, told, EvidenceName.NUMERICAL)
+        sets = report.alternatives
+        # One search a command, within one time limit.
+        left = None if run.time_limit is None else run.time_limit + started - time.monotonic()
+        wanted = truth is not None or not (report.searched or (left is not None and left <= 0.0))
+        if not interrupted and wanted:
+            arguments = search_arguments(data, assume, run)
+            if left is not None:
+                arguments["time_limit"] = max(left, 1e-3)
+            try:
+                with told.progress() as show:
+                    sets = find_alternative(
+                        data.network,
+                        start=truth,
+                        **arguments,
+                        progress=show,
+                        findings=report.findings,
+                    )
+            except KeyboardInterrupt:
+                interrupted = True
+        if sets:
+            write_alternatives(folder, sets)
+            sheet = sheet.settled(sets[0].samples)
+            if sheet.remark:
+                told.note(sheet.remark)
+            if sheet.shape is not None:
+                with folder.writing("contact.png") as path:
+                    sheet.draw(path, report, sets, given=truth is not None)
+        folder.write_text("report.json", report.to_json())
+        show_sets(report, sets, run.format)
+        if run.format is Format.TEXT:
+            show_written(folder)
+    if interrupted:
+        return INTERRUPTED
+    if not sets:
+        say_error(f"no other training sets found; verdict {report.verdict.value}")
+        return 1
+    return 0
+
+
+def plant(
+    *,
+    data: DataArgument,
+    degree: Annotated[int, typer.Option(metavar="A", help="Power of the activation.")],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="MODEL", help="Network to write, beside MODEL.truth.npz."),
+    ],
+    stationary: Annotated[
+        str,
+        typer.Option(metavar="auto|margin|regression", help="The problem that it is exact for."),
+    ] = "auto",
+    determined: Annotated[
+        bool, typer.Option("--determined", help="Only a network that determines the samples.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    run: RunOptions,
+    memory: MemoryOptions,
+    log: LogOptions,
+) -> int:
+    """Build a network that is exactly stationary for given samples."""
+    from identify.model.loading import save_network
+    from identify.planting.plant import plant_network
+
+    check_file_target(out, (".safetensors", ".npz"), force=force)
+    truth = out.with_name(out.name + ".truth.npz")
+    check_file_target(truth, (".npz",), force=force)
+    if degree < 3:
+        raise InvalidInputError("--degree", "at least 3", degree)
+    if stationary not in ("auto", "margin", "regression"):
+        raise InvalidInputError("--stationary", "auto, margin or regression", repr(stationary))
+    given = load_samples(data)
+    needed = planting_bytes(given.samples, degree)
+    refuse_above(memory.memory_limit, needed, "plant fewer samples")
+    with log.log().progress() as show:
+        planted = plant_network(
+            given.samples,
+            degree=degree,
+            labels=two_classes(given.labels),
+            stationary=stationary,
+            determined=determined,
+            seed=run.seed,
+            time_limit=run.time_limit,
+            progress=show,
+        )
+    with replacing(out) as path, replacing(truth) as beside:
+        save_network(planted.network, path)
+        arrays: dict[str, Any] = dict(planted.truth())
+        np.savez(beside, **arrays)
+    facts = {
+        "model": str(out),
+        "truth": str(truth),
+        "stationary": planted.kind,
+        "neurons": planted.network.width,
+        "samples": len(planted.samples),
+        "degree": degree,
+        "residual": planted.stationarity,
+        "rank": planted.rank,
+        "required": planted.required,
+        "redundant_equations": planted.redundant,
+        "determined": planted.determined,
+        "condition_number": planted.condition_number,
+        "decay": planted.decay,
+        "loss": planted.loss,
+        "seed": planted.seed,
+    }
+    show_facts("Planted network", facts, run.format)
+    return 0

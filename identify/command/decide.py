@@ -1,0 +1,177 @@
+"""The commands with a verdict: on the data, and with the samples."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from identify.command.deep import DeepRequest
+from identify.command.gate import BLOCKED, Gate, parse_gate
+from identify.command.inputs import open_data
+from identify.command.limits import check_memory
+from identify.command.names import EvidenceName, MethodName
+from identify.command.options import (
+    AssumeOptions,
+    ImageOptions,
+    LogOptions,
+    MemoryOptions,
+    ModelArgument,
+    ModelOptions,
+    OutputOptions,
+    RequiredOutput,
+    RunOptions,
+    SourceOptions,
+)
+from identify.command.output import (
+    Log,
+    OutputFolder,
+    say_error,
+)
+from identify.command.routing import attack_line, routed
+from identify.command.run import (
+    INTERRUPTED,
+    RESULTS,
+    assess,
+    show_report,
+    write_alternatives,
+)
+from identify.command.sheet import Sheet
+from identify.command.stationary import recover_relu, verify_relu
+from identify.errors import (
+    NotCoveredError,
+    UnsupportedModelError,
+)
+from identify.hermite.data import HermiteData
+from identify.records import Verdict
+
+
+def verify(
+    *,
+    model: ModelArgument,
+    source: SourceOptions,
+    layout: ModelOptions,
+    assume: AssumeOptions,
+    evidence: Annotated[
+        EvidenceName, typer.Option(help="How the conditions are to be established.")
+    ] = EvidenceName.AUTO,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(metavar="WORD,...", help="Outcomes that end with exit code 3."),
+    ] = None,
+    trust_metadata: Annotated[
+        bool,
+        typer.Option(
+            "--trust-metadata", help="Let --fail-on believe the rounding that a file states."
+        ),
+    ] = False,
+    run: RunOptions,
+    memory: MemoryOptions,
+    output: OutputOptions,
+    log: LogOptions,
+) -> int:
+    """Decide whether the data determine the training samples."""
+    gate = parse_gate(fail_on)
+    with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
+        try:
+            deep = DeepRequest(model, source, layout, assume, run, memory, log.log(), evidence)
+            if deep.applies():
+                with routed(model, source, layout):
+                    return verify_relu(deep, gate, folder)
+            data = open_data(model, source, layout)
+        except (UnsupportedModelError, NotCoveredError) as error:
+            if not gate.blocks_uncovered:
+                raise
+            say_error(f"not covered: {error}")
+            return BLOCKED
+        check_memory(memory.memory_limit, data, run.seed)
+        report, interrupted = assess(data, assume, run, log.log(), evidence)
+        if folder:
+            write_alternatives(folder, report.alternatives)
+            folder.write_text("report.json", report.to_json())
+        show_report(report, run.format, folder)
+    if interrupted:
+        return INTERRUPTED
+    line = "" if report.covered else attack_line(model, source, layout)
+    if line:
+        log.log().note(f"not covered; try: {line}")
+    if gate.why_blocked(report) is not None:
+        return BLOCKED
+    return 0 if trust_metadata else _gate_without_statements(gate, data, assume, run, log.log())
+
+
+def _gate_without_statements(
+    gate: Gate, data: HermiteData, assume: AssumeOptions, run: RunOptions, log: Log
+) -> int:
+    """The exit code by the types of the stored numbers, where a file states a coarser rounding."""
+    if not gate.words or data.stated_rounding is None:
+        return 0
+    numerical = EvidenceName.NUMERICAL
+    report, interrupted = assess(data.without_statements(), assume, run, log, numerical)
+    word = gate.why_blocked(report)
+    if interrupted or word is None:
+        return INTERRUPTED if interrupted else 0
+    say_error(
+        f"--fail-on {word}: only the rounding of {data.stated_rounding:g} that the file states "
+        f"keeps the verdict from {report.verdict.value}; --trust-metadata believes it"
+    )
+    return BLOCKED
+
+
+def recover(
+    *,
+    model: ModelArgument,
+    source: SourceOptions,
+    layout: ModelOptions,
+    assume: AssumeOptions,
+    images: ImageOptions,
+    method: Annotated[
+        MethodName,
+        typer.Option(help="How the tensor is decomposed; auto: the pencil, tensorly beside it."),
+    ] = MethodName.AUTO,
+    run: RunOptions,
+    memory: MemoryOptions,
+    output: RequiredOutput,
+    log: LogOptions,
+) -> int:
+    """Recover the training samples and draw them."""
+    with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
+        deep = DeepRequest(model, source, layout, assume, run, memory, log.log())
+        if deep.applies():
+            with routed(model, source, layout):
+                return recover_relu(deep, images, folder)
+        data = open_data(model, source, layout)
+        check_memory(memory.memory_limit, data, run.seed)
+        sheet = Sheet.from_options(images, data.network.dimension)
+        told = log.log()
+        report, interrupted = assess(data, assume, run, told, method=method)
+        found = report.recovery
+        if report.verdict is Verdict.NONIDENTIFIABLE:
+            write_alternatives(folder, report.alternatives)
+        elif found is not None:
+            with folder.writing("samples.npz") as path:
+                np.savez(
+                    path,
+                    samples=found.samples,
+                    coefficients=found.coefficients,
+                    error_bounds=found.error_bounds,
+                    absolute_bounds=found.absolute_bounds,
+                )
+        something = bool(folder.written)
+        if something:
+            shown = report.alternatives[0].samples if found is None else found.samples
+            sheet = sheet.settled(shown)
+            if sheet.remark:
+                told.note(sheet.remark)
+        if something and sheet.shape is not None:
+            with folder.writing("contact.png") as path:
+                sheet.draw(path, report)
+        folder.write_text("report.json", report.to_json())
+        show_report(report, run.format, folder)
+    if interrupted:
+        return INTERRUPTED
+    if not something:
+        say_error(f"no samples to write: {report.verdict.value}: {report.reason}")
+        return 1
+    return 0
