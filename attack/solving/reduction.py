@@ -92,4 +92,5 @@ def _rises(objective: Objective, candidates: Candidates) -> Tensor:
     gram = gram / scale[:, None] / scale
     inverse = torch.linalg.inv(gram + 1e-10 * torch.eye(len(gram)).to(gram))
     rise = (candidates.lam.detach().double().flatten() * scale).square() / inverse.diagonal()
-    return rise.reshape(candidates.count, -1).sum(1)
+    total: Tensor = rise.reshape(candidates.count, -1).sum(1)
+    return total
