@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from identify.command.inputs import check_dimension, open_network
+from identify.command.memory import refuse_files
 from identify.command.names import Format, LossName
-from identify.command.options import LogOptions, ModelOptions, RunOptions
+from identify.command.options import LogOptions, MemoryOptions, ModelOptions, RunOptions
 from identify.errors import InvalidInputError, KktCertError
 from identify.exposure.affine import normalised
 from identify.exposure.batch_members import GivenSamples, gradient_members
@@ -64,9 +65,12 @@ def member(
     pixels: PixelOptions,
     layout: ModelOptions,
     run: RunOptions,
+    memory: MemoryOptions,
     log: LogOptions,
 ) -> int:
     """Say which given samples a gradient was computed on, without reconstructing any."""
+    files = [path for path in (model, gradient, images, held_out) if path is not None]
+    refuse_files(memory.memory_limit, files, layout.key, "ask about fewer samples at once")
     network, known = open_any(model, layout)
     asked = pixels.read(images, network.dimension)
     others = None if held_out is None else pixels.read(held_out, network.dimension)
