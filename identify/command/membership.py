@@ -76,7 +76,9 @@ def member(
     others = None if held_out is None else pixels.read(held_out, network.dimension)
     found = gradient_members(
         network,
-        load_deep_gradient(gradient, network, layers=layout.layers, key=layout.key),
+        load_deep_gradient(
+            gradient, network, layers=layout.layers, key=layout.key, head=layout.head
+        ),
         asked,
         held_out=others,
         loss=None if loss is None else loss.value.replace("-", "_"),
@@ -94,10 +96,12 @@ def open_any(path: Path, layout: ModelOptions) -> tuple[DeepNetwork, bool]:
 
     Two-layer networks with powers are read as such; without an activation the layers are.
     """
-    kind = deep_activation(path, layout.activation, key=layout.key)
-    layers, key = layout.layers, layout.key
-    if kind is not None:
-        return load_deep_network(path, activation=layout.activation, layers=layers, key=key), True
+    layers, key, head = layout.layers, layout.key, layout.head
+    kind = deep_activation(path, layout.activation, key=key)
+    name = layout.activation if kind is not None else "identity"
+    if kind is not None or head:
+        network = load_deep_network(path, activation=name, layers=layers, key=key, head=head)
+        return network, kind is not None
     try:
         net = open_network(path, layout)
     except KktCertError:
