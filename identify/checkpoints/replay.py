@@ -227,6 +227,18 @@ def replay_samples(
     return _result(problem, span, best[1], best[0], rounding, tried, budget)
 
 
+def jacobian_numbers(network: DeepNetwork, samples: int) -> int:
+    """The numbers of the Jacobian of a replay: parameters in the span times unknowns.
+
+    Example:
+        >>> jacobian_numbers(DeepNetwork([[[2.0, 1.0]], [[5.0]]], None, "relu"), 3)
+        36
+    """
+    sizes = [weight.size for weight in network.weights[1:]]
+    sizes += [bias.size for bias in network.biases[1:] if bias is not None]
+    return (len(network.weights[0]) * samples + sum(sizes)) * samples**2
+
+
 def retrain(
     network: DeepNetwork, samples: FloatArray, labels: npt.ArrayLike, recipe: Recipe
 ) -> DeepNetwork:
