@@ -93,8 +93,8 @@ def reconstruct(
         solver: "lbfgs" (default), "sgd", "adam" or "gauss-newton"; the preset's.
         steps: 2,000 or the preset's.
         settings: further fields of `attack.SolveSettings`. Unless given the limit on candidates is
-            three times the start in mode "auto", and lbfgs eliminates the multipliers of "haim",
-            "buzaglo" and "loo" if there are at most 2,000.
+            three times the start in mode "auto", at least 8, and lbfgs eliminates the multipliers
+            of "haim", "buzaglo" and "loo" if there are at most 2,000.
         image_shape: (H, W), (H, W, C) or (3, H, W), the order of pixels in a candidate.
         seed: of every draw.
         device: such as "cpu" or "cuda".

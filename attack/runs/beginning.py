@@ -20,13 +20,12 @@ from attack.objectives.spans import SpanObjective
 from attack.runs.run import Run
 from attack.runs.task import Task
 from attack.solving.multipliers import is_eliminable
-from attack.solving.settings import SolveSettings
+from attack.solving.settings import SolveSettings, default_limit
 from attack.solving.starts import StartImages, load_start, start_candidates
 from identify.errors import InvalidInputError
 
 DEFAULT_STEPS = 2_000
 _SCALES = {"haim": 0.01, "buzaglo": 0.01, "loo": 0.2}
-_GROWTH = 3
 _ELIMINATED = 2_000
 StartLike = str | os.PathLike[str] | StartImages | Candidates | Run
 
@@ -144,7 +143,7 @@ class Effort:
             asked = self._after(task.preset)
             fields = _published(task.preset, asked.solver) | fields
         if asked.splitting == "auto":
-            fields.setdefault("limit", _GROWTH * count)
+            fields.setdefault("limit", default_limit(count))
         few = count * task.objective.columns <= _ELIMINATED and task.whole.name in _SCALES
         if asked.solver in (None, "lbfgs") and few and is_eliminable(task.whole):
             fields.setdefault("multipliers", "eliminated")

@@ -15,15 +15,19 @@ from torch import Tensor
 from attack.objectives.base import Objective
 from attack.objectives.candidates import Candidates
 from attack.solving.problem import Move, Point, Problem, Solver, State
+from attack.solving.reduction import reduce_candidates
 from attack.solving.second_order import SecondOrder, check_second_order
-from attack.solving.settings import SolveSettings
-from attack.solving.state import COLUMNS, LoopState, Round, Row, summarised
+from attack.solving.settings import SolveSettings, default_limit
+from attack.solving.state import COLUMNS, LoopState, Round, Row, reduction_round, summarised
+from attack.splitting.record import SplitRound
 from attack.splitting.split_round import split_candidates
 from identify.errors import InvalidInputError, KktCertError
 
 __all__ = ["COLUMNS", "Hooks", "LoopState", "Progress", "Round", "Row", "Solution", "solve"]
 
 Progress = Callable[[str, float], None]
+_PRUNED = 0.25
+"""The largest share of the candidates that a round prunes; the first one prunes none."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -148,6 +152,16 @@ class _Loop:
         return self.settings.interval or self.solver.interval
 
     @property
+    def limit(self) -> int | None:
+        """The most candidates; for "auto" there always is a limit."""
+        if self.settings.limit is not None or self.settings.splitting != "auto":
+            return self.settings.limit
+        state = self.state
+        return default_limit(
+            state.rounds[0].count_before if state.rounds else state.candidates.count
+        )
+
+    @property
     def sparse(self) -> bool:
         """Whether multipliers are eliminated in some steps and free in the others."""
         settings = self.settings
@@ -188,9 +202,9 @@ class _Loop:
                 return "steps"
             if time.monotonic() > self.deadline:
                 return "time limit"
-            due, state = self._due(state)
-            if due:
-                state, outcome = self._round(state)
+            fell, state = self._due(state)
+            if fell is not None:
+                state, outcome = self._round(state, fell)
                 if outcome:
                     self.state = replace(state, ended=outcome)
                     return outcome
@@ -257,41 +271,46 @@ class _Loop:
         if self.hooks.progress is not None:
             self.hooks.progress(text, self.state.step / max(1, self.settings.steps))
 
-    def _due(self, state: LoopState) -> tuple[bool, LoopState]:
-        """Whether a round comes before this step, and the state with the stall test renewed."""
-        settings, interval = self.settings, self.interval
-        if settings.splitting == "off" or state.step == 0 or state.last_round == state.step:
-            return False, state
-        if state.stuck:
-            return True, state
-        if settings.splitting == "paper":
-            return state.step % interval == 0, state
-        if state.step - max(state.last_round, 0) >= interval:
-            return True, state
-        if state.step - state.since < state.wait:
-            return False, state
-        stalled = bool(state.mark - state.best < settings.stall * state.mark)
-        return stalled, replace(state, since=state.step, mark=state.best, best=math.inf)
+    def _due(self, state: LoopState) -> tuple[float | None, LoopState]:
+        """What a round before this step has to gain, None for no round; the stall test renewed.
 
-    def _round(self, state: LoopState) -> tuple[LoopState, str]:
+        That is what the solver gained over the last window: splits belong where it gains less.
+        """
+        settings = self.settings
+        if settings.splitting == "off" or state.step == 0 or state.last_round == state.step:
+            return None, state
+        if state.stuck:
+            return 0.0, state
+        if settings.splitting == "paper":
+            return (0.0 if state.step % self.interval == 0 else None), state
+        if state.step - state.since < state.wait:
+            return None, state
+        fell = state.mark - state.best
+        stalled = bool(fell < settings.stall * state.mark)
+        renewed = replace(state, since=state.step, mark=state.best, best=math.inf)
+        return (max(fell, 0.0) if stalled else None), renewed
+
+    def _round(self, state: LoopState, fell: float) -> tuple[LoopState, str]:
         """Run one round; the text is empty, or says why the loop cannot go on."""
         settings, problem, stuck = self.settings, self._problem(state.step), state.stuck
         seed, state = _seeded(state)
         given = state.candidates
         most = self._most_splits(given.count)
         if most < 1:
-            return replace(state, wait=self.interval), stuck
+            return self._ended(replace(state, wait=self.interval), stuck)
         if settings.multipliers == "eliminated":
             given = problem.eliminated(given)
         new, origin, record = split_candidates(
             problem.objective, given, mode="paper" if settings.splitting == "paper" else "auto",
             seed=seed, limit=most, products=settings.products, rollback=settings.rollback,
+            prune_share=_PRUNED if state.rounds else 0.0,
         )  # fmt: skip
-        taken = settings.limit is None or new.count <= settings.limit
-        if not taken:
+        refused = self._refused(record, new.count, fell)
+        taken = not refused
+        if refused:
             new, origin = given, torch.arange(given.count, device=given.x.device)
         new = problem.moved(new, new.x, new.lam)
-        summary = summarised(record, state.step, seed, given.count, new.count, origin, taken)
+        summary = summarised(record, state.step, seed, given.count, new.count, origin, refused)
         lower = taken and (record.accepted or record.after < record.before)
         longer = min(2 * state.wait, self.interval)
         state = replace(
@@ -306,7 +325,31 @@ class _Loop:
         if not stuck or lower or new.count != given.count:
             return state, ""
         measured = taken and settings.splitting == "auto"
-        return state, "second-order stationary" if measured else stuck
+        return self._ended(state, "second-order stationary" if measured else stuck)
+
+    def _refused(self, record: SplitRound, count: int, fell: float) -> str:
+        """Why the result of a round is not used, empty if it is."""
+        if self.limit is not None and count > self.limit:
+            return "too many candidates"
+        gain = record.before - record.after
+        if self.settings.splitting == "auto" and record.accepted and gain <= fell:
+            return "the solver gains more"
+        return ""
+
+    def _ended(self, state: LoopState, outcome: str) -> tuple[LoopState, str]:
+        """End with the outcome, unless the loss vanishes with fewer candidates too."""
+        if self.settings.splitting != "auto" or not outcome:
+            return state, outcome
+        given, problem = state.candidates, self._problem(state.step)
+        found = reduce_candidates(problem, self.solver, given)
+        state = replace(state, evaluations=state.evaluations + found.evaluations)
+        if found.candidates.count == given.count:
+            return state, outcome
+        summary = reduction_round(state.step, given.count, found)
+        moved = problem.moved(found.candidates, found.candidates.x, found.candidates.lam)
+        self._tell(summary, moved)
+        memory, rounds = self.solver.begin(moved), (*state.rounds, summary)
+        return replace(state, candidates=moved, memory=memory, rounds=rounds), ""
 
     def _carried(self, memory: State, old: Candidates, new: Candidates, origin: Tensor) -> State:
         """The solver's memory after a round; the authors build their solver anew."""
@@ -316,7 +359,7 @@ class _Loop:
 
     def _most_splits(self, count: int) -> int:
         """The most candidates that may be split; 0 where the limit leaves no room."""
-        half, limit = max(1, count // 2), self.settings.limit
+        half, limit = max(1, count // 2), self.limit
         if limit is None:
             return half
         if limit <= count:

@@ -16,6 +16,8 @@ from identify.errors import InvalidInputError
 LARGEST = 10_000
 """Most multipliers: the Gram matrix then has 800 MB."""
 _ROUNDS = 60
+_SHIFTS = (1e-8, 1e-6, 1e-4)
+"""Of the mean diagonal, one after the other: entries in float32 need more than those in float64."""
 _PATIENCE = 10
 _POINT_PENALTIES = (BoxPenalty, BlurPenalty)
 
@@ -214,9 +216,11 @@ def _solved(gram: Tensor, right: Tensor) -> Tensor:
 def _cholesky(gram: Tensor) -> Tensor:
     factor: Tensor
     factor, info = torch.linalg.cholesky_ex(gram)
-    if int(info):
+    for share in _SHIFTS:
+        if not int(info):
+            break
         # Rounding may turn a semidefinite matrix indefinite; a ridge of its size mends that.
-        shift = 1e-8 * gram.diagonal().mean()
+        shift = share * gram.diagonal().mean()
         factor, info = torch.linalg.cholesky_ex(gram + torch.diag_embed(shift.expand(len(gram))))
     if int(info):
         raise InvalidInputError(

@@ -15,6 +15,7 @@ from attack.solving.problem import MULTIPLIERS, Solver
 from attack.solving.solver import Adam, MomentumDescent
 from identify.errors import InvalidInputError
 
+GROWTH, FEWEST = 3, 8
 SOLVERS = ("sgd", "adam", "lbfgs", "gauss-newton")
 SPLITTING = ("off", "paper", "auto")
 PENALTIES = ("shared", "whole")
@@ -29,11 +30,12 @@ class SolveSettings:
     ``multipliers`` are "free", "fixed", or "eliminated" every ``eliminate_every`` steps with a
     relative ``ridge``. ``penalties`` are "shared" by the halves of a candidate, so that a split
     changes none by itself, or "whole" for each, as "paper" has them. ``splitting`` "paper" splits
-    every ``interval`` steps, "auto" when the loss falls by less than the share ``stall`` over
-    ``window`` steps, and every ``interval`` steps at the latest; ``limit`` is the largest number of
-    candidates, ``products`` the effort per round. Without ``rollback`` "paper" keeps rounds that
-    raise the loss and begins the solver anew after each, as the authors do.
-    The loop ends after ``steps``, or at a loss of ``target_loss``; it logs every ``log_every``.
+    every ``interval`` steps; "auto" where the solver is stuck, or where the loss falls by less than
+    the share ``stall`` over ``window`` steps, as many as ``interval`` after rounds that gained
+    nothing, and by less than the round gains. ``limit`` is the largest number of candidates, for
+    "auto" `default_limit` unless given; ``products`` the effort per round. Without ``rollback``
+    "paper" keeps rounds that raise the loss and begins the solver anew after each, as the authors
+    do. The loop ends after ``steps``, or at a loss of ``target_loss``; it logs every ``log_every``.
 
     Raises InvalidInputError for values out of range or that contradict one another.
 
@@ -141,6 +143,16 @@ class SolveSettings:
     def to_dict(self) -> dict[str, Any]:
         """A copy as plain values; None stays."""
         return dataclasses.asdict(self)
+
+
+def default_limit(count: int) -> int:
+    """The most candidates of "auto" after a start with `count`: three times as many, at least 8.
+
+    Example:
+        >>> default_limit(1), default_limit(40)
+        (8, 120)
+    """
+    return max(GROWTH * count, FEWEST)
 
 
 def _one_of(name: str, value: object, words: tuple[str, ...]) -> None:

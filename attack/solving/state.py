@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attack.objectives.candidates import Candidates
 from attack.solving.problem import State
+from attack.solving.reduction import Reduced
 from attack.solving.settings import SolveSettings
 from attack.splitting.record import SplitRound
 
@@ -112,11 +113,12 @@ class LoopState:
 
 
 def summarised(
-    record: SplitRound, step: int, seed: int, before: int, after: int, origin: Tensor, taken: bool
+    record: SplitRound, step: int, seed: int, before: int, after: int, origin: Tensor, refused: str
 ) -> Round:
-    """Return what a round did as plain values."""
+    """Return what a round did as plain values; `refused` says why it was not used, if so."""
+    taken = not refused
     values = record.eigenvalues.tolist()
-    message = record.message if taken else f"not taken, too many candidates: {record.message}"
+    message = record.message if taken else f"not taken, {refused}: {record.message}"
     return Round(
         step=step,
         mode=record.mode,
@@ -141,4 +143,35 @@ def summarised(
         products=record.products,
         evaluations=record.evaluations,
         message=message,
+    )
+
+
+def reduction_round(step: int, before: int, found: Reduced) -> Round:
+    """Return what a reduction did as plain values."""
+    kept = tuple(found.origin.tolist())
+    gone = tuple(i for i in range(before) if i not in kept)
+    return Round(
+        step=step,
+        mode="reduction",
+        seed=0,
+        before=found.loss,
+        after=found.loss,
+        count_before=before,
+        count_after=len(kept),
+        chosen=(),
+        offsets=(),
+        merged=(),
+        pruned=gone,
+        undone=(),
+        origin=kept,
+        eigenvalues=(None,) * before,
+        smallest=0.0,
+        relative_smallest=0.0,
+        gradient_norm=0.0,
+        accepted=False,
+        rolled_back=False,
+        taken=True,
+        products=0,
+        evaluations=found.evaluations,
+        message=f"reduced to {len(kept)} of {before} candidates: the loss vanishes without others",
     )

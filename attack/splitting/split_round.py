@@ -41,6 +41,7 @@ class SplitRules:
     minimum_gain: float = 1e-4
     merge_radius: float = 0.1
     rollback: bool = True
+    prune_share: float = 1.0
 
     def __post_init__(self) -> None:
         if self.mode not in ("auto", "paper"):
@@ -53,6 +54,8 @@ class SplitRules:
             raise InvalidInputError("minimum_gain", "a share in [0, 1)", self.minimum_gain)
         if not 0 <= self.merge_radius < math.inf:
             raise InvalidInputError("merge_radius", "a distance >= 0", self.merge_radius)
+        if not 0 <= self.prune_share <= 1:
+            raise InvalidInputError("prune_share", "a share in [0, 1]", self.prune_share)
 
 
 def split_candidates(
@@ -67,6 +70,7 @@ def split_candidates(
     minimum_gain: float = 1e-4,
     merge_radius: float = 0.1,
     rollback: bool = True,
+    prune_share: float = 1.0,
 ) -> tuple[Candidates, Tensor, SplitRound]:
     """Run one round of sample splitting and say where every candidate comes from.
 
@@ -87,6 +91,7 @@ def split_candidates(
         method: of `EigenSearch`, for "auto".
         minimum_gain: least gain of a split in "auto", relative to the data loss per candidate.
         merge_radius: relative distance up to which candidates may be merged in "auto".
+        prune_share: largest share of the candidates that "auto" prunes; merging is not pruning.
         rollback: whether "paper" takes rounds back that raise the loss; the authors keep them.
 
     Returns:
@@ -114,7 +119,9 @@ def split_candidates(
         >>> record.after < record.before, new.count == len(origin)
         (True, True)
     """
-    rules = SplitRules(mode, limit, products, method, minimum_gain, merge_radius, rollback)
+    rules = SplitRules(
+        mode, limit, products, method, minimum_gain, merge_radius, rollback, prune_share
+    )
     objective.check(candidates)
     given = candidates.detach()
     start = objective.value_and_gradients(given)
@@ -201,6 +208,7 @@ class _Round:
         tidied = tidy(
             objective, self.given, self.before,
             radius=rules.merge_radius, least=least + noise, noise=noise,
+            most=math.floor(rules.prune_share * self.given.count),
         )  # fmt: skip
         kept = tidied.candidates
         same = kept is self.given

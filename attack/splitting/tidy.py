@@ -51,13 +51,15 @@ def tidy(
     radius: float,
     least: float,
     noise: float,
+    most: int | None = None,
 ) -> Tidied:
     """Merge duplicates and prune useless candidates where the loss does not rise.
 
     Pairs of one label, closer than `radius` in direction or relative to the root mean square norm,
     nearest neighbours of each other and with multipliers of one sign, become one candidate with
     the sum of the multipliers at the weighted mean. A candidate is useless if the loss without it
-    is no higher and if even its best multiplier would gain less than `least`. Where the data
+    is no higher and if even its best multiplier would gain less than `least`; `most` such are
+    pruned. Where the data
     loss is quadratic in the multipliers both are decided by its Gram matrix, one move after the
     other; else small multipliers are tried. The loss itself has the last word: more than `noise`
     above `loss`, half of the moves are taken back, and so on.
@@ -84,9 +86,9 @@ def tidy(
     points = merged_points(candidates, pairs)
     rows = (candidates.count + len(pairs)) * objective.columns
     if objective.quadratic and rows <= _GRAM_ROWS:
-        moves = _moves_by_gram(objective, candidates, pairs, points, least)
+        moves = _moves_by_gram(objective, candidates, pairs, points, least, most)
     else:
-        moves = _moves_by_size(candidates, pairs, points)
+        moves = _moves_by_size(candidates, pairs, points, most)
     tries = 0
     while moves and tries < _TRIES:
         tries += 1
@@ -156,6 +158,7 @@ def _moves_by_gram(
     pairs: Tensor,
     points: Candidates,
     least: float,
+    most: int | None,
 ) -> list[_Move]:
     """Merges in the order of distance, then removals, each with its exact change of the loss."""
     walk = _Walk.begin(objective, candidates, points)
@@ -163,8 +166,9 @@ def _moves_by_gram(
     for number, (kept, gone) in enumerate(pairs.tolist()):
         if walk.merge(kept, gone, number):
             moves.append(_merge(gone, kept, points, number))
-    left = candidates.count - len(moves)
-    while left > 1:
+    left = candidates.count - len(moves) - 1
+    left = left if most is None else min(left, most)
+    while left > 0:
         worst = walk.prune(least)
         if worst is None:
             break
@@ -259,13 +263,15 @@ class _Walk:
         return worst
 
 
-def _moves_by_size(candidates: Candidates, pairs: Tensor, points: Candidates) -> list[_Move]:
+def _moves_by_size(
+    candidates: Candidates, pairs: Tensor, points: Candidates, most: int | None
+) -> list[_Move]:
     weight = candidates.lam.detach().abs().sum(1)
     small = weight <= _NEGLIGIBLE * weight.max()
     small[pairs.flatten()] = False
     order = torch.argsort(weight, stable=True)
     moves = [_Move(i, None, None, None, None) for i in order[small[order]].tolist()]
-    moves = moves[: candidates.count - 1]
+    moves = moves[: candidates.count - 1 if most is None else min(candidates.count - 1, most)]
     for number, (kept, gone) in enumerate(pairs.tolist()):
         moves.append(_merge(gone, kept, points, number))
     return moves

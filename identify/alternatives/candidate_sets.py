@@ -22,7 +22,7 @@ from identify.arrays import FloatArray
 from identify.budget import Budget
 from identify.decomposition.decompose import decompose_tensor
 from identify.hermite.reduction import ReducedData
-from identify.interpolation.interpolate import Interpolation
+from identify.interpolation.solvers import Interpolation
 from identify.records import TrainingSet
 
 _STARTS, _HOPELESS_STARTS = 48, 4

@@ -19,7 +19,7 @@ from identify.alternatives.solvers import walk
 from identify.arrays import FloatArray
 from identify.budget import UNLIMITED, Budget
 from identify.hermite.reduction import ReducedData
-from identify.interpolation.interpolate import Interpolation
+from identify.interpolation.solvers import Interpolation
 from identify.records import TrainingSet
 from identify.thresholds import DIFFERENT
 

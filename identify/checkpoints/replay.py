@@ -213,19 +213,30 @@ def replay_samples(
     rng = np.random.default_rng(seed)
     kinked = any(getattr(kind, "kink", None) is not None for kind in problem.start.activations)
     rounding = _rounding(initial, final)
-    best: tuple[float, FloatArray] | None = None
+    best = (np.inf, np.zeros(problem.unknowns))
     tried = 0
     for tried in range(1, (1 if start is not None else starts) + 1):
         budget.tell("replay", (tried - 1) / starts)
         begin = _begin(problem, span, start, rng)
         u = _fit_kinked(problem, begin, budget) if kinked else _fit(problem, begin, budget)[0]
         size = _size(problem, problem.residual(u))
-        if best is None or size < best[0]:
+        if tried == 1 or size < best[0]:
             best = (size, u)
         if best[0] <= REACHED * rounding or budget.expired:
             break
-    assert best is not None
     return _result(problem, span, best[1], best[0], rounding, tried, budget)
+
+
+def jacobian_numbers(network: DeepNetwork, samples: int) -> int:
+    """The numbers of the Jacobian of a replay: parameters in the span times unknowns.
+
+    Example:
+        >>> jacobian_numbers(DeepNetwork([[[2.0, 1.0]], [[5.0]]], None, "relu"), 3)
+        36
+    """
+    sizes = [weight.size for weight in network.weights[1:]]
+    sizes += [bias.size for bias in network.biases[1:] if bias is not None]
+    return (len(network.weights[0]) * samples + sum(sizes)) * samples**2
 
 
 def retrain(

@@ -11,13 +11,16 @@ import typer
 
 from identify.arrays import FloatArray
 from identify.checkpoints.recipe import parse_recipe
-from identify.checkpoints.replay import Replay, replay_samples
+from identify.checkpoints.replay import Replay, jacobian_numbers, replay_samples
 from identify.checkpoints.span import find_span, save_span
+from identify.command.limits import PROCESS, refuse_above
 from identify.command.membership import HeldOut, PixelOptions, open_any
+from identify.command.memory import refuse_files
 from identify.command.names import Format
 from identify.command.options import (
     ImageOptions,
     LogOptions,
+    MemoryOptions,
     ModelOptions,
     RequiredOutput,
     RunOptions,
@@ -36,6 +39,7 @@ from identify.model.dataset import load_samples, read_labels
 from identify.pictures import contact_sheet
 from identify.text import number
 
+_JACOBIANS = 4
 RESULTS = ("replay.json", "samples.npz", "contact.png")
 Initial = Annotated[Path, typer.Argument(metavar="INITIAL", help="The earlier checkpoint.")]
 Final = Annotated[Path, typer.Argument(metavar="FINAL", help="The later checkpoint.")]
@@ -62,6 +66,7 @@ def span(
     pixels: PixelOptions,
     layout: ModelOptions,
     run: RunOptions,
+    memory: MemoryOptions,
     log: LogOptions,
 ) -> int:
     """Say how many samples two checkpoints show at least, and in which space they lie."""
@@ -69,6 +74,8 @@ def span(
         check_file_target(out, (".safetensors",), force=force)
     if held_out is not None and member is None:
         raise InvalidInputError("--held-out", "--member beside it", "no --member")
+    files = [path for path in (initial, final, member, held_out) if path is not None]
+    refuse_files(memory.memory_limit, files, layout.key, "the files alone take it")
     before, after = open_any(initial, layout)[0], open_any(final, layout)[0]
     found = find_span(before, after, kept=kept, seed=run.seed)
     inside = None
@@ -115,11 +122,13 @@ def replay(
     layout: ModelOptions,
     images: ImageOptions,
     run: RunOptions,
+    memory: MemoryOptions,
     output: RequiredOutput,
     log: LogOptions,
 ) -> int:
     """Find the samples whose training by a known recipe leads from INITIAL to FINAL."""
     steps, values = parse_recipe(recipe), read_labels(labels)
+    refuse_files(memory.memory_limit, [initial, final], layout.key, "the files alone take it")
     (before, known), (after, _) = open_any(initial, layout), open_any(final, layout)
     if not known:
         raise InvalidInputError("--activation", "the name of the activation", "none")
@@ -130,6 +139,11 @@ def replay(
         if found.samples is None:
             say_error(f"no span: {found.reason}")
             return 1
+        refuse_above(
+            memory.memory_limit,
+            PROCESS + 8 * _JACOBIANS * jacobian_numbers(before, found.samples),
+            "the derivative of the training run takes it",
+        )
         with told.progress() as show:
             result = replay_samples(
                 before,

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from identify.command.inputs import check_dimension, open_network
+from identify.command.memory import refuse_files
 from identify.command.names import Format, LossName
-from identify.command.options import LogOptions, ModelOptions, RunOptions
+from identify.command.options import LogOptions, MemoryOptions, ModelOptions, RunOptions
 from identify.errors import InvalidInputError, KktCertError
 from identify.exposure.affine import normalised
 from identify.exposure.batch_members import GivenSamples, gradient_members
@@ -64,15 +65,20 @@ def member(
     pixels: PixelOptions,
     layout: ModelOptions,
     run: RunOptions,
+    memory: MemoryOptions,
     log: LogOptions,
 ) -> int:
     """Say which given samples a gradient was computed on, without reconstructing any."""
+    files = [path for path in (model, gradient, images, held_out) if path is not None]
+    refuse_files(memory.memory_limit, files, layout.key, "ask about fewer samples at once")
     network, known = open_any(model, layout)
     asked = pixels.read(images, network.dimension)
     others = None if held_out is None else pixels.read(held_out, network.dimension)
     found = gradient_members(
         network,
-        load_deep_gradient(gradient, network, layers=layout.layers, key=layout.key),
+        load_deep_gradient(
+            gradient, network, layers=layout.layers, key=layout.key, head=layout.head
+        ),
         asked,
         held_out=others,
         loss=None if loss is None else loss.value.replace("-", "_"),
@@ -90,10 +96,12 @@ def open_any(path: Path, layout: ModelOptions) -> tuple[DeepNetwork, bool]:
 
     Two-layer networks with powers are read as such; without an activation the layers are.
     """
-    kind = deep_activation(path, layout.activation, key=layout.key)
-    layers, key = layout.layers, layout.key
-    if kind is not None:
-        return load_deep_network(path, activation=layout.activation, layers=layers, key=key), True
+    layers, key, head = layout.layers, layout.key, layout.head
+    kind = deep_activation(path, layout.activation, key=key)
+    name = layout.activation if kind is not None else "identity"
+    if kind is not None or head:
+        network = load_deep_network(path, activation=name, layers=layers, key=key, head=head)
+        return network, kind is not None
     try:
         net = open_network(path, layout)
     except KktCertError:

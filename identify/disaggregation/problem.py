@@ -86,7 +86,7 @@ def pose(
             other = gradient.layer(index)
             assert other is not None
             factors[index] = factor(other, rank=min(found.rank, *other.shape), seed=seed)
-    space = _space(network, loss)
+    space = admissible_space(network, loss)
     bias = network.biases[top]
     weight = network.weights[top]
     amplitudes = network.weights[-1].T @ space
@@ -151,8 +151,16 @@ def _validate(
             raise InvalidInputError(f"gradient of layer {index + 1}", "no bias", "a bias gradient")
 
 
-def _space(network: DeepNetwork, loss: str | None) -> FloatArray:
-    """An orthonormal basis (C, q) of the admissible p, without what the output layer cannot see."""
+def admissible_space(network: DeepNetwork, loss: str | None) -> FloatArray:
+    """An orthonormal basis (C, q) of the admissible p, without what the output layer cannot see.
+
+    Raises InvalidInputError for an output layer of zeros.
+
+    Example:
+        >>> network = DeepNetwork([[[1.0], [2.0]], [[1.0, 0.0], [0.0, 1.0]]], None, "relu")
+        >>> admissible_space(network, "cross_entropy").shape, admissible_space(network, None).shape
+        ((2, 1), (2, 2))
+    """
     outputs = network.outputs
     space = np.eye(outputs)
     if loss == "cross_entropy":
@@ -161,6 +169,6 @@ def _space(network: DeepNetwork, loss: str | None) -> FloatArray:
     if values[0] == 0.0:
         raise InvalidInputError("output layer", "weights that are not all 0", "zeros")
     seen = values > 1e-10 * values[0]
-    if seen.all():
+    if seen.all() and len(seen) == space.shape[1]:
         return np.asarray(space, dtype=np.float64)
     return np.asarray(space @ turn[seen].T, dtype=np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from identify.disaggregation.agreement import AGREEMENT
@@ -157,17 +158,26 @@ def _reach(findings: Findings) -> str:
 
 
 def _confirmations(findings: Findings) -> str:
-    for check in findings.checks:
+    return unconfirmed(findings.checks, ("gradient", "masks"))
+
+
+def unconfirmed(checks: Sequence[Check], needed: tuple[str, ...]) -> str:
+    """The first check that fails, that was needed and not made, or a loss that does not confirm.
+
+    Example:
+        >>> unconfirmed([Check("masks agree", None, None, None, 0)], ("masks",))
+        "the check 'masks agree' could not be made"
+    """
+    for check in checks:
         if check.holds is False:
             value = "" if check.value is None else f": {check.value:.2g}"
             limit = "" if check.limit is None else f", limit {check.limit:.2g}"
             note = f" ({check.note})" if check.note else ""
             return f"the samples do not confirm the check '{check.name}'{value}{limit}{note}"
-    needed = [c for c in findings.checks if c.name.startswith(("gradient", "masks"))]
-    for check in needed:
-        if check.holds is None:
+    for check in checks:
+        if check.holds is None and check.name.startswith(needed):
             return f"the check '{check.name}' could not be made"
-    loss = next((c for c in findings.checks if c.name == "known loss"), None)
+    loss = next((c for c in checks if c.name == "known loss"), None)
     if loss is not None and loss.holds is None and loss.value is not None:
         # The loss is given, so a set that it has not confirmed is not called the only one.
         return f"the loss does not confirm the samples: {loss.note}"

@@ -17,7 +17,7 @@ from identify.exposure.notes import EXACT, data_notes, exposure_notes
 from identify.exposure.report import AuditReport, Exposure
 from identify.hermite.data import HermiteData
 from identify.hermite.multipliers import MultiplierFit, fit_multipliers
-from identify.model.dataset import as_signs, flat_labels
+from identify.model.dataset import as_signs, flat_labels, flat_samples
 from identify.model.two_layer import TwoLayerNetwork
 from identify.recovery.assumptions import Assumptions
 from identify.text import number
@@ -97,7 +97,7 @@ def audit(
         assumptions, samples=count, scale=scale, non_negative=non_negative, noise=noise,
         hidden_share=hidden_share, arithmetic=arithmetic,
     ).resolved(data)  # fmt: skip
-    x = _flat(samples, network)
+    x = flat_samples(samples, network.dimension)
     y, notes = _two_classes(labels, len(x), source)
     fit = fit_multipliers(data, x, y if source == "kkt" else None)
     margins = network.value(x) * (1.0 if y is None else y)
@@ -169,18 +169,6 @@ def audit(
         seconds=time.monotonic() - started,
         multiplier_bounds=moved / parts if fit.unique else np.full(len(x), np.nan),
     )
-
-
-def _flat(samples: npt.ArrayLike, network: TwoLayerNetwork) -> FloatArray:
-    array = real_array("samples", samples)
-    if array.ndim < 2 or len(array) == 0 or array[0].size != network.dimension:
-        raise InvalidInputError(
-            "samples",
-            f"shape (n, ...), n >= 1, with {network.dimension} numbers a sample",
-            f"shape {array.shape}",
-            "the network and the data must belong together",
-        )
-    return array.reshape(len(array), -1)
 
 
 def _two_classes(

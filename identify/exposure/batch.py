@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize
 
-from identify.arrays import FloatArray, real_array
+from identify.arrays import FloatArray
 from identify.errors import InvalidInputError
 from identify.exposure.affine import affine_note
 from identify.exposure.batch_report import BatchAudit, BatchExposure
 from identify.exposure.compare import match_samples
-from identify.model.dataset import as_signs, flat_labels
+from identify.model.dataset import as_signs, flat_labels, flat_samples
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.losses import loss_slope
 from identify.report.gradient import GradientReport
@@ -67,7 +67,9 @@ def audit_gradient(
         [1, 2, 3]
     """
     started = time.monotonic()
-    x = _flat(samples, network)
+    x = flat_samples(samples, network.dimension)
+    if len(x) > _LARGEST:
+        raise InvalidInputError("samples", f"at most {_LARGEST:,}", len(x), "audit fewer")
     loss = report.problem["loss"]
     y = _classes(labels, len(x), network, loss)
     weights, residual = _weights(network, gradient, x, y, loss)
@@ -90,20 +92,6 @@ def audit_gradient(
         notes=tuple(notes),
         seconds=found.seconds + time.monotonic() - started,
     )
-
-
-def _flat(samples: npt.ArrayLike, network: DeepNetwork) -> FloatArray:
-    array = real_array("samples", samples)
-    if array.ndim < 2 or len(array) == 0 or array[0].size != network.dimension:
-        raise InvalidInputError(
-            "samples",
-            f"shape (n, ...), n >= 1, with {network.dimension} numbers a sample",
-            f"shape {array.shape}",
-            "the network and the data must belong together",
-        )
-    if len(array) > _LARGEST:
-        raise InvalidInputError("samples", f"at most {_LARGEST:,}", len(array), "audit fewer")
-    return array.reshape(len(array), -1)
 
 
 def _classes(

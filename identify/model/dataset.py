@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from identify.arrays import FloatArray
+from identify.arrays import FloatArray, real_array
 from identify.errors import FileError, InvalidInputError, listed
 from identify.model.tensor_file import PathLike, TensorFile
 from identify.model.untrusted import read_npy, read_tensors
@@ -139,6 +139,26 @@ def read_labels(text: str) -> FloatArray:
     if name is None:
         raise FileError(text, "holds no labels", f"it holds {listed(file.shapes)}")
     return flat_labels(file.floats(name, integers=True), (file.shapes[name] or (1,))[0])
+
+
+def flat_samples(samples: npt.ArrayLike, dimension: int) -> FloatArray:
+    """Samples (n, ...) as rows (n, d), float64.
+
+    Raises InvalidInputError for samples of another size, and none at all.
+
+    Example:
+        >>> flat_samples(np.zeros((2, 3, 4)), 12).shape
+        (2, 12)
+    """
+    array = real_array("samples", samples)
+    if array.ndim < 2 or len(array) == 0 or array[0].size != dimension:
+        raise InvalidInputError(
+            "samples",
+            f"shape (n, ...), n >= 1, with {dimension} numbers a sample",
+            f"shape {array.shape}",
+            "the network and the data must belong together",
+        )
+    return array.reshape(len(array), -1)
 
 
 def flat_labels(labels: npt.ArrayLike, count: int) -> FloatArray:

@@ -10,12 +10,8 @@ from identify.decomposition.decompose import decompose_tensor, order_by_size
 from identify.decomposition.refine import Decomposition
 from identify.hermite.data import HermiteData
 from identify.hermite.reduction import ReducedData, distinct_directions, in_range, reduce_data
-from identify.interpolation.interpolate import (
-    Interpolation,
-    interpolate,
-    row_weights,
-    solve_tensor,
-)
+from identify.interpolation.interpolate import interpolate
+from identify.interpolation.solvers import Interpolation, row_weights, solve_tensor
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.bounds import bound_errors, no_bounds
 from identify.recovery.data_error import DataError, data_error, lone_consistency, movement_error

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from identify.decomposition.refine import Decomposition
 from identify.hermite.reduction import ReducedData
-from identify.interpolation.interpolate import Interpolation
+from identify.interpolation.solvers import Interpolation
 from identify.recovery.bounds import ErrorBounds
 from identify.recovery.hidden_share import HiddenShare
 from identify.recovery.leftover import Leftover

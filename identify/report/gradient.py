@@ -337,6 +337,14 @@ def _labels(found: Disaggregation, loss: object) -> str:
 def _evidence(found: Disaggregation) -> list[str]:
     if found.search is not None:
         return _search_evidence(found, found.search)
+    return proof_lines(found, "gradient", "every gradient within {} of this one has")
+
+
+def proof_lines(found: Disaggregation, printed_as: str, within: str) -> list[str]:
+    """The two statements: about the printed answer, and about all data near those given.
+
+    ``within`` has a place for the size of the error.
+    """
     if found.samples is None:
         return []
     proof, data = found.printed, found.data
@@ -346,7 +354,7 @@ def _evidence(found: Disaggregation) -> list[str]:
         modulo = "" if proof.prime is None else f" modulo {proof.prime}"
         printed = (
             f"the printed answer: proved that no other set of at most {found.rank} samples has "
-            f"exactly its gradient (rank {proof.rank} of {proof.required}{modulo})"
+            f"exactly its {printed_as} (rank {proof.rank} of {proof.required}{modulo})"
         )
     elif proof.holds is None:
         printed = f"the printed answer: not proved ({proof.method})"
@@ -359,9 +367,9 @@ def _evidence(found: Disaggregation) -> list[str]:
     if data is not None:
         word = "at most one" if data.holds else "not shown to have at most one"
         stated = (
-            f"the data: every gradient within {number(data.error)} of this one has {word} "
-            f"explanation (eta {number(data.eta)}, sigma {number(data.sigma)}), if its error is "
-            f"of the size that the singular values show; {data.open} mask entries open"
+            f"the data: {within.format(number(data.error))} {word} explanation (eta "
+            f"{number(data.eta)}, sigma {number(data.sigma)}), if the error is of the size that "
+            f"the singular values show; {data.open} mask entries open"
         )
     return labelled("evidence", printed) + (labelled("", stated) if stated else [])
 

@@ -13,6 +13,7 @@ from identify.report.gradient import (
     GradientReport,
     _checks,
     _problem,
+    proof_lines,
 )
 from identify.report.plain import plain
 from identify.text import bullets, counted, labelled, number, section, table
@@ -74,7 +75,12 @@ class StationaryReport(GradientReport):
     def __str__(self) -> str:
         title = "Stationary point report"
         found = self.found
-        lines = [title, "=" * len(title), *_head(self), *_evidence(found)]
+        lines = [
+            title,
+            "=" * len(title),
+            *_head(self),
+            *proof_lines(found, "weights", "all weights within {} of these have"),
+        ]
         lines += section("Samples", _samples(self))
         lines += section("Checks", _checks(found))
         lines += section("Patterns", _patterns(self.facts))
@@ -121,31 +127,6 @@ def _recovered(found: Disaggregation) -> str:
     return (
         text if found.verdict == GLOBALLY else f"{text}; candidates, not known to be the only ones"
     )
-
-
-def _evidence(found: Disaggregation) -> list[str]:
-    if found.samples is None:
-        return []
-    proof, data = found.printed, found.data
-    if proof is None:
-        printed = "the printed answer: no proof was made"
-    elif proof.holds:
-        modulo = "" if proof.prime is None else f" modulo {proof.prime}"
-        printed = (
-            f"the printed answer: proved that no other set of at most {found.rank} samples has "
-            f"exactly its weights (rank {proof.rank} of {proof.required}{modulo})"
-        )
-    else:
-        printed = f"the printed answer: not proved ({proof.method})"
-    stated = ""
-    if data is not None:
-        word = "at most one" if data.holds else "not shown to have at most one"
-        stated = (
-            f"the data: all weights within {number(data.error)} of these have {word} explanation "
-            f"(eta {number(data.eta)}, sigma {number(data.sigma)}), if their error is of the size "
-            f"that the singular values show"
-        )
-    return labelled("evidence", printed) + (labelled("", stated) if stated else [])
 
 
 def _samples(report: StationaryReport) -> list[str]:

@@ -25,6 +25,7 @@ from attack.solving.second_order import check_second_order
 from attack.splitting.split_round import split_candidates
 from tests.benchmarks import (
     attack_certified,
+    attack_loo,
     attack_paper_scale,
     attack_speed,
     attack_splitting,
@@ -48,12 +49,14 @@ SPEED = [
     "--data", "digits", "--methods", "haim", "--samples", "4", "--width", "16", "--steps", "100",
     "--training", "300",
 ]  # fmt: skip
+LOO = ["--data", "digits", "--samples", "4", "--seeds", "0", "--steps", "4"]
 ROUNDS = [*SPEED, "--round", "--candidates", "8", "--widths", "8"]
 #: Script, arguments, its file of finished rows, the function that makes one row, number of rows.
 SCRIPTS: dict[str, tuple[Any, list[str], str, str, int]] = {
     "certified": (attack_certified, CERTIFIED, "certified.jsonl", "measure", 2),
     "splitting": (attack_splitting, SPLITTING, "runs.jsonl", "measure", 12),
     "paper scale": (attack_paper_scale, PAPER, "paper_scale.jsonl", "measure", 6),
+    "loo": (attack_loo, LOO, "runs.jsonl", "measure", 6),
     "speed": (attack_speed, SPEED, "runs.jsonl", "measure", 1),
     "rounds": (attack_speed, ROUNDS, "rounds.jsonl", "measure_round", 1),
 }
@@ -190,6 +193,20 @@ def test_certified_table_counts_the_rows(folders: Any, capsys: Any) -> None:
     assert rows["planted"]["solved"]
     assert rows["planted"]["worst"] < 1e-9
     assert table[2]["up to five starts"] == str(sum(row["solved"] for row in rows.values()))
+
+
+def test_loo_table_follows_from_the_rows(folders: Any, capsys: Any) -> None:
+    folder = folders("loo")
+    (table,) = printed("loo", folder, capsys)
+    rows = {row["way"]: row for row in rows_of("loo", folder)}
+    assert [line["way"] for line in table] == list(attack_loo.WAYS) == list(rows)
+    for line in table:
+        row = rows[line["way"]]
+        found = row["scores"]["found"]["matched_l2"]
+        assert line["L2 < 3.16, of samples"] == f"{found['l2 < 3.16228']:.1f}"
+        assert line["loss / true"] == f"{row['loss'] / row['true_loss']:.2f}"
+        assert (row["ridge"] == 0) == (line["way"] in ("without ridge", "none of the three"))
+        assert set(row["scores"]) == {"found", *attack_loo.NULLS}
 
 
 def test_splitting_tables_follow_from_the_rows(folders: Any, capsys: Any) -> None:

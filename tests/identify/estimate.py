@@ -6,12 +6,38 @@ from identify.arrays import FloatArray
 from identify.budget import UNLIMITED
 from identify.decomposition.decompose import decompose_tensor
 from identify.hermite.data import HermiteData
-from identify.hermite.reduction import reduce_data
-from identify.interpolation.interpolate import minimum_norm
+from identify.hermite.reduction import ReducedData, reduce_data
+from identify.interpolation.interpolate import DENSE_COLUMNS, DENSE_LIMIT, interpolate
+from identify.interpolation.solvers import Interpolation, WeightedEquations
 from identify.recovery.measure import measure_large
 from identify.recovery.samples import to_samples
 from identify.recovery.stages import Decomposed, Reduced
+from identify.tensors import symmetric_dimension
 from identify.thresholds import NOISE_FLOOR
+
+
+def minimum_norm(data: ReducedData, noise_level: float) -> Interpolation:
+    """T without any statement about rank: dense at small size, else ready for `solve_tensor`."""
+    required = symmetric_dimension(data.degree, data.dimension)
+    if data.equations * required <= DENSE_LIMIT and required <= DENSE_COLUMNS:
+        return interpolate(data, noise_level, method="dense")
+    equations = WeightedEquations.of(data, noise_level)
+    return Interpolation(
+        required=required,
+        rank=min(data.equations, required),
+        decision=None,
+        determined=None,
+        method="not decided",
+        tensor=None,
+        residual=None,
+        redundant=max(0, data.equations - required),
+        condition_number=None,
+        condition_method=None,
+        flat=(symmetric_dimension(data.degree - 1, data.dimension), None),
+        value=(required, None),
+        gram=equations.gram(),
+        row_noise=equations.noise,
+    )
 
 
 def estimate_samples(data: HermiteData, *, seed: int = 0) -> FloatArray:

@@ -239,9 +239,8 @@ def _patterns(network: DeepNetwork, descent: Descent) -> tuple[BoolArray | None,
 
 def _share(spaces: Spaces, sample: Sample) -> float:
     """|delta_i| |h_i|, the sample's share of the gradient."""
-    delta = sample.where.deltas[0]
-    assert delta is not None
-    return float(abs(sample.weight) * np.linalg.norm(delta) * np.linalg.norm(sample.point))
+    delta = float(np.linalg.norm(sample.where.delta))
+    return abs(sample.weight) * delta * float(np.linalg.norm(sample.point))
 
 
 def _facts(outcome: _Outcome, samples: list[Sample], bounds: list[SampleBound]) -> SearchFacts:

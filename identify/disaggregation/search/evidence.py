@@ -166,10 +166,7 @@ def _covariance(
 def _weight_error(view: View, sample: Sample, here: Point, covariance: FloatArray) -> float:
     """Relative error of the weight 1 / (c . S^-1 U^T delta), from the noise and from y."""
     bottom = view.spaces.bottom
-    delta, point = sample.where.deltas[0], sample.where.inputs[0]
-    assert delta is not None
-    assert point is not None
-    left, right = delta / bottom.values, point / bottom.values
+    left, right = sample.where.delta / bottom.values, sample.where.point / bottom.values
     k = view.dimension
     slope = (bottom.columns @ right) @ here.run.delta_tangents[0]
     slope[:k] += view.chart.T @ (view.basis.T @ left)

@@ -160,10 +160,7 @@ def left_over(spaces: Spaces, samples: list[Sample]) -> FloatArray:
     """U^T G V less the samples' share, (r, r), at the first layer."""
     matrix = np.diag(spaces.bottom.values)
     for sample in samples:
-        delta, point = sample.where.deltas[0], sample.where.inputs[0]
-        assert delta is not None
-        assert point is not None
-        matrix = matrix - sample.weight * np.outer(delta, point)
+        matrix = matrix - sample.weight * np.outer(sample.where.delta, sample.where.point)
     return matrix
 
 
@@ -323,10 +320,7 @@ def polish(
 
 def weight_of(spaces: Spaces, where: Coordinates) -> float:
     """c_i = 1 / (h_i^T G^+ delta_i) at the first layer: the factor of the sample's term in G."""
-    delta, point = where.deltas[0], where.inputs[0]
-    assert delta is not None
-    assert point is not None
-    product = float(point @ (delta / spaces.bottom.values))
+    product = float(where.point @ (where.delta / spaces.bottom.values))
     return 1.0 / product if product != 0.0 else float("inf")
 
 

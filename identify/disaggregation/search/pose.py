@@ -10,6 +10,7 @@ import numpy as np
 from identify.arrays import FloatArray
 from identify.disaggregation.checks import relative_noise
 from identify.disaggregation.factor import Factor, factor
+from identify.disaggregation.problem import admissible_space
 from identify.disaggregation.records import LayerRank
 from identify.disaggregation.search.signals import Chain
 from identify.disaggregation.search.spaces import Spaces
@@ -22,7 +23,6 @@ SCOPE = "a network with at least one hidden layer and an activation that is not 
 REDUCTIONS = ("mean", "sum")
 _ROWS = 4
 _MOST_LABELS = 64
-_SEEN = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ def _spaces(
         weight = np.column_stack([weight, bias])
     elif bias is not None:
         offset = np.asarray(bias)
-    space = _space(network, loss)
+    space = admissible_space(network, loss)
     powers = all(a.name == "monomial" for a in network.activations[first:])
     plain = all(bias is None for bias in network.biases[first : top + 1])
     offset_free = not offset.any() and not lifted[0]
@@ -176,21 +176,6 @@ def thinned(spaces: Spaces, rng: np.random.Generator) -> Spaces:
         spaces, chain=chain, columns=(columns[chosen],), rows_map=spaces.rows_map[chosen],
         offset=spaces.offset[chosen], row_sizes=spaces.row_sizes[chosen], subset=chosen,
     )  # fmt: skip
-
-
-def _space(network: DeepNetwork, loss: str | None) -> FloatArray:
-    """An orthonormal basis (C, q) of the admissible p, without what the output layer cannot see."""
-    outputs = network.outputs
-    space = np.eye(outputs)
-    if loss == "cross_entropy":
-        space = np.linalg.svd(np.ones((1, outputs)))[2][1:].T
-    _, values, turn = np.linalg.svd(network.weights[-1].T @ space, full_matrices=False)
-    if values[0] == 0.0:
-        raise InvalidInputError("output layer", "weights that are not all 0", "zeros")
-    seen = values > _SEEN * values[0]
-    if seen.all() and len(seen) == space.shape[1]:
-        return np.asarray(space, dtype=np.float64)
-    return np.asarray(space @ turn[seen].T, dtype=np.float64)
 
 
 def permuted(spaces: Spaces, rng: np.random.Generator) -> Spaces:

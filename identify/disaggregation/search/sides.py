@@ -10,7 +10,7 @@ import numpy.typing as npt
 from identify.arrays import FloatArray
 from identify.disaggregation.search.find import Sample
 from identify.disaggregation.search.pose import Posed
-from identify.disaggregation.search.spaces import Coordinates, Spaces
+from identify.disaggregation.search.spaces import Spaces
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -72,5 +72,5 @@ def _choose(change: FloatArray, rest: FloatArray, size: FloatArray) -> BoolArray
 
 def _turned(sample: Sample) -> Sample:
     inputs = tuple(None if value is None else -value for value in sample.where.inputs)
-    where = Coordinates(sample.where.deltas, inputs)
+    where = replace(sample.where, inputs=inputs, point=-sample.where.point)
     return replace(sample, point=-sample.point, weight=-sample.weight, where=where)

@@ -66,10 +66,15 @@ class Spaces:
 
 @dataclass(frozen=True, eq=False)
 class Coordinates:
-    """One sample in the spaces of every layer: U^T delta and V^T h, (r,) each or None."""
+    """One sample in the spaces of every layer: U^T delta and V^T h, (r,) each or None.
+
+    ``delta`` and ``point`` are those of the first layer, whose spaces are always there.
+    """
 
     deltas: tuple[FloatArray | None, ...]
     inputs: tuple[FloatArray | None, ...]
+    delta: FloatArray
+    point: FloatArray
 
 
 def coordinates(spaces: Spaces, point: FloatArray, run: Signals) -> Coordinates:
@@ -84,7 +89,8 @@ def coordinates(spaces: Spaces, point: FloatArray, run: Signals) -> Coordinates:
         deltas.append(factor.columns.T @ run.deltas[i])
         lifted = None if i == 0 else spaces.lift(i, run.features[i - 1])
         inputs.append(point if lifted is None else factor.rows.T @ lifted)
-    return Coordinates(tuple(deltas), tuple(inputs))
+    first = spaces.bottom.columns.T @ run.deltas[0]
+    return Coordinates(tuple(deltas), tuple(inputs), first, point)
 
 
 @dataclass(frozen=True, eq=False)

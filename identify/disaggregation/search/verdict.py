@@ -11,6 +11,7 @@ from identify.disaggregation.records import (
     LayerRank,
     SearchFacts,
 )
+from identify.disaggregation.verdict import unconfirmed
 from identify.text import counted
 from identify.thresholds import LARGEST_BOUND
 
@@ -107,15 +108,4 @@ def _others(findings: Findings) -> str:
 
 
 def _confirmations(findings: Findings) -> str:
-    for check in findings.checks:
-        if check.holds is False:
-            value = "" if check.value is None else f": {check.value:.2g}"
-            limit = "" if check.limit is None else f", limit {check.limit:.2g}"
-            note = f" ({check.note})" if check.note else ""
-            return f"the samples do not confirm the check '{check.name}'{value}{limit}{note}"
-    for check in findings.checks:
-        if check.holds is None and check.name.startswith("gradient"):
-            return f"the check '{check.name}' could not be made"
-        if check.holds is None and check.name == "known loss" and check.value is not None:
-            return f"the loss does not confirm the samples: {check.note}"
-    return ""
+    return unconfirmed(findings.checks, ("gradient",))

@@ -13,6 +13,7 @@ from identify import HermiteData
 from identify.arrays import FloatArray
 from identify.hermite.reduction import ReducedData, reduce_data
 from identify.interpolation import interpolate as linear
+from identify.interpolation import solvers
 from identify.proofs import rank as rank_proofs
 from identify.tensors import (
     CoordinateTensor,
@@ -202,7 +203,7 @@ def _recovers_tensor(problem: GradientProblem) -> Check:
     data = _reduced(problem)
     found = linear.interpolate(data, 1e-13, method="dense")
     assert isinstance(found.tensor, CoordinateTensor)
-    weights, _, _ = linear.row_weights(data, 1e-13)
+    weights, _, _ = solvers.row_weights(data, 1e-13)
     matrix = hermite_matrix(data.points, data.degree)
     matrix = matrix * np.repeat(weights, data.dimension)[:, None]
     sigma = np.linalg.svd(matrix, compute_uv=False)

@@ -391,6 +391,8 @@ class TestPage:
         assert run_["median l2"] < 0.6 * null["median l2"]
         run_, null = scores("haim")
         assert run_["median ssim"] < null["median ssim"]
+        run_, null = scores("loo")
+        assert run_["median l2"] < 0.5 * null["median l2"]
 
 
 def masked(text):

@@ -13,14 +13,14 @@ import attack
 from attack.networks.files import save_network
 from attack.networks.network import Network
 from attack.networks.spec import parse_spec
-from attack.objectives import loo_objective
+from attack.objectives import haim_objective, loo_objective
 from attack.objectives.by_name import Victim
 from attack.objectives.penalties import RidgePenalty
-from attack.objectives.spans import AffineSpan, SpanObjective
+from attack.objectives.spans import AffineSpan, SpanObjective, span_objective
 from attack.runs.folder import SPAN, load_kept_span
 from attack.runs.restriction import take_span
 from attack.runs.ridge import choose_ridge, take_ridge, with_ridge
-from attack.solving.multipliers import optimal_multipliers
+from attack.solving.multipliers import non_negative, optimal_multipliers
 from attack.solving.settings import SolveSettings
 from identify.checkpoints.span import find_span, save_span
 from identify.errors import FileError, InvalidInputError
@@ -197,3 +197,33 @@ def test_a_ridge_asks_for_signed_multipliers_and_a_positive_number() -> None:
     )  # fmt: skip
     assert with_ridge(inside, 0.1).penalties[-1].describe() == {"name": "ridge", "weight": 0.1}
     SolveSettings("lbfgs", multipliers="eliminated").check(with_ridge(signed, 0.1), 4)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e-2, 1.0])
+def test_points_of_few_dimensions_have_multipliers_in_float32(scale: float) -> None:
+    net = problems.network("soft_relu5", hidden=(30,), dtype=torch.float32)
+    for seed, rank in ((0, 1), (1, 2), (2, 3)):
+        objective = haim_objective(net, normaliser=40)
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randn(rank, problems.DIMENSION, generator=generator)
+        inside = span_objective(objective, AffineSpan.of(torch.zeros(problems.DIMENSION), rows))
+        at = inside.dropped(objective.start(40, seed, scale))
+        lam = optimal_multipliers(inside, at)
+        best = at.with_points(at.x, lam)
+        assert bool(torch.isfinite(lam).all())
+        assert bool((lam >= 0).all())
+        assert float(inside.value(best)) <= float(inside.value(at)) * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("size", [10, 40, 80])
+def test_gram_matrices_that_float32_made_indefinite(size: int, rank: int) -> None:
+    generator = torch.Generator().manual_seed(rank)
+    rows = torch.rand(size, rank, generator=generator)
+    gram = (rows @ rows.T).double()
+    assert float(torch.linalg.eigvalsh(gram)[0]) < -1e-8
+    z = non_negative(gram, gram.sum(1), start=torch.ones(size, dtype=torch.float64))
+    assert bool((z >= 0).all())
+    # z = 1 attains the least value, - 1.G 1.
+    value = z @ gram @ z - 2 * gram.sum(1) @ z
+    assert float(value) == pytest.approx(-float(gram.sum()), rel=1e-3)

@@ -222,7 +222,7 @@ def test_a_floor_no_longer_stands_in_the_way_of_a_split(seed: int) -> None:
 
 def test_auto_shares_and_the_others_do_not(tmp_path: Path) -> None:
     objective = problems.EVERY["haim"](activation="tanh")
-    start = problems.candidates(objective)
+    start = problems.candidates(objective, 2)
     assert SolveSettings(splitting="auto").penalties == "shared"
     assert SolveSettings(splitting="paper").penalties == "whole"
     with pytest.raises(InvalidInputError, match="penalties: expected whole with splitting paper"):
@@ -231,7 +231,7 @@ def test_auto_shares_and_the_others_do_not(tmp_path: Path) -> None:
     assert whole.candidates.mass is None
     whole = LoopState.first(start.with_mass(), SolveSettings(penalties="whole"))
     assert whole.candidates.mass is None
-    settings = SolveSettings("lbfgs", steps=60, interval=20, window=5)
+    settings = SolveSettings("lbfgs", steps=400)
     found = solve(objective, start, settings)
     mass = found.candidates.mass
     assert found.candidates.count > start.count

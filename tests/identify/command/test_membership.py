@@ -89,3 +89,50 @@ def test_what_does_not_fit_is_one_line(files, command, words):
     assert outcome.code == 2
     assert words in outcome.err
     assert len(outcome.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("span", "initial", "final"),
+        ("member", "initial", "asked", "--gradient", "gradient"),
+        ("replay", "initial", "final", "--activation", "gelu", "--recipe", "steps=12,rate=0.05",
+         "--labels", "0,1,2,3,4", "--out", "absent"),
+    ],
+)  # fmt: skip
+def test_a_memory_limit_is_refused_beforehand(files, tmp_path, command):
+    words = [tmp_path / word if word == "absent" else files.get(word, word) for word in command]
+    outcome = kkt(*words, "--memory-limit", "1M")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--memory-limit" in outcome.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_replay_writes_the_samples(files, tmp_path):
+    data = np.load(files["asked"])
+    labels = npz(tmp_path / "labels.npz", labels=data["labels"][:5])
+    arguments = ("replay", files["initial"], files["final"], "--activation", "gelu", "--labels",
+                 labels, "--no-images")  # fmt: skip
+    out = tmp_path / "out"
+    outcome = kkt(*arguments, "--recipe", "steps=12,rate=0.05", "--out", out)
+    assert outcome.code == 0
+    assert outcome.out.startswith("LOCALLY identifiable: 5 samples")
+    found = np.load(out / "samples.npz")["samples"]
+    distances = np.abs(found[:, None] - data["samples"][None, :5]).max(axis=2)
+    assert distances.min(axis=1).max() < 1e-6
+    told = json.loads((out / "replay.json").read_text())
+    assert told["verdict"] == "locally"
+    assert told["scope"] == {"kind": "exactly", "samples": 5}
+    wrong = kkt(*arguments, "--recipe", "steps=20,rate=0.05", "--out", tmp_path / "wrong",
+                "--starts", "1", "--time-limit", "5")  # fmt: skip
+    assert wrong.code == 0
+    assert wrong.out.startswith("undecided")
+
+
+def test_replay_without_a_span_writes_nothing(files, tmp_path):
+    recipe = ("--recipe", "steps=12,rate=0.001", "--labels", "0,1,2,3,4")
+    arguments = ("replay", files["initial"], files["adam"], "--activation", "gelu", *recipe)
+    outcome = kkt(*arguments, "--out", tmp_path / "out")
+    assert outcome.code == 1
+    assert "no span" in outcome.err
+    assert not list(tmp_path.iterdir())

@@ -7,8 +7,8 @@ from identify.decomposition.cp import MAX_DIMENSION, cp_starts, slices
 from identify.decomposition.decompose import decompose_tensor
 from identify.errors import InvalidInputError
 from identify.hermite.reduction import reduce_data
-from identify.interpolation.interpolate import minimum_norm
 from identify.tensors import CoordinateTensor, monomials
+from tests.identify.estimate import minimum_norm
 from tests.identify.families import gradient_case, unit_rows
 
 
