@@ -46,8 +46,6 @@ UNCLAIMED = (
     "data_statement",
 )  # fmt: skip
 """What a verdict without a claim leaves unchecked."""
-BESIDE = ("alternatives.error_bounds", "alternatives.margin")
-"""Numbers beside two sets that are shown; the recomputed ones decide."""
 
 Check = Callable[[Case], str | tuple[str, str]]
 
@@ -271,8 +269,6 @@ def _shown_verdict(report: DeepReport, found: dict[str, Claim]) -> Claim:
 
 def _not_checked(report: DeepReport) -> tuple[str, ...]:
     """The fields that no claim vouches for."""
-    if report.nonidentifiable and report.certified:
-        return (*NOTES, *UNCLAIMED, *BESIDE)
     if not report.globally or not report.certified:
         return (*NOTES, *UNCLAIMED)
     by_list = ("kernel", "data_statement") if report.raw["method"] == "masks" else ()

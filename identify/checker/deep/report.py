@@ -163,11 +163,13 @@ class Exclusion:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """One of two batches with the gradient: samples (n, d), slopes (n, C), what they leave."""
+    """One of two batches: samples (n, d), slopes (n, C), bounds (n,), residual, margin."""
 
     samples: FloatArray
     cotangents: FloatArray
+    error_bounds: FloatArray
     residual: float
+    margin: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,8 +295,8 @@ def read_deep_report(report: object) -> DeepReport:
 def _read_shown(entry: Mapping[str, Any], sizes: list[int]) -> Shown:
     samples = as_matrix(entry["samples"], "alternatives.samples", None, sizes[0])
     cotangents = as_matrix(entry["cotangents"], "alternatives.cotangents", len(samples), sizes[-1])
-    as_list(entry["error_bounds"], "alternatives.error_bounds", len(samples))
-    return Shown(samples, cotangents, float(entry["residual"]))
+    bounds = as_numbers(entry["error_bounds"], "alternatives.error_bounds", len(samples))
+    return Shown(samples, cotangents, bounds, float(entry["residual"]), float(entry["margin"]))
 
 
 def _answer(raw: Mapping[str, Any], certificate: Mapping[str, Any]) -> Answer | None:

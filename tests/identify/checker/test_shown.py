@@ -83,6 +83,14 @@ def another_residual(report):
     report["alternatives"][0]["residual"] = 1e-3
 
 
+def another_bound(report):
+    report["alternatives"][1]["error_bounds"][0] = 1e-3
+
+
+def another_margin(report):
+    report["alternatives"][1]["margin"] *= 90.0
+
+
 def named_loss(report):
     report["problem"]["loss"] = "squared"
     report["assumptions"].append("the loss is squared")
@@ -104,8 +112,8 @@ def unique(report):
 
 FORGERIES = (
     moved, hardly_moved, other_slopes, twice_the_first, the_first_in_another_order, invented, split,
-    one_set, another_scope, at_most, no_candidates, another_residual, named_loss,
-    without_the_assumption, undecided, unique,
+    one_set, another_bound, another_margin, another_scope, at_most, no_candidates,
+    another_residual, named_loss, without_the_assumption, undecided, unique,
 )  # fmt: skip
 
 
