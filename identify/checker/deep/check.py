@@ -19,7 +19,7 @@ from ..outcome import (
     decide,
     require,
 )
-from . import confirm, listing, loss, printed, rules, uniqueness
+from . import agreement, confirm, listing, loss, printed, rules, uniqueness
 from .case import Case
 from .kernel import Cut
 from .network import (
@@ -131,6 +131,7 @@ def _checks(report: DeepReport) -> list[tuple[str, str, Check]]:
     if not (report.globally and report.certified):
         return checks
     checks += [
+        ("agreement", FLOAT, agreement.check_agreement),
         ("slopes", FLOAT, confirm.check_slopes),
         ("samples", FLOAT, confirm.check_samples),
         ("masks", FLOAT, confirm.check_masks),
