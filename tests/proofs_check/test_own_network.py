@@ -180,7 +180,7 @@ def test_examples_of_the_library_page_run(capsys):
     assert len(blocks) == 2
     for block in blocks:
         scope = {}
-        exec(compile(block, str(LIBRARY), "exec"), scope)
+        exec(compile(block, "<library page>", "exec"), scope)
         for name, value in scope.items():
             if name.startswith("test_"):
                 value()

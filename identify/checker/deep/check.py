@@ -19,7 +19,7 @@ from ..outcome import (
     decide,
     require,
 )
-from . import confirm, listing, loss, printed, rules, shown, uniqueness
+from . import agreement, confirm, listing, loss, printed, rules, shown, uniqueness
 from .case import Case
 from .kernel import Cut
 from .network import (
@@ -127,12 +127,14 @@ def _checks(report: DeepReport) -> list[tuple[str, str, Check]]:
     """What there is to check for the verdict: names, arithmetic, functions."""
     checks: list[tuple[str, str, Check]] = [("ranks", FLOAT, uniqueness.check_ranks)]
     if report.nonidentifiable:
+        checks.append(("agreement", FLOAT, agreement.check_agreement))
         return [*checks, ("second sets", FLOAT, shown.check_second_sets)]
     if report.searched:
         return [("gradients", FLOAT, confirm.check_searched)] if report.locally else []
     if not (report.globally and report.certified):
         return checks
     checks += [
+        ("agreement", FLOAT, agreement.check_agreement),
         ("slopes", FLOAT, confirm.check_slopes),
         ("samples", FLOAT, confirm.check_samples),
         ("masks", FLOAT, confirm.check_masks),

@@ -47,6 +47,8 @@ def find_shown_obstacle(raw: Mapping[str, Any]) -> str:
         return "two sets are not shown"
     if raw["samples_of"] is not None or raw["sample_count"] is not None:
         return "samples are separated"
+    if any(check["holds"] is False for check in raw["checks"]):
+        return "a check does not hold"
     return "" if raw["method"] == "kernel" else "another method"
 
 
