@@ -24,6 +24,8 @@ _FULL = 400
 _BLOCK = 48
 _SINGLE = 0.4 * 2.0**-24
 """Root mean square of float32's rounding errors, relative to the entries."""
+_STORED = 1e-2 * _SINGLE
+"""Distance to float32 numbers, relative, up to which a gradient counts as made of them."""
 _HIDDEN = 3.0
 """Errors of the passes that made a float32 gradient, over those of storing it."""
 _CHANCE = 30
@@ -97,7 +99,7 @@ def factor(gradient: FloatArray, *, rank: int | None = None, seed: int = 0) -> F
     Source: Halko, Martinsson & Tropp (2011), algorithm 4.4, for the large matrix.
 
     Example:
-        >>> found = factor(np.outer(np.sqrt(np.arange(8.0)), np.sqrt(np.arange(7.0))))
+        >>> found = factor(np.outer(np.sqrt(np.arange(12.0)), np.sqrt(np.arange(12.0))))
         >>> found.rank, found.clear
         (1, True)
     """
@@ -168,10 +170,14 @@ def _kinds(rows: FloatArray) -> _Kinds:
 
 
 def _single(g: FloatArray) -> float:
-    """Spectral norm of float32's rounding errors, 0 where an entry is no float32."""
-    with np.errstate(over="ignore"):
-        if not np.array_equal(g, g.astype(np.float32)):
-            return 0.0
+    """Spectral norm of float32's rounding errors, 0 where the entries are no float32 numbers.
+
+    They may have passed through float64, as where weight decay was subtracted.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        away = float(np.linalg.norm(g - g.astype(np.float32)))
+    if not away <= _STORED * float(np.linalg.norm(g)):
+        return 0.0
     norms = (float(np.linalg.norm(g, axis=axis).max()) for axis in (0, 1))
     return _SINGLE * sum(norms)
 
