@@ -26,6 +26,7 @@ _SINGLE = 0.4 * 2.0**-24
 """Root mean square of float32's rounding errors, relative to the entries."""
 _STORED = 1e-2 * _SINGLE
 """Distance to float32 numbers, relative, up to which a gradient counts as made of them."""
+_LATE = 10.0
 _HIDDEN = 3.0
 """Errors of the passes that made a float32 gradient, over those of storing it."""
 _CHANCE = 30
@@ -218,7 +219,9 @@ def _decide(
             i for i in seen
             if falls[i - 1] >= CLEAR and _flat(s, different, left, int(i), floor[1])
         ]  # fmt: skip
-        return int(clear[-1] if clear else seen[-1])
+        # A later fall down to rounding: what lies between may be a weak sample, and no noise.
+        late = [i for i in seen if falls[i - 1] >= _LATE and s[i] <= floor[0]]
+        return int(max(clear[-1], *late, 0) if clear else seen[-1])
     if len(falls) < 2:
         return len(s)
     return int(np.argmax(falls[: max(1, len(falls) // 2)])) + 1

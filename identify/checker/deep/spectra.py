@@ -13,6 +13,7 @@ from .network import Layers
 GAP = 100.0
 """Smallest step of the singular values at a rank that counts as clear."""
 _SEEN = 3.0
+_LATE = 10.0
 _FLAT, _NOISE = 0.1, 0.3
 _FULL, _BLOCK = 400, 48
 _EPSILON = 2.0**-52
@@ -154,8 +155,10 @@ class _Svd:
         steps = [k + 1 for k in range(min(len(falls), max(1, most - 3, 9 * most // 10)))
                  if falls[k] >= _SEEN]  # fmt: skip
         clear = [k for k in steps if falls[k - 1] >= GAP and self._ends(k, count)]
+        # What lies above a later fall down to rounding may be a weak sample.
+        late = [k for k in steps if falls[k - 1] >= _LATE and self.s[k] <= self.floor]
         if steps:
-            return (clear or steps)[-1]
+            return max(clear[-1:] + late) if clear else steps[-1]
         if len(falls) < 2:
             return len(s)
         return int(np.argmax(falls[: max(1, len(falls) // 2)])) + 1
