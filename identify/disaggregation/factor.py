@@ -221,7 +221,7 @@ def _decide(
         ]  # fmt: skip
         # A later fall down to rounding: what lies between may be a weak sample, and no noise.
         late = [i for i in seen if falls[i - 1] >= _LATE and s[i] <= floor[0]]
-        return int(max(clear[-1], *late, 0) if clear else seen[-1])
+        return max(map(int, [clear[-1], *late])) if clear else int(seen[-1])
     if len(falls) < 2:
         return len(s)
     return int(np.argmax(falls[: max(1, len(falls) // 2)])) + 1
