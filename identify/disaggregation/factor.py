@@ -22,6 +22,17 @@ _FLAT = 0.1
 _NOISE = 0.3
 _FULL = 400
 _BLOCK = 48
+_SINGLE = 0.4 * 2.0**-24
+"""Root mean square of float32's rounding errors, relative to the entries."""
+_STORED = 1e-2 * _SINGLE
+"""Distance to float32 numbers, relative, up to which a gradient counts as made of them."""
+_LATE = 10.0
+_HIDDEN = 3.0
+"""Errors of the passes that made a float32 gradient, over those of storing it."""
+_CHANCE = 30
+"""Entries of a tail from which it is not 0 by chance, as sums of numbers on a coarse grid are."""
+_TAIL = 3.1
+"""Standard deviations that the noise of few entries is raised by: one in a thousand."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +41,11 @@ class Factor:
 
     ``columns`` U (m, r) and ``rows`` V (k, r) are orthonormal, ``values`` s (r,) descend.
     ``next_value`` is s_(r+1), ``gap`` s_r / s_(r+1) with s_(r+1) at least what float64 leaves;
-    ``noise`` is the root mean square of the tail's entries, at least what float64 leaves; ``flat``
-    says whether the tail is spread over many directions, as noise is, whatever its rows' sizes.
+    ``noise`` is an upper bound for the root mean square of the error's entries: that of the tail,
+    raised for few entries and for rows with equal errors, at least what float64 leaves, or float32
+    where every entry is one; ``flat`` says whether the tail is spread over many directions, as
+    noise is, whatever its rows' sizes, and not 0 by chance. ``different`` counts
+    rows and columns up to a factor.
     """
 
     columns: FloatArray
@@ -42,6 +56,7 @@ class Factor:
     noise: float
     flat: bool
     shape: tuple[int, int]
+    different: tuple[int, int]
 
     @property
     def rank(self) -> int:
@@ -50,8 +65,11 @@ class Factor:
 
     @property
     def clear(self) -> bool:
-        """Whether the gap is at least `CLEAR` and the tail looks like noise."""
-        return self.gap >= CLEAR and self.flat and self.rank < min(self.shape)
+        """Whether the gap is at least `CLEAR` and the tail looks like noise.
+
+        With no more different rows or columns than the rank there is no tail that shows noise.
+        """
+        return self.gap >= CLEAR and self.flat and self.rank < min(*self.shape, *self.different)
 
     @property
     def error(self) -> float:
@@ -65,8 +83,9 @@ def factor(gradient: FloatArray, *, rank: int | None = None, seed: int = 0) -> F
 
     r is the last place, within nine tenths of the different rows and columns, where the singular
     values fall by `CLEAR` or more to a tail like noise; else the last where they fall by `SEEN`;
-    else the place of the largest fall in their first half. Equal columns carry equal rounding
-    errors, so that the tail would end early; they count once. ``rank`` overrides it.
+    else the place of the largest fall in their first half. Columns that are equal up to a factor
+    carry equal rounding errors, so that the tail would end early; they count once. ``rank``
+    overrides it.
 
     Args:
         gradient: G, shape (m, k), finite, not 0.
@@ -81,7 +100,7 @@ def factor(gradient: FloatArray, *, rank: int | None = None, seed: int = 0) -> F
     Source: Halko, Martinsson & Tropp (2011), algorithm 4.4, for the large matrix.
 
     Example:
-        >>> found = factor(np.outer([1.0, 2.0, 3.0], [1.0, 1.0, 0.0, 1.0]))
+        >>> found = factor(np.outer(np.sqrt(np.arange(12.0)), np.sqrt(np.arange(12.0))))
         >>> found.rank, found.clear
         (1, True)
     """
@@ -93,32 +112,75 @@ def factor(gradient: FloatArray, *, rank: int | None = None, seed: int = 0) -> F
     if rank is not None and not 1 <= rank <= min(g.shape):
         raise InvalidInputError("rank", f"1 to {min(g.shape)}", rank)
     kinds = _different(g)
-    different = (len(kinds[0]), len(kinds[1]))
+    different = (len(kinds[0].first), len(kinds[1].first))
     block = _BLOCK if rank is None else max(_BLOCK, rank + 10)
     while min(g.shape) > _FULL and 3 * block < min(different):
         u, s, v, left = _leading(g, block, seed)
-        chosen = _decide(s, different, left) if rank is None else rank
+        chosen = _decide(s, different, left, _floor(g, float(s[0]))) if rank is None else rank
         found = _assemble(g, kinds, u, s, v, left, chosen)
         if rank is not None or (chosen <= block - 8 and found.flat and found.gap >= SEEN):
             return found
         block *= 2
     u, s, vt = linalg.svd(g, full_matrices=False, check_finite=False)
-    chosen = _decide(s, different, 0.0) if rank is None else rank
+    chosen = _decide(s, different, 0.0, _floor(g, float(s[0]))) if rank is None else rank
     return _assemble(g, kinds, u, s, vt.T, 0.0, chosen)
 
 
-def _different(g: FloatArray) -> tuple[IntArray, IntArray]:
-    """Indices of different rows and columns that are not 0, the first of each kind."""
-    rows = np.flatnonzero(g.any(axis=1))
-    columns = np.flatnonzero(g.any(axis=0))
-    return rows[_first(g[rows])], columns[_first(g[:, columns].T)]
+@dataclass(frozen=True, eq=False)
+class _Kinds:
+    """Rows (m,) by kind, where rows that are equal up to a factor are one; zeros have none.
+
+    ``first`` (K,) is the largest of each kind, ``of`` (m,) the kind of each row, -1 for zeros, and
+    ``share`` (m,) its factor over the largest.
+    """
+
+    first: IntArray
+    of: IntArray
+    share: FloatArray
+
+    def repeated(self, basis: FloatArray) -> float:
+        """How far equal errors of equal rows add up in a basis (m, r), 1 where none are equal."""
+        live = self.of >= 0
+        if len(self.first) == int(live.sum()) or basis.shape[1] == 0:
+            return 1.0
+        gathered = np.zeros((len(self.first), basis.shape[1]))
+        np.add.at(gathered, self.of[live], self.share[live, None] * basis[live])
+        return max(1.0, float(np.linalg.norm(gathered, 2)))
 
 
-def _first(rows: FloatArray) -> IntArray:
+def _different(g: FloatArray) -> tuple[_Kinds, _Kinds]:
+    return _kinds(g), _kinds(g.T)
+
+
+def _kinds(rows: FloatArray) -> _Kinds:
+    """Quotients of exact multiples are rounded alike, so that equal bytes find them."""
+    at = np.argmax(np.abs(rows), axis=1)
+    pivot = rows[np.arange(len(rows)), at]
+    scaled = np.ascontiguousarray(rows / np.where(pivot == 0.0, 1.0, pivot)[:, None] + 0.0)
     kinds: dict[bytes, int] = {}
-    for index, row in enumerate(np.ascontiguousarray(rows)):
-        kinds.setdefault(row.tobytes(), index)
-    return np.fromiter(kinds.values(), dtype=np.int64)
+    of = np.full(len(rows), -1, dtype=np.int64)
+    for index in np.flatnonzero(pivot):
+        of[index] = kinds.setdefault(scaled[index].tobytes(), len(kinds))
+    first = np.zeros(len(kinds), dtype=np.int64)
+    order = np.argsort(np.abs(pivot), kind="stable")
+    order = order[of[order] >= 0]
+    first[of[order]] = order
+    share = np.zeros(len(rows))
+    share[order] = pivot[order] / pivot[first[of[order]]]
+    return _Kinds(first, of, share)
+
+
+def _single(g: FloatArray) -> float:
+    """Spectral norm of float32's rounding errors, 0 where the entries are no float32 numbers.
+
+    They may have passed through float64, as where weight decay was subtracted.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        away = float(np.linalg.norm(g - g.astype(np.float32)))
+    if not away <= _STORED * float(np.linalg.norm(g)):
+        return 0.0
+    norms = (float(np.linalg.norm(g, axis=axis).max()) for axis in (0, 1))
+    return _SINGLE * sum(norms)
 
 
 def _leading(
@@ -139,26 +201,35 @@ def _leading(
     return q @ u, s, vt.T, float(np.sqrt(left))
 
 
-def _floor(s: FloatArray) -> float:
-    return 8.0 * EPSILON * float(s[0])
+def _floor(g: FloatArray, largest: float) -> tuple[float, float]:
+    """What rounding leaves of a singular value, and up to where a tail need not look like noise."""
+    double, single = 8.0 * EPSILON * largest, _single(g)
+    return max(double, single), max(10.0 * double, 1.5 * single)
 
 
-def _decide(s: FloatArray, different: tuple[int, int], left: float) -> int:
-    floored = np.maximum(s, _floor(s))
+def _decide(
+    s: FloatArray, different: tuple[int, int], left: float, floor: tuple[float, float]
+) -> int:
+    floored = np.maximum(s, floor[0])
     falls = floored[:-1] / floored[1:]
     most = min(different)
     seen = np.flatnonzero(falls[: max(1, most - 3, (9 * most) // 10)] >= SEEN) + 1
     if len(seen):
-        clear = [i for i in seen if falls[i - 1] >= CLEAR and _flat(s, different, left, int(i))]
-        return int(clear[-1] if clear else seen[-1])
+        clear = [
+            i for i in seen
+            if falls[i - 1] >= CLEAR and _flat(s, different, left, int(i), floor[1])
+        ]  # fmt: skip
+        # A later fall down to rounding: what lies between may be a weak sample, and no noise.
+        late = [i for i in seen if falls[i - 1] >= _LATE and s[i] <= floor[0]]
+        return max(map(int, [clear[-1], *late])) if clear else int(seen[-1])
     if len(falls) < 2:
         return len(s)
     return int(np.argmax(falls[: max(1, len(falls) // 2)])) + 1
 
 
-def _flat(s: FloatArray, different: tuple[int, int], left: float, rank: int) -> bool:
-    """Whether the tail after a rank is spread over many directions, or is what float64 leaves."""
-    if rank >= len(s) or s[rank] <= 10.0 * _floor(s):
+def _flat(s: FloatArray, different: tuple[int, int], left: float, rank: int, quiet: float) -> bool:
+    """Whether the tail after a rank is spread over many directions, or is what rounding leaves."""
+    if rank >= len(s) or s[rank] <= quiet:
         return True
     return _spread(s, different, left, rank) >= _FLAT
 
@@ -172,7 +243,7 @@ def _spread(s: FloatArray, different: tuple[int, ...], left: float, rank: int) -
     return float(directions * (np.sqrt(rows) + np.sqrt(columns)) ** 2 / (rows * columns))
 
 
-def _like_noise(g: FloatArray, u: FloatArray, kinds: tuple[IntArray, IntArray]) -> bool:
+def _like_noise(g: FloatArray, u: FloatArray, kinds: tuple[_Kinds, _Kinds]) -> bool:
     """Whether the tail is spread as noise is once rows and columns are scaled to its size there.
 
     Rounding errors are as uneven as the entries; a sample that was missed is one direction under
@@ -180,8 +251,9 @@ def _like_noise(g: FloatArray, u: FloatArray, kinds: tuple[IntArray, IntArray]) 
     count once.
     """
     rank = u.shape[1]
-    scaled = g[np.ix_(*kinds)]
-    tail = scaled - u[kinds[0]] @ (u.T @ g[:, kinds[1]])
+    rows, columns = kinds[0].first, kinds[1].first
+    scaled = g[np.ix_(rows, columns)]
+    tail = scaled - u[rows] @ (u.T @ g[:, columns])
     if min(scaled.shape) <= rank:
         return False
     for _ in range(3):
@@ -196,23 +268,47 @@ def _like_noise(g: FloatArray, u: FloatArray, kinds: tuple[IntArray, IntArray]) 
 
 def _assemble(
     g: FloatArray,
-    kinds: tuple[IntArray, IntArray],
+    kinds: tuple[_Kinds, _Kinds],
     u: FloatArray,
     s: FloatArray,
     v: FloatArray,
     left: float,
     rank: int,
 ) -> Factor:
-    rows, columns = different = (len(kinds[0]), len(kinds[1]))
+    rows, columns = different = (len(kinds[0].first), len(kinds[1].first))
     tail = float(np.sqrt(np.sum(s[rank:] ** 2) + left**2))
     following = float(s[rank]) if rank < len(s) else 0.0
-    floor = _floor(s)
+    floor, quiet = _floor(g, float(s[0]))
     degrees = max(1, rows - rank) * max(1, columns - rank)
-    noise = max(tail / np.sqrt(degrees), floor / (np.sqrt(rows) + np.sqrt(columns)))
+    repeated = max(kinds[0].repeated(u[:, :rank]), kinds[1].repeated(v[:, :rank]))
+    if repeated > 1.0:
+        tail = max(tail, repeated * _core_tail(g, kinds, rank))
+    least = max(floor, _HIDDEN * repeated * _single(g)) / (np.sqrt(rows) + np.sqrt(columns))
+    noise = max(_raised(degrees) * tail / np.sqrt(degrees), least)
     gap = float(s[rank - 1]) / max(following, floor)
-    flat = following <= 10.0 * floor or _spread(s, different, left, rank) >= _NOISE
+    flat = following <= quiet or _spread(s, different, left, rank) >= _NOISE
     flat = flat or _like_noise(g, u[:, :rank], kinds)
+    flat = flat and (degrees >= _CHANCE or tail > 8.0 * EPSILON * float(s[0]))
     shape = (len(g), g.shape[1])
     return Factor(
-        u[:, :rank], s[:rank].copy(), v[:, :rank], following, gap, float(noise), flat, shape
-    )
+        u[:, :rank], s[:rank].copy(), v[:, :rank], following, gap, float(noise), flat, shape,
+        different,
+    )  # fmt: skip
+
+
+def _core_tail(g: FloatArray, kinds: tuple[_Kinds, _Kinds], rank: int) -> float:
+    """Frobenius norm of the tail where every kind of row and column is kept once."""
+    core = g[np.ix_(kinds[0].first, kinds[1].first)]
+    if min(core.shape) > _FULL:
+        _, s, _, left = _leading(core, rank + 10, 0)
+        return float(np.sqrt(np.sum(s[rank:] ** 2) + left**2))
+    return float(np.linalg.norm(linalg.svdvals(core)[rank:]))
+
+
+def _raised(degrees: int) -> float:
+    """sqrt(d / q) with q the quantile of chi-square at d degrees of freedom, cut where d is small.
+
+    Source: Wilson & Hilferty (1931).
+    """
+    spread = 2.0 / (9.0 * degrees)
+    return float(max(0.05, 1.0 - spread - _TAIL * np.sqrt(spread)) ** -1.5)

@@ -113,6 +113,9 @@ def list_masks(
     if r > LARGEST_RANK or live.sum() <= r:
         reason = f"rank {r} above {LARGEST_RANK}" if r > LARGEST_RANK else "too few live neurons"
         return MaskList(empty, live, False, reason, math.inf, math.nan, int(live.sum()))
+    if np.linalg.matrix_rank(factor.columns[live] / amplitudes[live, None]) < r:
+        reason = "the rows above the noise do not reach the rank"
+        return MaskList(empty, live, False, reason, math.inf, math.nan, int(live.sum()))
     table = _transfer(factor, amplitudes, np.flatnonzero(live))
     rows = len(table.rest)
     if rows == 0:

@@ -13,9 +13,14 @@ from .network import Layers
 GAP = 100.0
 """Smallest step of the singular values at a rank that counts as clear."""
 _SEEN = 3.0
+_LATE = 10.0
 _FLAT, _NOISE = 0.1, 0.3
 _FULL, _BLOCK = 400, 48
 _EPSILON = 2.0**-52
+_SINGLE, _HIDDEN = 0.4 * 2.0**-24, 3.0
+"""Float32's rounding of an entry, and the passes' over it."""
+_CHANCE, _TAIL = 30, 3.1
+"""Entries of a tail that is not 0 by chance, and how far the noise of few entries is raised."""
 _LARGEST_WORK = 2e12
 _RATE = 3e9
 _SAME_NOISE = 10.0
@@ -30,8 +35,9 @@ InTime = Callable[[float], None]
 class Spectrum:
     """A gradient G (m, k) as U diag(s) V^T of rank r, and a tail of noise.
 
-    ``left`` U (m, r), ``values`` (r,), ``right`` V (k, r). ``noise`` is the root mean square of the
-    tail's entries, ``gap`` s_r / s_(r+1), ``floor`` what float64 leaves of a singular value.
+    ``left`` U (m, r), ``values`` (r,), ``right`` V (k, r). ``noise`` bounds the root mean square
+    of the error's entries, ``gap`` is s_r / s_(r+1), ``floor`` what float64 leaves of a singular
+    value; ``kinds`` counts rows and columns that are no multiples of each other.
     """
 
     left: FloatArray
@@ -43,6 +49,7 @@ class Spectrum:
     floor: float
     flat: bool
     shape: tuple[int, int]
+    kinds: tuple[int, int]
 
     @property
     def rank(self) -> int:
@@ -51,8 +58,8 @@ class Spectrum:
 
     @property
     def clear(self) -> bool:
-        """Whether the gap is large and the tail is spread as noise is."""
-        return self.gap >= GAP and self.flat and self.rank < min(self.shape)
+        """Whether the gap is large and there is a tail, spread as noise is."""
+        return self.gap >= GAP and self.flat and self.rank < min(*self.shape, *self.kinds)
 
     @property
     def rounded(self) -> bool:
@@ -75,23 +82,62 @@ class Spectrum:
 
 
 @dataclass(frozen=True, eq=False)
+class _Kinds:
+    """Rows by kind: ``largest`` of each (K,), all ``members``, their ``kinds`` and ``factors``."""
+
+    largest: IntArray
+    members: IntArray
+    kinds: IntArray
+    factors: FloatArray
+
+    def together(self, basis: FloatArray) -> float:
+        """The norm of a basis (m, r) with the members of a kind added up."""
+        if len(self.largest) == len(self.members):
+            return 1.0
+        added = np.zeros((len(self.largest), basis.shape[1]))
+        np.add.at(added, self.kinds, self.factors[:, None] * basis[self.members])
+        return float(np.linalg.norm(added, 2))
+
+
+@dataclass(frozen=True, eq=False)
 class _Svd:
     g: FloatArray
     u: FloatArray
     s: FloatArray
     v: FloatArray
-    rows: IntArray
-    columns: IntArray
+    row_kinds: _Kinds
+    column_kinds: _Kinds
+    single: float
+
+    @property
+    def rows(self) -> IntArray:
+        """The largest row of each kind."""
+        return self.row_kinds.largest
+
+    @property
+    def columns(self) -> IntArray:
+        """The largest column of each kind."""
+        return self.column_kinds.largest
 
     @property
     def kinds(self) -> tuple[int, int]:
-        """The number of different rows and columns that are not 0."""
+        """The number of rows and columns that are not 0 and no multiples of each other."""
         return len(self.rows), len(self.columns)
 
     @property
-    def floor(self) -> float:
+    def double(self) -> float:
         """Eight roundings of the largest singular value."""
         return 8.0 * _EPSILON * float(self.s[0])
+
+    @property
+    def floor(self) -> float:
+        """What rounding leaves of a singular value."""
+        return max(self.double, self.single)
+
+    @property
+    def quiet(self) -> float:
+        """The value up to which a tail need not look like noise."""
+        return max(10.0 * self.double, 1.5 * self.single)
 
     def spread(self, rank: int, count: int, kinds: tuple[int, int]) -> float:
         """Directions of the tail over those of noise; ``count`` values are told apart."""
@@ -109,8 +155,10 @@ class _Svd:
         steps = [k + 1 for k in range(min(len(falls), max(1, most - 3, 9 * most // 10)))
                  if falls[k] >= _SEEN]  # fmt: skip
         clear = [k for k in steps if falls[k - 1] >= GAP and self._ends(k, count)]
+        # What lies above a later fall down to rounding may be a weak sample.
+        late = [k for k in steps if falls[k - 1] >= _LATE and self.s[k] <= self.floor]
         if steps:
-            return (clear or steps)[-1]
+            return max(clear[-1:] + late) if clear else steps[-1]
         if len(falls) < 2:
             return len(s)
         return int(np.argmax(falls[: max(1, len(falls) // 2)])) + 1
@@ -125,18 +173,36 @@ class _Svd:
         following = float(self.s[rank]) if rank < len(self.s) else 0.0
         tail = float(np.linalg.norm(self.s[rank:]))
         degrees = max(1, rows - rank) * max(1, columns - rank)
-        lowest = self.floor / (np.sqrt(rows) + np.sqrt(columns))
+        together = self._together(rank)
+        if together > 1.0:
+            core = np.linalg.svd(self.g[np.ix_(self.rows, self.columns)], compute_uv=False)
+            tail = max(tail, together * float(np.linalg.norm(core[rank:])))
+        # Few sums of numbers on a coarse grid can be exact by chance.
+        shown = degrees >= _CHANCE or tail > self.double
+        # Wilson and Hilferty's quantile of chi-square.
+        part = 2.0 / (9.0 * degrees)
+        tail *= max(0.05, 1.0 - part - _TAIL * part**0.5) ** -1.5
+        lowest = max(self.floor, _HIDDEN * together * self.single)
+        lowest /= np.sqrt(rows) + np.sqrt(columns)
         flat = (
-            following <= 10.0 * self.floor
+            following <= self.quiet
             or self.spread(rank, count, self.kinds) >= _NOISE
             or self._scaled_flat(rank)
         )
         return Spectrum(
             self.u[:, :rank], self.s[:rank], self.v[:, :rank], following,
             float(self.s[rank - 1]) / max(following, self.floor),
-            float(max(tail / np.sqrt(degrees), lowest)), self.floor, bool(flat),
-            (len(self.g), self.g.shape[1]),
+            float(max(tail / np.sqrt(degrees), lowest)), self.double, bool(flat and shown),
+            (len(self.g), self.g.shape[1]), self.kinds,
         )  # fmt: skip
+
+    def _together(self, rank: int) -> float:
+        """How far the equal errors of one kind of rows or columns add up, at least 1."""
+        return max(
+            1.0,
+            self.row_kinds.together(self.u[:, :rank]),
+            self.column_kinds.together(self.v[:, :rank]),
+        )
 
     def _scaled_flat(self, rank: int) -> bool:
         """Whether the tail is flat once rows and columns are divided by their size in it."""
@@ -150,7 +216,7 @@ class _Svd:
                 weight = np.divide(1.0, size, out=np.zeros_like(size), where=size > 0.0)
                 tail, part = tail * weight, part * weight
         s = np.asarray(np.linalg.svd(part, compute_uv=False), dtype=np.float64)
-        scaled = _Svd(part, part, s, part, self.rows, self.columns)
+        scaled = _Svd(part, part, s, part, self.row_kinds, self.column_kinds, 0.0)
         return scaled.spread(rank, len(s), self.kinds) >= _NOISE
 
 
@@ -187,17 +253,30 @@ def _decompose(g: FloatArray, in_time: InTime) -> _Svd:
     check_possible(work <= _LARGEST_WORK, f"too large: a gradient of {g.shape[0]} x {g.shape[1]}")
     in_time(work / _RATE)
     u, s, vt = np.linalg.svd(finite(g), full_matrices=False)
-    rows = np.flatnonzero(g.any(axis=1))
-    columns = np.flatnonzero(g.any(axis=0))
-    return _Svd(g, u, s, vt.T, rows[_first(g[rows])], columns[_first(g[:, columns].T)])
+    return _Svd(g, u, s, vt.T, _first(g), _first(g.T), _single(g))
 
 
-def _first(rows: FloatArray) -> IntArray:
-    """The first of each kind of equal rows: they carry equal errors and count once."""
-    seen: dict[bytes, int] = {}
-    for k, row in enumerate(np.ascontiguousarray(rows)):
-        seen.setdefault(row.tobytes(), k)
-    return np.array(list(seen.values()), dtype=np.int64)
+def _first(rows: FloatArray) -> _Kinds:
+    """Rows by kind: multiples carry multiples of one error and count once; zeros are of no kind."""
+    seen: dict[bytes, list[int]] = {}
+    peaks = np.array([row[np.argmax(np.abs(row))] for row in rows])
+    for k in np.flatnonzero(peaks):
+        seen.setdefault((rows[k] / peaks[k] + 0.0).tobytes(), []).append(int(k))
+    groups = list(seen.values())
+    largest = np.array([max(group, key=lambda k: abs(peaks[k])) for group in groups])
+    members = np.array([k for group in groups for k in group])
+    kinds = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    return _Kinds(largest, members, kinds, peaks[members] / np.abs(peaks[largest[kinds]]))
+
+
+def _single(g: FloatArray) -> float:
+    """The spectral norm of float32's rounding of float32 numbers, or 0."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        away = np.sqrt(((g - g.astype(np.float32)) ** 2).sum())
+    # Two roundings in float64, as of a weight decay that was subtracted, change nothing.
+    stored = bool(away <= 0.01 * _SINGLE * np.sqrt((g**2).sum()))
+    largest = np.sqrt((g**2).sum(axis=0).max()) + np.sqrt((g**2).sum(axis=1).max())
+    return float(_SINGLE * largest) if stored else 0.0
 
 
 def _settle(parts: _Svd, rank: int | None) -> Spectrum:

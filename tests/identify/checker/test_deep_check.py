@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from identify import thresholds
+from identify.assess_batch import assess_gradient
 from identify.checker.check import check_report
 from identify.checker.deep import confirm, loss, uniqueness
 from identify.checker.deep.kernel import build_operator, cut_kernel
@@ -266,6 +267,75 @@ def test_ranks_are_those_of_the_verifier(seed):
     found = factor(case.gradient.layer(top))
     assert (own.rank, own.clear) == (found.rank, found.clear)
     np.testing.assert_allclose([own.noise, own.gap], [found.noise, found.gap], rtol=0.5)
+
+
+@pytest.mark.parametrize("stored", [np.float16, np.float32])
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize(
+    "output", [[1.0, -1.0], [0.5, -2.0, 4.0], [1.0, 1.0, 1.0, 0.3], [1.0, 0.9, -0.4, 0.2, 1.7]]
+)
+def test_repeated_rows_are_counted_as_by_the_verifier(output, count, stored):
+    """Rows that are multiples share an error; alone they show none, and no rank is clear."""
+    rng = np.random.default_rng(count)
+    network = DeepNetwork(
+        [rng.normal(size=(40, 12)), rng.choice(output, (1, 40))], [rng.normal(size=40), [0.0]],
+        "relu",
+    )  # fmt: skip
+    gradient = network.gradient(rng.normal(size=(count, 12)), rng.normal(size=(count, 1)))
+    weight, bias = (part[0].astype(stored).astype(float)
+                    for part in (gradient.weights, gradient.biases))  # fmt: skip
+    own = find_spectra(Layers((weight, None), (bias, None)), 0, None, always)[0]
+    found = factor(np.column_stack([weight, bias]))
+    assert (own.rank, own.clear, own.kinds) == (found.rank, found.clear, found.different)
+    np.testing.assert_allclose([own.noise, own.gap], [found.noise, found.gap], rtol=1e-3)
+    if count == 1 and len(output) < 4:
+        assert own.kinds[0] == 1
+        assert not own.clear
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_float32_bounds_hold_and_are_not_refuted(tmp_path, seed):
+    """Small networks whose passes ran in float32: their errors lie in the samples' own space."""
+    rng = np.random.default_rng(seed)
+    network = initialise([int(rng.integers(4, 11)), 40, 40, 2], rng)
+    samples = rng.normal(size=(int(rng.integers(2, 5)), network.weights[0].shape[1]))
+    network = float32_network(network)
+    gradient, samples = float32_passes(network, samples, rng.integers(0, 2, len(samples)))
+    reported = make(tmp_path, network, gradient, "cross_entropy")
+    result = reported.check()
+    assert REFUTED not in {claim.outcome for claim in result.claims}, str(result)
+    if reported.report["verdict"] == "globally":
+        found = assess_gradient(network, gradient, "cross_entropy").found
+        away = np.linalg.norm(found.samples[:, None] - samples, axis=2)
+        errors = (away / np.linalg.norm(samples, axis=1)).min(axis=1)
+        assert (errors <= found.error_bounds).all()
+
+
+def float32_network(network):
+    parts = [[part.astype(np.float32).astype(float) for part in parts]
+             for parts in (network.weights, network.biases)]  # fmt: skip
+    return DeepNetwork(*parts, "relu")
+
+
+def float32_passes(network, samples, labels):
+    """Forward and backward pass of the mean cross-entropy with every operation in float32."""
+    weights, biases = ([part.astype(np.float32) for part in parts]
+                       for parts in (network.weights, network.biases))  # fmt: skip
+    inputs = [samples.astype(np.float32)]
+    for weight, bias in zip(weights, biases, strict=True):
+        z = inputs[-1] @ weight.T + bias
+        inputs.append(np.maximum(z, np.float32(0)))
+    odds = np.exp(z - z.max(axis=1, keepdims=True))
+    delta = odds / odds.sum(axis=1, keepdims=True) - np.eye(z.shape[1], dtype=np.float32)[labels]
+    delta = delta / np.float32(len(labels))
+    parts = []
+    for index in reversed(range(len(weights))):
+        parts.append((delta.T @ inputs[index], delta.sum(axis=0)))
+        delta = (delta @ weights[index]) * (inputs[index] > 0)
+    own_weights, own_biases = zip(*reversed(parts), strict=True)
+    return (DeepGradient([part.astype(float) for part in own_weights],
+                         [part.astype(float) for part in own_biases]),
+            inputs[0].astype(float))  # fmt: skip
 
 
 @pytest.mark.parametrize("leak", [0.0, 0.2])
