@@ -8,12 +8,15 @@ from .case import Case
 from .leftover import leftover
 from .levels import EXACT, INTERVAL, NUMERICAL, enclosed, rank_evidence, stable, tied
 from .outcome import FLOAT, Claim, NotCheckableError, require
-from .reading.report import Row
-from .rows import CHECKS
+from .reading.report import COMPLETE, Row
+from .rows import CHECKS, fits_range
+from .terms import is_finite
 from .ties import tie_expected
 
 _FREE = ("I-flat", "I-value", "stable rank", "first-order bounds", "enclosure")
 """What no verdict needs."""
+_CHEAP = 8
+"""Samples up to which a second method is tried."""
 _SEARCHED = ("neurons", "I-hermite", "number covered", "decomposition", "redundancy")
 """What has other sets looked for where it is the first to fail."""
 
@@ -25,9 +28,12 @@ def check_conditions(case: Case, claims: Mapping[str, Claim]) -> tuple[str, str]
     unknown = [name for name in rows if name not in CHECKS]
     open_rows = [f"no condition {name} is known"[:80] for name in unknown]
     known = [row for name, row in rows.items() if name in CHECKS]
-    says_needed = {row.needed is not None for row in rows.values()}
-    require(len(says_needed) == 1, "some conditions say whether they are needed, others not")
-    complete = says_needed == {True}
+    says_needed = [row.needed is not None for row in rows.values()]
+    complete = case.certificate.format >= COMPLETE or any(says_needed)
+    require(
+        all(says_needed) or not complete,
+        "the conditions have to say whether they are needed, each of them",
+    )
     _check_order(known, complete=complete)
     missing = [name for name in _expected(case, complete=complete) if name not in rows]
     require(not missing, f"there is no condition {', '.join(missing)}")
@@ -39,6 +45,12 @@ def check_conditions(case: Case, claims: Mapping[str, Claim]) -> tuple[str, str]
         _check_decision(case, known)
     else:
         _check_earlier(case, rows)
+    if complete and case.certificate.format < COMPLETE:
+        case.not_checked["certificate.format"] = None
+    tried = case.report.verdict == "globally" and 2 <= case.r <= _CHEAP
+    if tried and "second method" not in rows:
+        # It is not repeated here: nobody can tell whether it was tried.
+        case.not_checked["conditions.second method"] = None
     weighed = case.r >= 2 or not case.data.homogeneous
     if case.report.verdict == "globally" and weighed and "hidden share" not in rows:
         open_rows.append("hidden share: the report does not weigh its redundant equations")
@@ -77,6 +89,9 @@ def _expected(case: Case, *, complete: bool) -> list[str]:
         names += ["enclosure"] * (certificate.enclosure is not None)
         names += ["tie"] * tie_expected(case)
         names += ["leftover"] * (leftover(case) is not None)
+        if complete:
+            names += ["first-order bounds"] * (certificate.singular is not None)
+            names += ["agreement"] * (not certificate.rank is certificate.singular is None)
     if complete:
         names += ["range", "noise level", "settled noise"]
         names += ["neurons"] * (not data.homogeneous)
@@ -106,6 +121,9 @@ def _check_earlier(case: Case, rows: Mapping[str, Row]) -> None:
     """Earlier reports do not say what is needed; a lone sample had no redundancy to hold."""
     if case.report.verdict != "globally":
         return
+    # What they do not list has to hold as well; all else is a claim of its own.
+    require(fits_range(case), "range: rows or weights leave the range of float64")
+    require(is_finite(case), "finite samples: a sample is infinite under the assumed scale")
     for name in [*_expected(case, complete=False), "hidden share"]:
         if name not in (*_FREE, "redundancy") and name in rows:
             require(rows[name].holds is True, f"{name}: it is not said to hold")

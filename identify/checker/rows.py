@@ -42,7 +42,12 @@ def _check_layers(case: Case, row: Row) -> None:
 
 
 def _check_range(case: Case, row: Row) -> None:
-    """row / (scale |u|^(alpha-1)) and its parts, at the largest of each, fit in float64."""
+    _expect_nothing(row)
+    _expect_holds(row, fits_range(case))
+
+
+def fits_range(case: Case) -> bool:
+    """Whether row / (scale |u|^(alpha-1)) and its parts, at their largest, fit in float64."""
     data = case.data
     length = float(np.linalg.norm(data.points, axis=1).max())
     tops = [float(np.abs(data.rows).max()), float(np.abs(data.scales).max()), length]
@@ -52,8 +57,7 @@ def _check_range(case: Case, row: Row) -> None:
         power = (data.degree - 1) * point
         parts = (power, side - scale, side - scale - power)
         fits = bool(max(map(abs, parts)) < _LARGEST_LOGARITHM)
-    _expect_nothing(row)
-    _expect_holds(row, fits)
+    return fits
 
 
 def _check_noise(case: Case, row: Row) -> None:

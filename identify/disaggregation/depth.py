@@ -159,6 +159,10 @@ def _obstacle(network: DeepNetwork, gradient: DeepGradient, below: int) -> str:
     activation = network.activations[below]
     if gradient.weights[below] is None:
         return f"the gradient of layer {below + 1} is not supplied"
+    joined = gradient.layer(below)
+    if joined is None or not joined.any():
+        # Its rank, its noise and the length of what enters it are unknown.
+        return f"the gradient of layer {below + 1} is 0"
     if activation.slope_from_value(np.zeros((1, 1))) is None:
         return f"values of {activation.name} do not determine its slope"
     return ""

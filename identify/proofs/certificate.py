@@ -24,7 +24,8 @@ from identify.proofs.singular_value import SingularValueBound
 from identify.records import TrainingSet
 from identify.recovery.assumptions import Assumptions
 
-FORMAT = 1
+FORMAT = 2
+"""From 2 on every rule that decides has its row in the conditions, with `needed`."""
 SHIFT = 44
 """Bits of the integer points: rounding stays below every noise level, |P_j| below 2^53."""
 _MOST_NUMBERS = 4_000_000

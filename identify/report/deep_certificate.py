@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from identify.disaggregation.records import Disaggregation
 
-FORMAT = 1
+FORMAT = 2
+"""From 2 on all checks are listed, and the statement about the data is there."""
 
 
 def certificate_of(found: Disaggregation) -> dict[str, Any]:

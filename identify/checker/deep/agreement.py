@@ -6,7 +6,6 @@ import numpy as np
 
 from ..outcome import require
 from .case import Case
-from .confirm import near
 
 NAME = "layers agree"
 BALANCE_LIMIT = 1e-2
@@ -33,12 +32,14 @@ def check_agreement(case: Case) -> str:
     require(worst <= limit, f"layers contradict each other: {worst:.1e}, {limit:.1e} is allowed")
     stated = case.report.check(NAME)
     if stated is not None and equations:
-        require(near(stated["value"], worst, 1.5, 1e-12),
+        require(case.is_near("checks.value", stated["value"], worst, 1.5, 1e-12),
                 f"the layers differ by {worst:.1e}, not {stated['value']}")  # fmt: skip
         require(stated["equations"] == equations,
                 f"{equations} equations between layers, not {stated['equations']}")  # fmt: skip
+        require(stated["holds"] is True, "the layers agree, and the report does not say so")
     elif stated is not None:
-        require(stated["value"] is None and stated["equations"] == 0, "no two layers compare")
+        require(stated["value"] is stated["holds"] is None and stated["equations"] == 0,
+                "no two layers compare")  # fmt: skip
     return f"{equations} equations between layers, the largest difference {worst:.1e}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +17,21 @@ from .spectra import InTime, Spectrum, find_spectra
 _SIGMAS = 4.0
 _EPSILON = 2.0**-52
 _MOST_OUTPUTS = 32
+_SAME = 1.02
+
+
+def near(stated: float | None, own: float, factor: float, floor: float = 0.0) -> bool:
+    """Whether two numbers agree to a factor, or both lie below what rounding decides.
+
+    Example:
+        >>> near(1.1, 1.0, 1.25), near(None, 1.0, 1.25), near(1e-16, 3e-16, 1.25, 1e-15)
+        (True, False, True)
+    """
+    if stated is None or not (np.isfinite(stated) and np.isfinite(own)):
+        return False
+    if max(abs(stated), abs(own)) <= floor:
+        return True
+    return own / factor <= stated <= own * factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +42,18 @@ class Case:
     network: Network
     gradient: Layers
     in_time: InTime
+    not_checked: dict[str, None] = field(default_factory=dict)
+    """Fields whose numbers are not those found here, but as near as rounding and chance leave."""
+
+    def is_near(
+        self, name: str, stated: float | None, own: float, factor: float, floor: float = 0.0
+    ) -> bool:
+        """Whether a field agrees to a factor; one that differs by 2 % or more is named."""
+        if not near(stated, own, factor, floor):
+            return False
+        if not near(stated, own, _SAME):
+            self.not_checked[name] = None
+        return True
 
     @cached_property
     def spectra(self) -> dict[int, Spectrum]:

@@ -35,8 +35,8 @@ from .spectra import InTime
 
 NOTES = (
     "reason", "single_rows", "completed", "search", "covered", "candidates",
-    "smallest_visible_slope", "checks.note", "wording of assumptions", "caveats", "seed",
-    "versions", "seconds",
+    "smallest_visible_slope", "checks.note", "proof.method", "wording of assumptions", "caveats",
+    "seed", "versions", "seconds",
 )  # fmt: skip
 """What is written for readers: only its types are checked."""
 ROUNDED = ("checks.value", "checks.limit")
@@ -98,6 +98,7 @@ def check_deep_report(
     found["scope"] = decide("scope", "exact", lambda: rules.check_scope(report))
     found["rules"] = decide("rules", "exact", lambda: rules.check_rules(report))
     kinds = said[0] if said else report.raw["problem"]["activations"]
+    case: Case | None = None
     if found["inputs"].holds and found["problem"].holds:
         clean = given if report.decay is None else given.without(report.decay, network)
         case = Case(report, build_network(network, kinds), clean, _clock(deadline, time_limit))
@@ -105,7 +106,8 @@ def check_deep_report(
     else:
         _leave(report, found)
     found["verdict"] = _verdict(report, found)
-    return CheckResult(tuple(found.values()), _not_checked(report))
+    named = () if case is None else tuple(case.not_checked)
+    return CheckResult(tuple(found.values()), _not_checked(report, named))
 
 
 def _for_each(text: str, network: Layers) -> list[str]:
@@ -269,9 +271,15 @@ def _shown_verdict(report: DeepReport, found: dict[str, Claim]) -> Claim:
                  f"two different sets of {rank} samples have the gradient")  # fmt: skip
 
 
-def _not_checked(report: DeepReport) -> tuple[str, ...]:
+def _not_checked(report: DeepReport, named: tuple[str, ...]) -> tuple[str, ...]:
     """The fields that no claim vouches for."""
     if not report.globally or not report.certified:
         return (*NOTES, *UNCLAIMED)
-    by_list = ("kernel", "data_statement") if report.raw["method"] == "masks" else ()
-    return (*NOTES, *ROUNDED, *by_list)
+    by_list = ["kernel"] if report.raw["method"] == "masks" else []
+    if report.raw["method"] == "masks" or report.raw["data_statement"] is None:
+        by_list.append("data_statement")
+    if not report.complete:
+        by_list.append("certificate.format")
+    if report.check(agreement.NAME) is None:
+        by_list.append(f"checks.{agreement.NAME}")
+    return tuple(dict.fromkeys((*NOTES, *ROUNDED, *by_list, *named)))

@@ -8,7 +8,6 @@ import numpy as np
 
 from ..outcome import FloatArray, IntArray, RefutedError, check_possible, require
 from .case import Case
-from .confirm import near
 
 CONFIDENT = 3.0
 _LOOSE = 0.2
@@ -94,7 +93,7 @@ def check_labels(case: Case) -> str:
     require(margins is not None and len(margins) == len(stated), "a margin for each label")
     factor = 4.0 if case.top.rounded else 1.5
     for i, (said, mine) in enumerate(zip(margins, own.margins, strict=True)):
-        close = near(said, float(mine), factor)
+        close = case.is_near("label_confidence", said, float(mine), factor)
         require(close, f"the margin of label {i + 1} is {mine:.1e} times its error, not {said}")
     clear = int((own.margins >= CONFIDENT).sum())
     return f"{clear} of {len(stated)} read clearly"
@@ -109,6 +108,9 @@ def check_loss(case: Case) -> str:
     slope, stated = read_labels(case).slope, case.report.raw["counts"]
     if slope is None or not case.answer.scaled:
         require(stated is None, "no loss says how often a sample counts")
+        said = case.report.check("known loss")
+        open_ = said is None or (said["holds"] is said["value"] is None and not said["equations"])
+        require(open_, "no equations of the loss")
         return "the loss says nothing about the samples"
     p = case.answer.cotangents
     weights = np.sum(p * slope, axis=1) / (np.sum(slope**2, axis=1) + _TINY)
@@ -134,10 +136,11 @@ def check_loss(case: Case) -> str:
     check_possible(allowed.max() <= _LOOSE, "the errors leave the weights open")
     value = max(float(off.max()), float(rest.max()))
     said = case.report.check("known loss")
-    if said is None or said["equations"] != equations:
+    if said is None or said["equations"] != equations or said["value"] is None:
         raise RefutedError(f"{equations} equations of the loss")
     if reduction != "mean":
-        close = near(said["value"], value, 4.0 if case.top.rounded else 1.5, 1e-13)
+        factor = 4.0 if case.top.rounded else 1.5
+        close = case.is_near("checks.value", said["value"], value, factor, 1e-13)
         require(close, f"the loss is off by {value:.1e}, not {said['value']}")
     return f"{equations} equations of the loss, to {value:.1e}"
 

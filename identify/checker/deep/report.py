@@ -28,6 +28,7 @@ from ..reading.fields import (
 from ..reading.types import Kind, choice, either, listed, maybe, real, table, whole
 
 KIND = "gradient"
+COMPLETE = 2
 INPUT, FEATURES = "input", "features before the first layer"
 _HEX = re.compile("([0-9a-f]{2})+")
 
@@ -79,7 +80,7 @@ _PROBLEM = {"sizes": listed(whole(1), 2), "activations": listed(as_text),
 # Fields that came later, and are missing in older reports.
 _LATER_PROBLEM = {"weight_decay": maybe(real(0.0)), "head": _flag}
 _EXCLUDED = {"mask": _bits, "neurons": listed(whole(0)), "multipliers": listed(real(0.0))}
-_CERTIFICATE = {"format": choice(1), "samples": maybe(listed(_numbers)),
+_CERTIFICATE = {"format": choice(1, 2), "samples": maybe(listed(_numbers)),
                 "cotangents": maybe(listed(_numbers)), "masks": listed(maybe(listed(_bits))),
                 "pivots": maybe(listed(whole(0))), "excluded": maybe(listed(table(_EXCLUDED))),
                 "digest": _hash}  # fmt: skip
@@ -186,6 +187,11 @@ class DeepReport:
     def certified(self) -> bool:
         """Whether there is a certificate: reports of earlier versions have none."""
         return "certificate" in self.raw
+
+    @property
+    def complete(self) -> bool:
+        """Whether the report promises every check and statement; that is format 2."""
+        return self.certified and self.raw["certificate"]["format"] >= COMPLETE
 
     @property
     def globally(self) -> bool:

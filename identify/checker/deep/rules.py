@@ -27,6 +27,8 @@ def check_rules(report: DeepReport) -> str:
         return f"undecided: {obstacle}" if obstacle else "nothing stands against locally"
     require(not report.locally, "locally without a search")
     obstacle = find_obstacle(report.raw)
+    if report.globally and report.certified:
+        _check_complete(report)
     if report.locally:
         check_possible(False, "the rules of a local verdict are not checked")
     if report.globally:
@@ -34,6 +36,21 @@ def check_rules(report: DeepReport) -> str:
         return "nothing stands against globally"
     require(bool(obstacle), "every rule for globally is met, and the verdict is undecided")
     return f"undecided: {obstacle}"
+
+
+def _check_complete(report: DeepReport) -> None:
+    """All checks that there are, in their order, and the statement about the data."""
+    raw = report.raw
+    layers = [k + 1 for k, given in enumerate(raw["problem"]["gradients"]) if given]
+    expected = ["masks agree with signs", "masks of the samples",
+                *(f"gradient of layer {k}" for k in layers), "coefficients of the biases",
+                "known loss", "layers agree"]  # fmt: skip
+    names = [check["name"] for check in raw["checks"]]
+    # Reports of format 1 may come from before the last one.
+    fits = names == expected or (not report.complete and names == expected[:-1])
+    require(fits, f"the checks are not those of a report: {', '.join(expected)}")
+    missing = report.complete and by_kernel(raw) and raw["data_statement"] is None
+    require(not missing, "there is no statement about the data")
 
 
 def find_shown_obstacle(raw: Mapping[str, Any]) -> str:

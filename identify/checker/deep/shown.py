@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..outcome import BoolArray, FloatArray, check_possible, require
-from .case import Case
-from .confirm import layer_noise, near
+from .case import Case, near
+from .confirm import layer_noise
 from .passes import READABLE, slope, value
 from .report import Shown
 

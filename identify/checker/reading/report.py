@@ -35,6 +35,8 @@ from .types import check_types
 SOURCES = ("kkt", "weight-decay", "gradient", "fine-tuning")
 VERDICTS = ("globally", "locally", "nonidentifiable", "undecided")
 MAX_PRECISION = 848
+COMPLETE = 2
+"""The format from which on the conditions list all that decides."""
 ARITHMETIC = ("auto", "exact", "float64", "float32", "float16", "bfloat16")
 EVIDENCE = ("proved_exact", "proved_interval", "numerical")
 
@@ -104,6 +106,7 @@ class Certificate:
     enclosure: Enclosure | None
     sets: tuple[ShownSet, ...] | None
     digest: str
+    format: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,6 +292,7 @@ def _certificate(table: dict[str, Any]) -> Certificate:
         else _enclosure(as_table(enclosure, "certificate.enclosure"), r or 0),
         sets=None if not sets else tuple(_set(s) for s in as_list(sets, "certificate.sets", 2)),
         digest=as_text(get_field(table, "digest"), "certificate.digest"),
+        format=as_whole(get_field(table, "format"), "certificate.format", 1, COMPLETE),
     )  # fmt: skip
 
 

@@ -168,7 +168,7 @@ _ENCLOSURE = table(
 _SET = table({"samples": listed(_numbers), "coefficients": _numbers, "residual": real()})
 _CERTIFICATE = table(
     {
-        "format": choice(1),
+        "format": choice(1, 2),
         "assumed": _ASSUMED,
         "basis": maybe(listed(_numbers)),
         "neurons": maybe(_integers(0)),

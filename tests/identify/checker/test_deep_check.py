@@ -199,7 +199,7 @@ def test_cholesky_proves_what_the_prime_proves(tmp_path, monkeypatch):
         lambda r: r.update(labels=["one"]),
         lambda r: r.pop("power"),
         lambda r: r["certificate"].pop("masks"),
-        lambda r: r["certificate"].update(format=2),
+        lambda r: r["certificate"].update(format=3),
         lambda r: r["certificate"]["masks"].pop(),
         lambda r: r["certificate"]["samples"][0].pop(),
         lambda r: r["certificate"]["masks"][-1].__setitem__(0, "00"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
+from identify.assess_batch import assess_gradient
 from identify.disaggregation.depth import descend
-from identify.model.deep import DeepGradient
+from identify.model.deep import DeepGradient, DeepNetwork
 
 from .problems import distances, plant
 
@@ -88,3 +91,23 @@ def test_values_that_hide_the_slope_end_the_way():
     problem = plant([9, 15, 20, 1], 4, 1, "gelu")
     found = follow(problem)
     assert (found.layer, "gelu" in found.stopped) == (1, True)
+
+
+@pytest.mark.parametrize("kinds", [
+    ["sigmoid", "relu"], ["softplus", "relu"], ["elu", "relu"], ["relu", "relu"],
+    ["sigmoid", "softplus", "relu"], ["elu", "sigmoid"],
+])  # fmt: skip
+def test_a_black_input_without_the_gradient_of_its_bias_is_undecided(kinds):
+    """The gradient of the first layer is all 0: it shows neither a rank nor a length."""
+    rng = np.random.default_rng(0)
+    sizes = [6, 12, *[20] * (len(kinds) - 2), 40, 1]
+    weights = [rng.normal(size=(n, k)) for k, n in pairwise(sizes)]
+    network = DeepNetwork(weights, [rng.normal(size=n) for n in sizes[1:]], kinds)
+    g = network.gradient(np.zeros((1, 6)), [[0.3]])
+    report = assess_gradient(network, DeepGradient(g.weights, (None, *g.biases[1:])))
+    assert report.verdict == "undecided"
+    if kinds[-1] == "relu":
+        assert "gradient of layer 1 is 0" in report.reason
+        entered = network.forward(np.zeros((1, 6))).inputs[1]
+        assert report.found.layer in (1, 2)
+        assert report.found.layer == 2 or distances(report.found.samples, entered).max() < 1e-8
