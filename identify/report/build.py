@@ -73,7 +73,7 @@ def build_report(
         alternatives=sets,
         findings=stage,
         searched=searched,
-        candidates=has_candidates(data, stage, outcome),
+        candidates=has_candidates(grounds, outcome),
         covered=is_covered(data),
     )
 

@@ -173,6 +173,11 @@ def _advice(report: Facts, what: str) -> str:
         return f"do not release {what} to anyone who must not see the samples"
     if report.verdict is Verdict.LOCALLY:
         return f"do not release {what}: an attacker with a good guess finds the samples"
+    if report.verdict is Verdict.NONIDENTIFIABLE and report.candidates:
+        return (
+            f"do not release {what} before the sets have been compared with the samples: with "
+            "their number known (--samples), one of the sets would be the only one"
+        )
     if report.verdict is Verdict.NONIDENTIFIABLE:
         return (
             f"take this for no proof of privacy: the sets may share samples, and whoever knows "
