@@ -152,7 +152,8 @@ class Disaggregation:
     where nothing was separated.
     ``single_rows`` (k, d) are then samples that rows of the first layer's gradient show by
     themselves, None if there are none. ``completed`` are layers of which only the largest entries
-    were sent and whose others were filled in.
+    were sent and whose others were filled in. ``late`` says that the time limit cut a stage.
+    ``by_loss`` says that samples are separated if the loss is cross-entropy, which was not named.
     """
 
     verdict: str
@@ -181,6 +182,8 @@ class Disaggregation:
     listing: Listing | None = None
     single_rows: FloatArray | None = None
     completed: tuple[int, ...] = ()
+    late: bool = False
+    by_loss: bool = False
     caveats: tuple[str, ...] = field(default=())
     seconds: float = 0.0
 

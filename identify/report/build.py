@@ -74,7 +74,7 @@ def build_report(
         findings=stage,
         searched=searched,
         candidates=has_candidates(grounds, outcome),
-        covered=is_covered(data),
+        covered=is_covered(data) and not grounds.ended,
     )
 
 

@@ -123,6 +123,8 @@ def _result(report: Facts, what: str) -> str:
             f"two different training sets explain {what} equally well: which of them, or of "
             "others, was used cannot be told"
         )
+    if any(c.name == "finished" for c in report.conditions):
+        return f"no statement: the time ended before {what} were examined in full"
     if not report.covered:
         return f"no statement: the verifier does not cover {what}"
     if report.candidates and found is not None:
