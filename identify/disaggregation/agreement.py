@@ -213,8 +213,9 @@ def noisy_rows(
     noise sigma in each entry, and to a tenth. Their mean x has to turn these neurons on, and the
     rows of those that it turns off have to lack one of the r directions: their r-th singular value
     is at most 1.5 sigma (sqrt(rows) + sqrt(r)), that of all rows at least 3 sigma (sqrt(m) +
-    sqrt(r)). An average of samples turns off too few neurons for that. None where there are none,
-    or the layer does not allow the question: another activation, no bias, or a tail unlike noise.
+    sqrt(r)), and the group's rows have a part of 10 sigma along that direction. An average of
+    samples turns off too few neurons for that. None where there are none, or the layer does not
+    allow the question: another activation, no bias, or a tail unlike noise.
 
     Cost: m^2 r, and a singular value decomposition for each group.
 
@@ -262,7 +263,10 @@ def noisy_rows(
         others = coordinates[z < 0.0]
         if (z[group] <= 0.0).any() or len(others) < r - 1 + _SPARE:
             continue
-        least = float(np.linalg.svd(others, compute_uv=False)[-1]) if len(others) >= r else 0.0
-        if least <= _TAIL * noise * (np.sqrt(len(others)) + np.sqrt(r)):
+        _, values, turn = np.linalg.svd(others, full_matrices=False)
+        # What the others leave free is the sample's own, and these neurons have it.
+        own = np.abs(coordinates[group] @ turn[-1])
+        alone = values[-1] <= _TAIL * noise * (np.sqrt(len(others)) + np.sqrt(r))
+        if alone and (own > _SIGMAS * noise).all():
             found.append(sample)
     return np.array(found) if found else None
