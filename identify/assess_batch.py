@@ -15,6 +15,7 @@ from identify.disaggregation.decay import without_decay
 from identify.disaggregation.disaggregate import disaggregate
 from identify.disaggregation.records import UNDECIDED, Disaggregation
 from identify.disaggregation.search.batch import search_batch
+from identify.disaggregation.verdict import mark_late
 from identify.errors import InvalidInputError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.deep_files import take_deep_gradient
@@ -24,6 +25,8 @@ from identify.report.plain import versions
 from identify.thresholds import EMPTY, SPARSE
 from identify.verdict import sentences
 
+_ZERO_SUM = "cross_entropy"
+_GUESSED = 30
 _LOG = logging.getLogger(__name__)
 
 
@@ -91,14 +94,14 @@ def assess_gradient(
     kind = None if loss is None else loss.replace("-", "_")
     _LOG.debug("one gradient of %s, loss %s", network, kind)
 
-    def solve(count: int | None) -> Disaggregation:
+    def solve(count: int | None, named: str | None = kind) -> Disaggregation:
         if not _by_kernel(network):
             return search_batch(
-                network, taken, kind, reduction=reduction, samples=count, seed=seed,
+                network, taken, named, reduction=reduction, samples=count, seed=seed,
                 budget=budget,
             )  # fmt: skip
         return disaggregate(
-            network, taken, kind, reduction=reduction, samples=count, prove=prove, seed=seed,
+            network, taken, named, reduction=reduction, samples=count, prove=prove, seed=seed,
             budget=budget,
         )  # fmt: skip
 
@@ -116,6 +119,9 @@ def assess_gradient(
             )
         else:
             found = solve(samples)
+    found = mark_late(found, budget)
+    if kind is None and network.outputs > 1 and _loss_may_help(found):
+        found = _try_loss(found, mark_late(solve(None if clear else samples, _ZERO_SUM), budget))
     sent = [w for w in taken.weights if w is not None]
     share = max(map(zero_share, sent), default=0.0)
     empty = max((float(np.mean(w == 0.0)) for w in sent), default=0.0)
@@ -126,6 +132,25 @@ def assess_gradient(
     known = {"loss": kind, "reduction": reduction, "decay": found_decay, "head": head}
     _LOG.info("%s in %.1f s: %s", found.verdict, found.seconds, found.reason)
     return build_gradient_report(network, given, found, known, samples=samples, seed=seed)
+
+
+def _loss_may_help(found: Disaggregation) -> bool:
+    """Whether nothing was separated for want of equations, which slopes that sum to 0 would add."""
+    if found.verdict != UNDECIDED or found.late or found.samples is not None:
+        return False
+    if found.method == "search":
+        return (found.power or 0) < 1
+    return any(rank.clear for rank in found.ranks) or found.rank <= _GUESSED
+
+
+def _try_loss(found: Disaggregation, trial: Disaggregation) -> Disaggregation:
+    """The result without a loss, with what cross-entropy would give; an attacker may know it."""
+    if trial.samples is None:
+        return replace(found, late=trial.late)
+    count = len(trial.samples)
+    plural = "sample is" if count == 1 else "samples are"
+    said = f"; with --loss cross-entropy {count} {plural} separated ({trial.verdict})"
+    return replace(found, by_loss=True, reason=found.reason + said)
 
 
 def _by_kernel(network: DeepNetwork) -> bool:

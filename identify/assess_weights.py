@@ -14,6 +14,7 @@ import scipy
 from identify.budget import Budget, Progress
 from identify.disaggregation.records import UNDECIDED, Disaggregation
 from identify.disaggregation.stationary import StationaryFacts, examine_stationary
+from identify.disaggregation.verdict import mark_late
 from identify.errors import InvalidInputError
 from identify.model.deep import DeepNetwork
 from identify.progress import logged
@@ -93,6 +94,7 @@ def assess_stationary(
             found = replace(found, verdict=UNDECIDED, reason=reason)
         else:
             found, facts = solve(samples)
+    found = mark_late(found, budget)
     return build_stationary_report(
         network, found, facts, source=kind, trained=trained, loss=word, samples=samples, seed=seed
     )

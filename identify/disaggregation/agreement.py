@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from identify.arrays import FloatArray
 from identify.disaggregation.checks import relative_noise
-from identify.disaggregation.factor import CLEAR, EPSILON, Factor
+from identify.disaggregation.factor import CLEAR, EPSILON, SEEN, Factor
 from identify.disaggregation.records import Check
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.thresholds import BALANCE_LIMIT
@@ -25,6 +25,11 @@ _SPARE = 2
 _LARGEST_RANK = 30
 _ROUNDED = 1e-12
 _EQUAL = 1e-3
+_TOGETHER = 3
+_NEAR = 0.1
+_READABLE = 20.0
+_TAIL = 1.5
+_STEP = 3.0
 
 
 def check_agreement(
@@ -196,3 +201,72 @@ def _own_direction(others: FloatArray, lifted: FloatArray, noise: float) -> Floa
     if abs(float(turn[-1] @ lifted)) <= _EQUAL * float(np.linalg.norm(lifted)):
         return None
     return np.asarray(turn[-1], dtype=np.float64)
+
+
+def noisy_rows(
+    network: DeepNetwork, gradient: DeepGradient, factors: dict[int, Factor]
+) -> FloatArray | None:
+    """Samples (k, d) that three rows or more of the first layer's gradient show, to its noise.
+
+    For noise that `single_rows` finds too large. Rows of neurons that one sample alone activates
+    agree once they are divided by their last entry, to 3 sigma sqrt(r) (1 / |g_j| + 1 / |g_k|) for
+    noise sigma in each entry, and to a tenth. Their mean x has to turn these neurons on, and the
+    rows of those that it turns off have to lack one of the r directions: their r-th singular value
+    is at most 1.5 sigma (sqrt(rows) + sqrt(r)), that of all rows at least 3 sigma (sqrt(m) +
+    sqrt(r)), and the group's rows have a part of 10 sigma along that direction. An average of
+    samples turns off too few neurons for that. None where there are none, or the layer does not
+    allow the question: another activation, no bias, or a tail unlike noise.
+
+    Cost: m^2 r, and a singular value decomposition for each group.
+
+    Example:
+        >>> from identify.disaggregation.factor import factor
+        >>> rng = np.random.default_rng(0)
+        >>> network = DeepNetwork(
+        ...     [rng.normal(size=(60, 9)), np.ones((1, 60))], [rng.normal(size=60), [0.0]], "relu"
+        ... )
+        >>> batch = rng.normal(size=(2, 9))
+        >>> exact = network.gradient(batch, [[0.3], [-0.5]]).layer(0)
+        >>> noisy = exact + 1e-3 * rng.normal(size=exact.shape)
+        >>> given = DeepGradient([noisy[:, :-1], None], [noisy[:, -1], None])
+        >>> found = noisy_rows(network, given, {0: factor(noisy)})
+        >>> bool(np.abs(found[:, None] - batch).max(axis=2).min(axis=0).max() < 0.05)
+        True
+    """
+    known, bias, whole = factors.get(0), network.biases[0], gradient.layer(0)
+    if network.depth < 2 or network.activations[0].kink != 0.0 or bias is None:
+        return None
+    if known is None or not known.flat or known.rank > _LARGEST_RANK or whole is None:
+        return None
+    if gradient.biases[0] is None or known.rank >= min(known.shape):
+        return None
+    r, noise = known.rank, known.noise
+    coordinates = whole @ known.rows
+    if known.values[-1] < _STEP * noise * (np.sqrt(len(whole)) + np.sqrt(r)):
+        return None
+    size = np.linalg.norm(coordinates, axis=1)
+    readable = (size > _READABLE * noise * np.sqrt(r)) & (np.abs(whole[:, -1]) > SEEN * noise)
+    turned = coordinates * np.sign(whole[:, -1:])
+    left = np.flatnonzero(readable)[np.argsort(-size[readable], kind="stable")]
+    found: list[FloatArray] = []
+    while len(left) >= _TOGETHER:
+        first = left[0]
+        unit = turned[left] / size[left, None]
+        allowed = SEEN * noise * np.sqrt(r) * (1.0 / size[left] + 1.0 / size[first])
+        near = np.linalg.norm(unit - unit[0], axis=1) <= np.minimum(allowed, _NEAR)
+        group, left = left[near], left[~near]
+        lifted = known.rows @ turned[group].sum(axis=0)
+        if len(group) < _TOGETHER or lifted[-1] <= 0.0:
+            continue
+        sample = lifted[:-1] / lifted[-1]
+        z = network.weights[0] @ sample + bias
+        others = coordinates[z < 0.0]
+        if (z[group] <= 0.0).any() or len(others) < r - 1 + _SPARE:
+            continue
+        _, values, turn = np.linalg.svd(others, full_matrices=False)
+        # What the others leave free is the sample's own, and these neurons have it.
+        own = np.abs(coordinates[group] @ turn[-1])
+        alone = values[-1] <= _TAIL * noise * (np.sqrt(len(others)) + np.sqrt(r))
+        if alone and (own > _SIGMAS * noise).all():
+            found.append(sample)
+    return np.array(found) if found else None

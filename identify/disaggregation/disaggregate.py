@@ -10,7 +10,12 @@ import numpy.typing as npt
 
 from identify.arrays import FloatArray
 from identify.budget import UNLIMITED, Budget
-from identify.disaggregation.agreement import AGREEMENT, check_agreement, single_rows
+from identify.disaggregation.agreement import (
+    AGREEMENT,
+    check_agreement,
+    noisy_rows,
+    single_rows,
+)
 from identify.disaggregation.bounds import Bounds, bound_errors, slope_errors
 from identify.disaggregation.checks import (
     check_layers,
@@ -30,7 +35,7 @@ from identify.disaggregation.evidence import (
     power,
     prove_printed,
 )
-from identify.disaggregation.few_neurons import MaskList, Selection, list_masks, select_set
+from identify.disaggregation.few_neurons import LATE, MaskList, Selection, list_masks, select_set
 from identify.disaggregation.masks import Candidates, round_terms, settle
 from identify.disaggregation.problem import Problem, pose
 from identify.disaggregation.records import (
@@ -142,6 +147,8 @@ def _separate(problem: Problem, options: _Options) -> _Separated:
     masks = selection = candidates = None
     if not decided and not interrupted and _listable(problem):
         masks, selection = _list(problem, options)
+        if LATE in (masks.reason, "" if selection is None else selection.reason):
+            interrupted = f"{LATE} before the list of masks was complete: nothing is decided"
         if selection is not None and selection.masks is not None:
             p = np.ones((problem.factor.rank, 1))
             candidates = settle(problem.layer, problem.factor, problem.top, selection.masks, p)
@@ -210,13 +217,16 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
     base = Disaggregation(
         UNDECIDED, "", problem.factor.rank, problem.ranks, separated.method, separated.kernel
     )
-    base = replace(base, completed=tuple(i for i, part in problem.known.items() if part.filled))
+    completed = tuple(i for i, part in problem.known.items() if part.filled)
+    base = replace(base, completed=completed, late=bool(separated.interrupted))
     exempt = frozenset(problem.known)
     agreement = check_agreement(problem.network, problem.gradient, problem.factors, exempt=exempt)
     if separated.candidates is None:
         findings = replace(_findings(problem, separated), checks=(agreement,))
         verdict, reason = judge(findings)
         rows = single_rows(problem.network, problem.gradient, problem.factors)
+        if rows is None:
+            rows = noisy_rows(problem.network, problem.gradient, problem.factors)
         return replace(base, verdict=verdict, reason=reason, checks=(agreement,), single_rows=rows)
     candidates = _by_size(problem, separated.candidates)
     descent, bounds = _follow(problem, candidates, options)

@@ -30,7 +30,7 @@ SUBSETS = 300_000
 """The number of r-subsets of masks up to which all are tried."""
 NORM_LIMIT = 1e6
 """A mask counts as impossible if no sample of at most this norm has it."""
-_LATE = "the time limit passed"
+LATE = "the time limit passed"
 _BATCH = 2_000_000
 _LONGEST = 20_000
 _USABLE = 0.25
@@ -176,7 +176,7 @@ def _meet(table: _Table, budget: Budget) -> tuple[list[tuple[BoolArray, BoolArra
         start = 0
         while start < len(left):
             if budget.expired:
-                return found, _LATE
+                return found, LATE
             before = totals[start - 1] if start else 0
             stop = max(start + 1, int(np.searchsorted(totals, before + _BATCH, side="right")))
             budget.tell("masks", 0.5 * (target + stop / len(left)))
@@ -250,7 +250,7 @@ def select_set(
     excluded: list[tuple[BoolArray, FloatArray]] = []
     for column in range(found.masks.shape[1]):
         if budget.expired:
-            return Selection(None, 0, 0, 0, False, _LATE)
+            return Selection(None, 0, 0, 0, False, LATE)
         budget.tell("linear programs", column / found.masks.shape[1])
         mask = found.masks[:, column]
         shown = _impossible(mask[live], lifted[live], lengths[live], factor.rows[-1], slack)
@@ -268,7 +268,7 @@ def select_set(
     masks = np.column_stack(kept)
     good = _consistent(masks, live, factor, amplitudes, (lifted, lengths, slack), budget)
     if good is None:
-        return Selection(None, count, subsets, 0, False, _LATE)
+        return Selection(None, count, subsets, 0, False, LATE)
     if len(good) == 1:
         return Selection(masks[:, good[0]], count, subsets, 1, True, "", tuple(excluded))
     reason = f"{len(good)} of {subsets} sets of masks satisfy every sign"

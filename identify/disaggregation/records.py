@@ -171,7 +171,8 @@ class Disaggregation:
     ``single_rows`` (k, d) are then samples that rows of the first layer's gradient show by
     themselves, None if there are none. ``completed`` are layers of which only the largest entries
     were sent and whose others were filled in. ``alternatives`` are two different batches with the
-    gradient, for "nonidentifiable".
+    gradient, for "nonidentifiable". ``late`` says that the time limit cut a stage. ``by_loss`` says
+    that samples are separated if the loss is cross-entropy, which was not named.
     """
 
     verdict: str
@@ -201,6 +202,8 @@ class Disaggregation:
     single_rows: FloatArray | None = None
     completed: tuple[int, ...] = ()
     alternatives: tuple[ShownSet, ...] = ()
+    late: bool = False
+    by_loss: bool = False
     caveats: tuple[str, ...] = field(default=())
     seconds: float = 0.0
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from identify.budget import Budget
 from identify.disaggregation.agreement import AGREEMENT
 from identify.disaggregation.few_neurons import MaskList, Selection
 from identify.disaggregation.records import (
     GLOBALLY,
     UNDECIDED,
     Check,
+    Disaggregation,
     KernelFacts,
     LayerRank,
     PrintedProof,
@@ -192,3 +194,11 @@ def _proof(findings: Findings) -> str:
             f"{printed.required} ({printed.method})"
         )
     return ""
+
+
+def mark_late(found: Disaggregation, budget: Budget) -> Disaggregation:
+    """What was left undecided after the time is up, with that said; anything else as it is."""
+    if found.verdict != UNDECIDED or not (found.late or budget.expired):
+        return found
+    said = "" if "time limit" in found.reason else "the time limit was reached; "
+    return replace(found, late=True, reason=said + found.reason)

@@ -73,8 +73,8 @@ def build_report(
         alternatives=sets,
         findings=stage,
         searched=searched,
-        candidates=has_candidates(data, stage, outcome),
-        covered=is_covered(data),
+        candidates=has_candidates(grounds, outcome),
+        covered=is_covered(data) and not grounds.ended,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from identify.disaggregation.factor import SEEN
 from identify.disaggregation.records import (
     GLOBALLY,
     LOCALLY,
@@ -69,29 +70,32 @@ class GradientReport:
     def candidates(self) -> bool:
         """Whether samples are at hand though the verdict is not "globally".
 
-        They were separated, or two sets of them are shown, or rows of the first layer's gradient
-        are samples: all of them where its rank is one, or those of neurons that one sample alone
-        activates.
+        They were separated, or would be if the loss is cross-entropy, or two sets of them are
+        shown, or rows of the first layer's gradient are samples: all of them where its rank is one,
+        or those of neurons that one sample alone activates.
         """
         found = self.found
-        single = any(rank.layer == 0 and rank.rank == 1 for rank in found.ranks)
+        single = any(_is_lone(rank) for rank in found.ranks)
         single = single or found.single_rows is not None
         single = single or bool(found.alternatives)
         separated = found.samples is not None or found.features is not None
-        return self.verdict != GLOBALLY and (separated or single)
+        return self.verdict != GLOBALLY and (separated or single or found.by_loss)
 
     @property
     def covered(self) -> bool:
         """Whether the gradient can be one of this network.
 
-        False where rows suffice and no samples explain the gradient above its noise, where no
-        sample is found though equations suffice, where what was separated fails a check, and where
-        the layers contradict each other, by their ranks or by Euler's identity: another activation,
-        another network, or data of another kind.
+        False where the time limit ended the examination before it could say, where rows suffice and
+        no samples explain the gradient above its noise, where no sample is found though equations
+        suffice, where what was separated fails a check, and where the layers contradict each other,
+        by their ranks or by Euler's identity: another activation, another network, or data of
+        another kind.
         """
         found = self.found
         if self.verdict in (GLOBALLY, NONIDENTIFIABLE):
             return True
+        if found.late:
+            return False
         kernel = found.kernel
         unexplained = (
             kernel is not None
@@ -266,6 +270,9 @@ def _in_short(report: GradientReport) -> list[str]:
     elif report.candidates:
         short = "samples can be read off this gradient; whether they are the only ones is open"
         todo = "do not send this gradient to anyone who must not see the samples"
+    elif found.late:
+        short = "the time limit ended the examination: nothing is known about the batch"
+        todo = "give it more time (--time-limit); do not take it as safe"
     elif not report.covered:
         short = "this gradient does not fit this network, so nothing is known about its batch"
         todo = "check --activation and that both files belong together; do not take it as safe"
@@ -273,6 +280,11 @@ def _in_short(report: GradientReport) -> list[str]:
         short = "no samples were separated"
         todo = "this is no proof of privacy: the rank and the span of the batch are seen"
     return [*labelled("in short", short), *labelled("what to do", todo), ""]
+
+
+def _is_lone(rank: LayerRank) -> bool:
+    """Whether the first layer's rows are parallel, not only more so than in other directions."""
+    return rank.layer == 0 and rank.rank == 1 and (rank.clear or rank.gap >= SEEN)
 
 
 def _recovered(found: Disaggregation, *, head: bool) -> str:
@@ -285,7 +297,13 @@ def _recovered(found: Disaggregation, *, head: bool) -> str:
             f"two sets of {len(one.samples)} samples that share {same}; residuals "
             f"{number(one.residual)} and {number(two.residual)}"
         )
-    if found.samples is None and any(r.layer == 0 and r.rank == 1 for r in found.ranks):
+    lone = [rank for rank in found.ranks if _is_lone(rank)]
+    if found.samples is None and lone:
+        if not lone[0].clear:
+            return (
+                f"no samples; the first layer's gradient is {number(lone[0].gap)} times as large "
+                "in one direction as in the next: an average of samples, or the only one"
+            )
         return (
             "no samples; the first layer's gradient has rank one, so each of its rows is the "
             "sample up to a factor, or an average of samples"
@@ -295,7 +313,7 @@ def _recovered(found: Disaggregation, *, head: bool) -> str:
         rows = "a row" if count == 1 else f"{count} rows"
         return (
             f"{rows} of the first layer's gradient, each of a neuron that, by the rank of the "
-            "others, one sample alone activates: such a row is the sample up to a factor"
+            "others, one sample alone activates: such a row is the sample up to a factor and noise"
         )
     if found.samples is None:
         rank = f"the gradient of the last hidden layer has rank {found.rank}"

@@ -102,6 +102,9 @@ def _head(report: StationaryReport) -> list[str]:
         if report.candidates:
             short = "samples can be read off these weights; whether they are the only ones is open"
             todo = "do not publish these weights if nobody may see the samples"
+        elif found.late:
+            short = "the time limit ended the examination: nothing is known about the samples"
+            todo = "give it more time (--time-limit); do not take them as safe"
         elif not report.covered:
             point = _POINTS.get(str(report.problem.get("source")), "a stationary point")
             short = f"these weights are not seen to be {point}"

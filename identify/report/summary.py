@@ -123,6 +123,8 @@ def _result(report: Facts, what: str) -> str:
             f"two different training sets explain {what} equally well: which of them, or of "
             "others, was used cannot be told"
         )
+    if any(c.name == "finished" for c in report.conditions):
+        return f"no statement: the time ended before {what} were examined in full"
     if not report.covered:
         return f"no statement: the verifier does not cover {what}"
     if report.candidates and found is not None:
@@ -173,6 +175,11 @@ def _advice(report: Facts, what: str) -> str:
         return f"do not release {what} to anyone who must not see the samples"
     if report.verdict is Verdict.LOCALLY:
         return f"do not release {what}: an attacker with a good guess finds the samples"
+    if report.verdict is Verdict.NONIDENTIFIABLE and report.candidates:
+        return (
+            f"do not release {what} before the sets have been compared with the samples: with "
+            "their number known (--samples), one of the sets would be the only one"
+        )
     if report.verdict is Verdict.NONIDENTIFIABLE:
         return (
             f"take this for no proof of privacy: the sets may share samples, and whoever knows "

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from identify.hermite.data import HermiteData
 from identify.hermite.reduction import rank_one
 from identify.records import Condition, Scope, Verdict
 from identify.recovery.stages import Decomposed, Interpolated, Recovered, Reduced, Stage
@@ -83,15 +82,29 @@ def judge(grounds: Grounds[Stage]) -> Outcome:
     return Outcome(Verdict.GLOBALLY, reason, Scope("at_most", stage.reduced.dimension), rows)
 
 
-def has_candidates(data: HermiteData, stage: Stage, outcome: Outcome) -> bool:
-    """Whether samples are at hand though nothing is decided.
+def has_candidates(grounds: Grounds[Stage], outcome: Outcome) -> bool:
+    """Whether samples are at hand though they are not shown to be the only ones.
 
-    A refined set with redundant equations fits to the noise, or the rows of a gradient or of a
+    A refined set with redundant equations fits to the noise, or the refined set would be the only
+    one if its number were known, as an attacker may know it, or the rows of a gradient or of a
     movement are all parallel: then they are the sample, whatever the activation.
     """
+    if outcome.verdict not in (Verdict.UNDECIDED, Verdict.NONIDENTIFIABLE):
+        return False
+    data, stage = grounds.data, grounds.stage
+    if isinstance(stage, Recovered) and _by_number(grounds, stage):
+        return True
     if outcome.verdict is not Verdict.UNDECIDED:
         return False
     if isinstance(stage, Recovered) and stage.redundancy >= 1:
         return True
     tolerance = min(max(10.0 * data.rounding, 1e-12), NOISE_LIMIT)
     return not data.homogeneous and rank_one(data, tolerance)
+
+
+def _by_number(grounds: Grounds[Stage], stage: Recovered) -> bool:
+    """Whether the same measurements would decide for one set, were r the known number."""
+    given = replace(grounds.given, samples=stage.reduced.dimension)
+    # Neither the time nor a proof that is missing hides what the numbers show.
+    known = replace(grounds, given=given, proofs=None, asked="numerical", ended="")
+    return judge(known).verdict is Verdict.GLOBALLY

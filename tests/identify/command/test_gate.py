@@ -10,6 +10,7 @@ import pytest
 
 from identify.model.loading import load_network, save_network
 from identify.model.two_layer import TwoLayerNetwork
+from identify.planting.plant import plant_network
 from tests.command_line import gradient_pair, kkt, random_network, refused, stored
 from tests.model_files import npz
 
@@ -198,3 +199,45 @@ def test_words_of_the_gate(random_case, tmp_path, words):
 @pytest.mark.parametrize("share", [0, 1.5, -1, "nan"])
 def test_bad_hidden_share(random_case, tmp_path, share):
     refused(tmp_path, "verify", *random_case, "--hidden-share", share, words="--hidden-share")
+
+
+@pytest.mark.parametrize("source", ["kkt", "weight-decay", "gradient", "fine-tuning"])
+def test_a_set_that_the_number_would_decide_is_blocked(tmp_path, source):
+    """Two samples at degree 3: without their number two sets are shown, with it one is left."""
+    rng = np.random.default_rng(1)
+    if source in ("kkt", "weight-decay"):
+        kind = "margin" if source == "kkt" else "regression"
+        planted = plant_network(rng.normal(size=(2, 10)), degree=3, stationary=kind, seed=1)
+        arguments = (stored(planted.network, tmp_path / "w.npz"), "--source", source)
+    else:
+        network = random_network(1, 40, 12)
+        samples = rng.normal(size=(2, 12)) / 4
+        arguments = two_files(tmp_path, network, network.gradient(samples, [0.4, -0.6]), source)
+    alone = kkt("verify", *arguments, "--out", tmp_path / "out", *GATE)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["verdict"] in ("nonidentifiable", "undecided")
+    assert (alone.code, report["candidates"]) == (3, True)
+    assert kkt("verify", *arguments, "--samples", "2", "--fail-on", "globally").code == 3
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_weights_that_no_number_decides_pass(tmp_path, seed):
+    """Too few neurons for the equations: no number of samples makes a set the only one."""
+    network = random_network(seed, 3, 9)
+    samples = np.random.default_rng(seed).normal(size=(6, 9)) / 3
+    gradient = network.gradient(samples, [0.4, -0.6, 0.2, -0.7, 0.5, 0.3])
+    arguments = two_files(tmp_path, network, gradient, "gradient")
+    assert kkt("verify", *arguments, *GATE).code == 0
+
+
+def two_files(folder, network, gradient, source):
+    """A model with its gradient, or with the model after a small step along it."""
+    before = stored(network, folder / "model.npz")
+    if source == "gradient":
+        return before, "--source", source, "--gradient", stored(gradient, folder / "gradient.npz")
+    after = TwoLayerNetwork(
+        network.hidden_weight - 1e-6 * gradient.hidden_weight,
+        network.output_weight - 1e-6 * gradient.output_weight,
+        3,
+    )
+    return stored(after, folder / "after.npz"), "--source", source, "--initial", before
