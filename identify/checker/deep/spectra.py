@@ -182,8 +182,10 @@ class _Svd:
         # Wilson and Hilferty's quantile of chi-square.
         part = 2.0 / (9.0 * degrees)
         tail *= max(0.05, 1.0 - part - _TAIL * part**0.5) ** -1.5
-        lowest = max(self.floor, _HIDDEN * together * self.single)
-        lowest /= np.sqrt(rows) + np.sqrt(columns)
+        lowest = self.floor / (np.sqrt(rows) + np.sqrt(columns))
+        if self.single > 0.0:
+            entry = float(np.linalg.norm(self.g)) / np.sqrt(rows * columns)
+            lowest = max(lowest, _HIDDEN * together * _SINGLE * entry)
         flat = (
             following <= self.quiet
             or self.spread(rank, count, self.kinds) >= _NOISE
