@@ -27,7 +27,7 @@ _SINGLE = 0.4 * 2.0**-24
 _STORED = 1e-2 * _SINGLE
 """Distance to float32 numbers, relative, up to which a gradient counts as made of them."""
 _LATE = 10.0
-_HIDDEN = 3.0
+_HIDDEN = 4.0
 """Errors of the passes that made a float32 gradient, over those of storing it."""
 _CHANCE = 30
 """Entries of a tail from which it is not 0 by chance, as sums of numbers on a coarse grid are."""

@@ -17,7 +17,7 @@ _LATE = 10.0
 _FLAT, _NOISE = 0.1, 0.3
 _FULL, _BLOCK = 400, 48
 _EPSILON = 2.0**-52
-_SINGLE, _HIDDEN = 0.4 * 2.0**-24, 3.0
+_SINGLE, _HIDDEN = 0.4 * 2.0**-24, 4.0
 """Float32's rounding of an entry, and the passes' over it."""
 _CHANCE, _TAIL = 30, 3.1
 """Entries of a tail that is not 0 by chance, and how far the noise of few entries is raised."""
