@@ -27,7 +27,7 @@ _SINGLE = 0.4 * 2.0**-24
 _STORED = 1e-2 * _SINGLE
 """Distance to float32 numbers, relative, up to which a gradient counts as made of them."""
 _LATE = 10.0
-_HIDDEN = 3.0
+_HIDDEN = 4.0
 """Errors of the passes that made a float32 gradient, over those of storing it."""
 _CHANCE = 30
 """Entries of a tail from which it is not 0 by chance, as sums of numbers on a coarse grid are."""
@@ -283,7 +283,10 @@ def _assemble(
     repeated = max(kinds[0].repeated(u[:, :rank]), kinds[1].repeated(v[:, :rank]))
     if repeated > 1.0:
         tail = max(tail, repeated * _core_tail(g, kinds, rank))
-    least = max(floor, _HIDDEN * repeated * _single(g)) / (np.sqrt(rows) + np.sqrt(columns))
+    least = floor / (np.sqrt(rows) + np.sqrt(columns))
+    if _single(g) > 0.0:
+        stored = _SINGLE * float(np.linalg.norm(g)) / np.sqrt(rows * columns)
+        least = max(least, _HIDDEN * repeated * stored)
     noise = max(_raised(degrees) * tail / np.sqrt(degrees), least)
     gap = float(s[rank - 1]) / max(following, floor)
     flat = following <= quiet or _spread(s, different, left, rank) >= _NOISE

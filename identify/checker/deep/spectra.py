@@ -17,7 +17,7 @@ _LATE = 10.0
 _FLAT, _NOISE = 0.1, 0.3
 _FULL, _BLOCK = 400, 48
 _EPSILON = 2.0**-52
-_SINGLE, _HIDDEN = 0.4 * 2.0**-24, 3.0
+_SINGLE, _HIDDEN = 0.4 * 2.0**-24, 4.0
 """Float32's rounding of an entry, and the passes' over it."""
 _CHANCE, _TAIL = 30, 3.1
 """Entries of a tail that is not 0 by chance, and how far the noise of few entries is raised."""
@@ -182,8 +182,10 @@ class _Svd:
         # Wilson and Hilferty's quantile of chi-square.
         part = 2.0 / (9.0 * degrees)
         tail *= max(0.05, 1.0 - part - _TAIL * part**0.5) ** -1.5
-        lowest = max(self.floor, _HIDDEN * together * self.single)
-        lowest /= np.sqrt(rows) + np.sqrt(columns)
+        lowest = self.floor / (np.sqrt(rows) + np.sqrt(columns))
+        if self.single > 0.0:
+            entry = float(np.linalg.norm(self.g)) / np.sqrt(rows * columns)
+            lowest = max(lowest, _HIDDEN * together * _SINGLE * entry)
         flat = (
             following <= self.quiet
             or self.spread(rank, count, self.kinds) >= _NOISE
