@@ -112,7 +112,10 @@ def assess_gradient(
         if clear:
             told = f"{samples} samples are assumed (--samples), and the rank of the gradient"
             found = replace(
-                found, verdict=UNDECIDED, reason=f"{told}, which is clear, is {found.rank}"
+                found,
+                verdict=UNDECIDED,
+                reason=f"{told}, which is clear, is {found.rank}",
+                alternatives=(),
             )
         else:
             found = solve(samples)
@@ -187,6 +190,8 @@ def build_gradient_report(
         {"role": "gradient", "sha256": gradient.sha256()},
     )
     said = _assumptions(network, problem)
+    if found.alternatives:
+        said = (*said, "the slopes of the loss of each sample can be any numbers")
     return GradientReport(found, problem, said, inputs, seed, versions(), interrupted)
 
 

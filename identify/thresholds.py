@@ -64,3 +64,9 @@ SPARSE = 0.25
 """Share of exact zeros in a gradient from which it may have been sent without its small entries."""
 EMPTY = 0.97
 """The same for a ReLU network, with the rows and columns that are 0 as a whole."""
+SECOND_RESIDUAL = 1e-10
+"""Largest relative residual of a shown set, unless twice the layer's noise is larger."""
+SECOND_NOISE = 1e-6
+"""Largest residual of a shown set all the same: more could hide where two masks differ."""
+SECOND_DISTANCE = 1e-2
+"""Smallest relative distance, beyond the errors, that makes two shown sets different."""

@@ -38,6 +38,7 @@ class Replay:
     samples: FloatArray
     residual: float
     rounding: float
+    limit: float
     error_bounds: FloatArray
     rank: int
     unknowns: int
@@ -49,7 +50,7 @@ class Replay:
     @property
     def reached(self) -> bool:
         """Whether training on the samples ends in the last checkpoint, to rounding."""
-        return self.residual <= REACHED * self.rounding
+        return self.residual <= self.limit
 
     @property
     def determined(self) -> bool:
@@ -213,18 +214,24 @@ def replay_samples(
     rng = np.random.default_rng(seed)
     kinked = any(getattr(kind, "kink", None) is not None for kind in problem.start.activations)
     rounding = _rounding(initial, final)
+    # Each step rounds once more.
+    limit = REACHED * rounding * float(np.sqrt(recipe.steps))
     best = (np.inf, np.zeros(problem.unknowns))
     tried = 0
     for tried in range(1, (1 if start is not None else starts) + 1):
         budget.tell("replay", (tried - 1) / starts)
         begin = _begin(problem, span, start, rng)
-        u = _fit_kinked(problem, begin, budget) if kinked else _fit(problem, begin, budget)[0]
+        u = (
+            _fit_kinked(problem, begin, budget)
+            if kinked and len(begin)
+            else _fit(problem, begin, budget)[0]
+        )
         size = _size(problem, problem.residual(u))
         if tried == 1 or size < best[0]:
             best = (size, u)
-        if best[0] <= REACHED * rounding or budget.expired:
+        if best[0] <= limit or budget.expired or problem.unknowns == 0:
             break
-    return _result(problem, span, best[1], best[0], rounding, tried, budget)
+    return _result(problem, span, best[1], best[0], (rounding, limit), tried, budget)
 
 
 def jacobian_numbers(network: DeepNetwork, samples: int) -> int:
@@ -283,6 +290,8 @@ def _pose(
 ) -> _Problem:
     if span.samples is None:
         raise InvalidInputError("span", "a span with a number of samples", span.reason)
+    if (initial.biases[0] is not None) != span.has_bias:
+        raise InvalidInputError("span", "first biases that were trained with the weights", "others")
     if len(labels) != span.samples:
         raise InvalidInputError("labels", f"{span.samples} of them, as the span says", len(labels))
     start, end = _whole(initial, span.basis), _whole(final, span.basis)
@@ -308,7 +317,8 @@ def _begin(
         inner = (span.lifted(start) @ span.basis.T - problem.centre) @ problem.frame
     else:
         inner = rng.normal(size=(len(problem.labels), problem.frame.shape[1]))
-        inner *= _typical(problem) / np.linalg.norm(inner, axis=1, keepdims=True)
+        if inner.size:
+            inner *= _typical(problem) / np.linalg.norm(inner, axis=1, keepdims=True)
     tail = np.zeros(int(problem.fit_rate))
     return np.concatenate([inner.ravel(), tail])
 
@@ -333,6 +343,8 @@ def _fit(
     until: float = 1e-14,
 ) -> tuple[FloatArray, float]:
     """Levenberg-Marquardt; a Jacobian serves as long as each step takes the residual below 0.3."""
+    if not len(u):
+        return u, 0.0
     residual = problem.residual(u, network)
     size = float(residual @ residual)
     damping, sizes = 1e-3, [size]
@@ -482,31 +494,43 @@ def _result(
     span: CheckpointSpan,
     u: FloatArray,
     size: float,
-    rounding: float,
+    levels: tuple[float, float],
     tried: int,
     budget: Budget,
 ) -> Replay:
     points = problem.points(u)
     samples = points @ span.basis
     samples = samples[:, :-1] if span.has_bias else samples
+    rounding, limit = levels
+    if problem.unknowns == 0:
+        # One sample with a bias is its span.
+        rank, bounds = 0, np.array([10.0 * np.sqrt(samples.size) * max(span.noise, rounding)])
+    else:
+        rank, bounds = _isolation(problem, u, samples, max(size, rounding))
+    pairs = zip(problem.final, problem.start.layers, strict=True)
+    live = sum(int(np.sum(np.any(end != start, axis=1))) * end.shape[1] for end, start in pairs)
+    return Replay(
+        samples, size, rounding, limit, bounds, rank, problem.unknowns, live,
+        problem.rated(u).rate, tried, budget.expired,
+    )  # fmt: skip
+
+
+def _isolation(
+    problem: _Problem, u: FloatArray, samples: FloatArray, level: float
+) -> tuple[int, FloatArray]:
+    """The rank of the derivative, and what a residual of this level leaves open, relative."""
     jacobian = problem.jacobian(u)
     values = np.linalg.svd(jacobian, compute_uv=False)
     # Tangents are in float32: smaller singular values are not known.
     rank = int(np.sum(values > 1e-5 * values[0]))
-    bounds = np.full(len(points), np.inf)
-    if rank == problem.unknowns:
-        inverse = np.linalg.inv(jacobian.T @ jacobian)
-        width = problem.frame.shape[1]
-        error = max(size, rounding) * np.sqrt(len(problem.final))
-        for index in range(len(points)):
-            block = inverse[
-                index * width : (index + 1) * width, index * width : (index + 1) * width
-            ]
-            reach = float(np.sqrt(max(np.linalg.eigvalsh(block)[-1], 0.0)))
-            bounds[index] = reach * error / float(np.linalg.norm(samples[index]))
-    pairs = zip(problem.final, problem.start.layers, strict=True)
-    live = sum(int(np.sum(np.any(end != start, axis=1))) * end.shape[1] for end, start in pairs)
-    return Replay(
-        samples, size, rounding, bounds, rank, problem.unknowns, live,
-        problem.rated(u).rate, tried, budget.expired,
-    )  # fmt: skip
+    if rank < problem.unknowns:
+        return rank, np.full(len(samples), np.inf)
+    inverse = np.linalg.inv(jacobian.T @ jacobian)
+    width = problem.frame.shape[1]
+    error = level * np.sqrt(len(problem.final))
+    bounds = np.empty(len(samples))
+    for index, sample in enumerate(samples):
+        part = slice(index * width, (index + 1) * width)
+        reach = float(np.sqrt(max(np.linalg.eigvalsh(inverse[part, part])[-1], 0.0)))
+        bounds[index] = reach * error / float(np.linalg.norm(sample))
+    return rank, bounds

@@ -23,6 +23,8 @@ _ROUNDINGS = 64.0
 """Roundings of a weight up to which what follows the gap is taken for them."""
 _ALIKE = 0.75
 """Median over root mean square of the entries that moved: 0.4 after descent, 0.9 after Adam."""
+_SHARE = 0.35
+"""The share of the digits between the largest value and the rounding that a gap has to span."""
 _CLIFF = 1e4
 """The gap that is asked for where the rank is more than half of the layer."""
 _BETTER = 4.0
@@ -61,12 +63,17 @@ class CheckpointSpan:
             return np.inf
         return float(self.singular_values[-1] / self.singular_values[0] / self.gap)
 
+    @property
+    def weights(self) -> FloatArray:
+        """The change of the weights alone, (m, d)."""
+        return self.change[:, : self.change.shape[1] - self.has_bias]
+
     def lifted(self, samples: FloatArray) -> FloatArray:
         """[x; 1] (n, k) of samples (n, d), or x without a bias.
 
         Raises InvalidInputError for samples of another dimension.
         """
-        wanted = self.change.shape[1] - self.has_bias
+        wanted = self.weights.shape[1]
         if samples.ndim != 2 or samples.shape[1] != wanted:
             raise InvalidInputError("samples", f"shape (n, {wanted})", samples.shape)
         return np.hstack([samples, np.ones((len(samples), int(self.has_bias)))])
@@ -89,7 +96,8 @@ class CheckpointSpan:
             return f"No number and no span: {self.reason}."
         lines = [
             f"At least {counted(self.samples, 'sample')}, in a space of {self.samples} dimensions.",
-            "  assuming descent without Adam: plain, momentum or local steps of federated learning",
+            "  assuming plain descent, with momentum or local steps, on the whole layer: no Adam",
+            "  or other steps scaled entry by entry, and no merged adapters (LoRA)",
             f"  gap of the singular values of the first layer's change: {number(self.gap)}",
         ]
         if self.kept != 1.0:
@@ -133,7 +141,7 @@ def find_span(
         >>> found.samples, round(found.kept, 9)
         (4, 0.9)
     """
-    before, after = _first(initial), _first(final)
+    before, after = initial.weights[0], final.weights[0]
     if before.shape != after.shape:
         raise InvalidInputError("final", f"a first layer of shape {before.shape}", after.shape)
     if kept is not None and not 0.0 < kept <= 1.0:
@@ -141,54 +149,95 @@ def find_span(
     if np.array_equal(before, after):
         raise InvalidInputError("final", "weights that moved", "the same first layer")
     scalar = 1.0 if kept is None else kept
-    change, split, reason = _gap(before, after, scalar, seed)
+    found = _gap(before, after, after - scalar * before, seed)
     if kept is None:
-        guess = _kept(before, after, seed) if reason else 1.0
-        found = None if guess is None else _refined(before, after, guess, seed)
-        if found is not None:
-            other = _gap(before, after, found, seed)
-            if not other[2] and (reason or other[1].gap > _BETTER * split.gap):
-                scalar, (change, split, reason) = found, other
-    there = not reason
+        guess = _kept(before, after, seed) if found.reason else 1.0
+        better = None if guess is None else _refined(before, after, guess, seed)
+        if better is not None:
+            other = _gap(before, after, after - better * before, seed)
+            if not other.reason and (found.reason or other.gap > _BETTER * found.gap):
+                scalar, found = better, other
+    moved = _moved_biases(initial, final, scalar)
+    both = [_gap(before, after, np.column_stack([found.change, part]), seed) for part in moved]
+    # Decay may leave biases out: the wrong reading of them adds a direction.
+    there = [part for part in both if not part.reason]
+    if there and not found.reason:
+        found = min(there, key=lambda part: part.split.rank)
     return CheckpointSpan(
-        basis=np.ascontiguousarray(split.rows.T) if there else np.empty((0, before.shape[1])),
-        singular_values=split.values if there else np.empty(0),
-        has_bias=initial.biases[0] is not None,
+        basis=found.basis(),
+        singular_values=np.empty(0) if found.reason else found.split.values,
+        has_bias=bool(there) and not found.reason,
         kept=scalar,
-        gap=split.gap,
-        reason=reason,
-        change=change,
+        gap=found.gap,
+        reason=found.reason,
+        change=found.change,
         initial_sha256=initial.sha256(),
         final_sha256=final.sha256(),
     )
 
 
-def _first(network: DeepNetwork) -> FloatArray:
-    bias = network.biases[0]
-    weight = network.weights[0]
-    return weight if bias is None else np.column_stack([weight, bias])
+def _moved_biases(initial: DeepNetwork, final: DeepNetwork, kept: float) -> list[FloatArray]:
+    """The change of the first biases, decayed as the weights are or not at all; none if frozen."""
+    before, after = initial.biases[0], final.biases[0]
+    if before is None or after is None or np.array_equal(before, after):
+        return []
+    plain = after - before
+    return [plain] if kept == 1.0 else [after - kept * before, plain]
 
 
-def _gap(
-    before: FloatArray, after: FloatArray, kept: float, seed: int
-) -> tuple[FloatArray, Factor, str]:
-    """The change at one scalar, its factors, and why they decide nothing."""
-    change = after - kept * before
+@dataclass(frozen=True, eq=False)
+class _Gap:
+    """A change, its factors, and why they decide nothing."""
+
+    change: FloatArray
+    split: Factor
+    reason: str
+
+    @property
+    def gap(self) -> float:
+        return self.split.gap
+
+    def basis(self) -> FloatArray:
+        """Orthonormal rows (r, k); none without a gap."""
+        if self.reason:
+            return np.empty((0, self.change.shape[1]))
+        return np.ascontiguousarray(self.split.rows.T)
+
+
+def _gap(before: FloatArray, after: FloatArray, change: FloatArray, seed: int) -> _Gap:
+    """The factors of a change of weights, held to the rounding of the weights."""
     split = factor(change, seed=seed)
-    if split.rank >= min(change.shape):
-        return change, split, "the change has the full rank of the layer"
     level = stored_precision(after) * float(np.sqrt(np.mean(after**2)))
-    # Singular values that fall slowly reach the rounding too, after most of the dimensions.
-    slow = 2 * split.rank > min(change.shape) and split.gap < _CLIFF
+    return _Gap(change, split, _undecided(change, split, level, _kinds(after - before)))
+
+
+def _kinds(moved: FloatArray) -> int:
+    """The number of different columns that moved, to six digits."""
+    digits = np.round(moved[:, moved.any(axis=0)] / (1e-6 * float(np.abs(moved).max())))
+    return int(np.unique(digits, axis=1).shape[1])
+
+
+def _undecided(change: FloatArray, split: Factor, level: float, kinds: int) -> str:
+    if split.rank >= min(change.shape):
+        return "the change has the full rank of the layer"
+    rows, columns = change.shape
+    floor = level * (np.sqrt(rows) + np.sqrt(columns))
+    digits = max(float(split.values[0]) / floor, 1.0)
+    # Values that fall slowly, as after Adam, reach the rounding too and end with a small step.
+    slow = split.gap < digits**_SHARE or (2 * split.rank > min(change.shape) and split.gap < _CLIFF)
     if not split.clear or slow or split.noise > _ROUNDINGS * level:
-        return change, split, (
+        return (
             "the singular values of the first layer's change have no gap above the rounding of the "
-            "weights, as after Adam, or with more samples than the layer can hold"
-        )  # fmt: skip
+            "weights, as after Adam, or with more samples than the layer can hold, or samples "
+            "whose loss has no slope"
+        )
+    # Few grey levels leave few different columns, which steps scaled entry by entry nearly fill.
+    if split.rank > 1 and 4 * split.rank > 3 * min(kinds, rows):
+        return "the change nearly has the rank of its different columns, as after Adam"
     sizes = np.abs(change[change != 0.0])
     if float(np.median(sizes)) > _ALIKE * float(np.sqrt(np.mean(sizes**2))):
-        return change, split, "the entries moved by like amounts, as after Adam or steps of signs"
-    return change, split, ""
+        return "the entries moved by like amounts, as after Adam or steps of signs"
+    return ""
 
 
 def stored_precision(array: FloatArray) -> float:

@@ -158,6 +158,7 @@ def verify_deep(request: DeepRequest, gate: Gate, folder: OutputFolder) -> int:
     report, interrupted = request.assess(*request.open())
     if folder:
         folder.write_text("report.json", report.to_json())
+        _write_alternatives(folder, report)
     show_deep(report, request.run.format, folder)
     if interrupted:
         return INTERRUPTED
@@ -192,6 +193,7 @@ def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int
     elif found.single_rows is not None:
         with folder.writing("samples.npz") as path:
             np.savez(path, single_rows=found.single_rows)
+    _write_alternatives(folder, report)
     folder.write_text("report.json", report.to_json())
     show_deep(report, request.run.format, folder)
     if interrupted:
@@ -241,6 +243,18 @@ def show_deep(report: GradientReport, form: Format, folder: OutputFolder) -> Non
         return
     print(report)
     show_written(folder)
+
+
+def _write_alternatives(folder: OutputFolder, report: GradientReport) -> None:
+    """alternatives.npz: samples_1, cotangents_1, samples_2, cotangents_2, if there are any."""
+    if not report.found.alternatives:
+        return
+    arrays: dict[str, Any] = {}
+    for which, one in enumerate(report.found.alternatives, 1):
+        arrays[f"samples_{which}"] = one.samples
+        arrays[f"cotangents_{which}"] = one.cotangents
+    with folder.writing("alternatives.npz") as path:
+        np.savez(path, **arrays)
 
 
 def _draw(

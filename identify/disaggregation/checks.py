@@ -44,7 +44,7 @@ def relative_noise(factor: Factor) -> float:
     return float(factor.noise * np.sqrt(rows * columns) / np.linalg.norm(factor.values))
 
 
-def _noise_of(index: int, factors: dict[int, Factor]) -> float:
+def layer_noise(index: int, factors: dict[int, Factor]) -> float:
     """The relative noise of a layer; without a clear rank that of the layers that have one.
 
     A gradient of full rank, of the output layer where a batch has as many samples as there are
@@ -99,7 +99,7 @@ def check_layers(
             left, given = np.where(kept, left, 0.0), np.where(kept, given, 0.0)
         norm = float(np.linalg.norm(given))
         residual = float(np.linalg.norm(left)) / max(norm, 1e-300)
-        noise = _noise_of(index, factors)
+        noise = layer_noise(index, factors)
         if part is not None and not part.filled:
             # The tail of what was cut out says nothing about the entries that were sent.
             noise = 1e-9

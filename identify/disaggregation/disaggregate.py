@@ -10,7 +10,12 @@ import numpy.typing as npt
 
 from identify.arrays import FloatArray
 from identify.budget import UNLIMITED, Budget
-from identify.disaggregation.agreement import check_agreement, noisy_rows, single_rows
+from identify.disaggregation.agreement import (
+    AGREEMENT,
+    check_agreement,
+    noisy_rows,
+    single_rows,
+)
 from identify.disaggregation.bounds import Bounds, bound_errors, slope_errors
 from identify.disaggregation.checks import (
     check_layers,
@@ -34,6 +39,7 @@ from identify.disaggregation.few_neurons import LATE, MaskList, Selection, list_
 from identify.disaggregation.masks import Candidates, round_terms, settle
 from identify.disaggregation.problem import Problem, pose
 from identify.disaggregation.records import (
+    NONIDENTIFIABLE,
     UNDECIDED,
     Disaggregation,
     KernelFacts,
@@ -41,12 +47,14 @@ from identify.disaggregation.records import (
     PrintedProof,
 )
 from identify.disaggregation.relu import Kernel, find_kernel
+from identify.disaggregation.second_set import find_second_sets
 from identify.disaggregation.verdict import Findings, judge
 from identify.errors import BudgetExceededError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.thresholds import KERNEL_GAP, KERNEL_NOISE
 
 _GUESSED = 30
+_LARGEST_SHOWN = 3_000
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -126,6 +134,8 @@ def disaggregate(
     problem = pose(network, gradient, loss, reduction, samples=samples, seed=seed, budget=budget)
     separated = _separate(problem, options)
     result = _confirm(problem, separated, options)
+    if result.verdict == UNDECIDED and loss is None:
+        result = _show_two(problem, result, options)
     return replace(result, seconds=time.monotonic() - started)
 
 
@@ -263,6 +273,35 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
     )  # fmt: skip
 
 
+def _show_two(problem: Problem, result: Disaggregation, options: _Options) -> Disaggregation:
+    """Two sets where masks repeat, if the layers belong together; else the result as it is."""
+    facts, agreement = result.kernel, result.check(AGREEMENT)
+    likely = facts is not None and facts.largest_kernel <= KERNEL_NOISE
+    foreign = agreement is not None and agreement.holds is False
+    if facts is None or not likely or foreign or problem.operator.unknowns > _LARGEST_SHOWN:
+        return result
+    try:
+        found = find_second_sets(problem, seed=options.seed, budget=options.budget)
+    except BudgetExceededError:
+        return result
+    if found is None:
+        return result
+    r = problem.factor.rank
+    reason = (
+        f"two different sets of {r} samples are shown that have this gradient: samples share a "
+        "mask at the last hidden layer, and their loss slopes are free"
+    )
+    last, following = float(found.values[r - 1]), float(found.values[r])
+    kernel = replace(
+        facts, largest_kernel=last, smallest_other=following, gap=following / max(last, 1.0)
+    )
+    checks = () if agreement is None else (agreement,)
+    return Disaggregation(
+        NONIDENTIFIABLE, reason, r, problem.ranks, "kernel", kernel, checks=checks,
+        alternatives=found.sets, single_rows=result.single_rows, caveats=SHOWN_CAVEATS,
+    )  # fmt: skip
+
+
 def _mixed(kernel: KernelFacts, masks: BoolArray) -> KernelFacts:
     """The facts with the rows that the masks (m, n) show to be mixed."""
     return replace(kernel, rows=int((masks.any(axis=1) & ~masks.all(axis=1)).sum()))
@@ -303,6 +342,14 @@ CAVEATS = (
     "half the weight each, give the same gradient",
     "samples with one mask and proportional loss slopes are one sample: their average is returned",
     "samples whose loss slope lies below the noise leave no trace",
+)
+
+
+SHOWN_CAVEATS = (
+    "the slopes of the loss are free here: a loss that is named ties them to the outputs and may "
+    "leave one set",
+    "this is no privacy: samples with a mask of their own are the same in both sets, and the "
+    "others lie in the affine space of those shown",
 )
 
 

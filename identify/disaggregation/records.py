@@ -14,6 +14,7 @@ IntArray = npt.NDArray[np.int64]
 
 GLOBALLY = "globally"
 LOCALLY = "locally"
+NONIDENTIFIABLE = "nonidentifiable"
 UNDECIDED = "undecided"
 
 
@@ -137,11 +138,28 @@ class Listing:
 
 
 @dataclass(frozen=True, eq=False)
+class ShownSet:
+    """One of two batches that explain a gradient: samples (n, d) and slopes p (n, C).
+
+    ``error_bounds`` (n,) relative to the samples. ``residual`` is the largest share of a layer's
+    gradient that its own forward and backward pass leaves; ``margin`` the smallest |z| of a hidden
+    neuron over its error.
+    """
+
+    samples: FloatArray
+    cotangents: FloatArray
+    error_bounds: FloatArray
+    residual: float
+    margin: float
+
+
+@dataclass(frozen=True, eq=False)
 class Disaggregation:
     """The samples behind one gradient, what confirms them, and whether they are the only ones.
 
     ``verdict`` is "globally" (no other set of at most ``rank`` samples), "locally" (no other set
-    of ``rank`` samples near this one) or "undecided", with the ``reason``. ``samples`` (n, k), the
+    of ``rank`` samples near this one), "nonidentifiable" (the two sets of ``alternatives``, each
+    of ``rank`` samples) or "undecided", with the ``reason``. ``samples`` (n, k), the
     largest share of the gradient first, enter linear layer
     ``layer``; 0 is the network's input. Without any bias they are directions (``scaled`` False).
     ``masks`` (m, n) and ``features`` (n, k) belong to the last hidden layer, ``cotangents`` p (n,
@@ -152,8 +170,9 @@ class Disaggregation:
     where nothing was separated.
     ``single_rows`` (k, d) are then samples that rows of the first layer's gradient show by
     themselves, None if there are none. ``completed`` are layers of which only the largest entries
-    were sent and whose others were filled in. ``late`` says that the time limit cut a stage.
-    ``by_loss`` says that samples are separated if the loss is cross-entropy, which was not named.
+    were sent and whose others were filled in. ``alternatives`` are two different batches with the
+    gradient, for "nonidentifiable". ``late`` says that the time limit cut a stage, ``by_loss`` that
+    samples are separated if the loss is cross-entropy, which was not named.
     """
 
     verdict: str
@@ -182,6 +201,7 @@ class Disaggregation:
     listing: Listing | None = None
     single_rows: FloatArray | None = None
     completed: tuple[int, ...] = ()
+    alternatives: tuple[ShownSet, ...] = ()
     late: bool = False
     by_loss: bool = False
     caveats: tuple[str, ...] = field(default=())
@@ -189,10 +209,27 @@ class Disaggregation:
 
     @property
     def scope(self) -> tuple[str, int] | None:
-        """("at_most", r) for "globally", ("exactly", r) for "locally", else None."""
+        """The kind of training sets that the verdict speaks of, and their size; else None.
+
+        "at_most" for "globally", "exactly" for "locally", "shown" for "nonidentifiable".
+        """
+        if self.verdict == NONIDENTIFIABLE:
+            return ("shown", self.rank)
         if self.verdict == LOCALLY:
             return ("exactly", self.rank)
         return ("at_most", self.rank) if self.verdict == GLOBALLY else None
+
+    @property
+    def shared(self) -> FloatArray | None:
+        """Samples (k, d) of the first set of ``alternatives`` that the second has too, or None."""
+        if len(self.alternatives) != 2:
+            return None
+        one, two = self.alternatives
+        apart = np.linalg.norm(one.samples[:, None] - two.samples[None], axis=2)
+        reach = np.linalg.norm(one.samples, axis=1) * one.error_bounds
+        other = np.linalg.norm(two.samples, axis=1) * two.error_bounds
+        same = (apart <= reach[:, None] + other[None]).any(axis=1)
+        return np.asarray(one.samples[same], dtype=np.float64)
 
     def check(self, name: str) -> Check | None:
         """The check of a name, or None."""

@@ -157,16 +157,20 @@ def build_operator(
 def find_kernel(
     operator: Operator,
     *,
+    count: int | None = None,
+    wide: int = _EXTRA,
     budget: Budget = UNLIMITED,
     seed: int = 0,
 ) -> Kernel:
-    """Return the r + 8 smallest solutions of L^T L v = lambda C v.
+    """Return the count + wide smallest solutions of L^T L v = lambda C v.
 
     The normal matrix, its Cholesky factorisation, inverse iteration on a block, and Ritz values
     from L itself, so that they are not limited by the square.
 
     Args:
         operator: L with D unknowns; at least D - r rows are asked for.
+        count: how many of them are the kernel; r if it is left out.
+        wide: how many more are returned.
         budget: looked at, and told, at each step.
         seed: of the first block.
 
@@ -177,8 +181,8 @@ def find_kernel(
 
     Source: errors in variables with a noise form, Taubin (1991); the rest is standard.
     """
-    r = operator.basis.shape[1]
-    block = min(r + _EXTRA, operator.unknowns)
+    r = operator.basis.shape[1] if count is None else count
+    block = min(r + wide, operator.unknowns)
     scale, cholesky, shift = _factorise(operator, budget)
 
     def solve(right: FloatArray) -> FloatArray:

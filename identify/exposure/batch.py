@@ -37,7 +37,8 @@ def audit_gradient(
 
     Exposed are the samples that the report has to a relative error below 0.1, one to one; equal
     samples count as one. Where the report stops above the input, the features of that layer are
-    compared; where it separated nothing, the single rows that are samples. With a loss and labels
+    compared; where it shows two sets, the samples that both have; where it separated nothing, the
+    single rows that are samples. With a loss and labels
     the weights c >= 0 of gradient = sum_i c_i grad loss(x_i, y_i) over all supplied layers say
     which samples are in the batch, 1/n each for a mean over n.
 
@@ -203,7 +204,9 @@ def _compare(
     """Exposed samples, the number recovered, and what was compared if not samples."""
     found = report.found
     place = ""
-    if found.samples is None:
+    if found.samples is None and found.shared is not None and len(found.shared):
+        rows, truth, scaled, place = found.shared, x, True, "shared"
+    elif found.samples is None:
         if found.single_rows is None:
             return (), 0, ""
         rows, truth, scaled, place = found.single_rows, x, True, "rows"
@@ -236,6 +239,8 @@ def _compare(
 
 
 def _place_note(place: str) -> str:
+    if place == "shared":
+        return "two batches have the gradient; compared are the samples that both of them have"
     if place == "rows":
         return (
             "no set of samples was separated; compared are rows of the first layer's gradient, "

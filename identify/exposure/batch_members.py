@@ -128,6 +128,8 @@ def span_members(
         >>> span_members(find_span(net, DeepNetwork(moved, None, "relu")), x).members
         4
     """
-    held = None if held_out is None else Traces(span.lifted(held_out)[:, None, :])
-    asked = Traces(span.lifted(samples)[:, None, :])
-    return find_members([LayerMemory("first layer", span.change, asked, held)], seed=seed)
+    # The weights alone: a bias may be trained at another rate, and then [x; 1] is not in the span.
+    width = span.weights.shape[1]
+    held = None if held_out is None else Traces(span.lifted(held_out)[:, None, :width])
+    asked = Traces(span.lifted(samples)[:, None, :width])
+    return find_members([LayerMemory("first layer", span.weights, asked, held)], seed=seed)

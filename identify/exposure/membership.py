@@ -12,7 +12,7 @@ import numpy as np
 from identify.arrays import FloatArray
 from identify.disaggregation.factor import EPSILON, Factor, factor
 from identify.errors import InvalidInputError
-from identify.text import number, table
+from identify.text import counted, number, table
 
 SURE = 10.0
 """Expected errors of a member's residual up to which a sample counts as one."""
@@ -20,6 +20,9 @@ APART = 100.0
 """Expected errors from which a sample left no trace; chance must lie beyond them."""
 _OPEN = "no clear gap"
 _BELOW = "its rank is below another layer's, or that layer's is open"
+_ONE_LAYER = (
+    "One layer is used: a mixture of members, or without a bias a multiple, would count as one."
+)
 _OWN = 4.0
 """Errors of an entry, relative, that a vector computed elsewhere may carry."""
 
@@ -112,30 +115,30 @@ class LayerFacts:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """How well n samples fit: ``scores`` in expected errors of a member, ``residuals`` relative.
+    """How well n samples fit a space: ``scores`` in expected errors of a member, of all positions.
 
-    Both are those of the space that a sample fits worst; a score is NaN where the error that a
-    member would have hides what chance leaves.
+    ``lowest`` are the scores of half of the positions, ``residuals`` the relative ones of all. A
+    score is NaN where the error that a member would have hides what chance leaves.
     """
 
     scores: FloatArray
+    lowest: FloatArray
     residuals: FloatArray
 
     @staticmethod
     def unknown(count: int) -> Fit:
         """No fit known yet."""
-        return Fit(np.full(count, np.nan), np.full(count, np.nan))
+        nothing = np.full(count, np.nan)
+        return Fit(nothing, nothing, nothing)
 
     def worst(self, other: Fit) -> Fit:
         """The worse of two fits, sample by sample; where one is hidden the other counts."""
-        hidden = np.isnan(self.scores) & np.isnan(other.scores)
-        take = np.isnan(self.scores) | (other.scores > self.scores)
-        take &= ~np.isnan(other.scores)
-        take |= hidden & ~(other.residuals <= self.residuals)
-        return Fit(
-            np.where(take, other.scores, self.scores),
-            np.where(take, other.residuals, self.residuals),
+        pairs = (
+            (self.scores, other.scores),
+            (self.lowest, other.lowest),
+            (self.residuals, other.residuals),
         )
+        return Fit(*(np.fmax(mine, theirs) for mine, theirs in pairs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,11 +213,13 @@ def find_members(
     With change = sum_i delta_i [h_i; 1]^T and independent delta_i the row space, of rank r < k,
     holds the [h; 1] of every sample that took part; another input lies in it with probability 0.
     A member's residual \|(I - V V^T) [h; 1]\| / \|[h; 1]\| is the error of V alone, about
-    noise sqrt(k) \|S^-1 V^T [h; 1]\| / \|[h; 1]\|; the score is the quotient of the two, the median
-    over positions and the largest over the layers: a member up to 10, no trace from 100. Where
-    labels are known delta is tested against the column space likewise. A layer whose rank has no
-    clear gap, is that of its width or below another layer's is left out. "No trace" is not absence:
-    a sample whose loss has no slope leaves none.
+    noise sqrt(k) \|S^-1 V^T [h; 1]\| / \|[h; 1]\|; the score is their quotient. A member has
+    scores up to 10 at all positions in all layers; no trace means scores from 100 at half of the
+    positions of the lowest layer. Between the two nothing is decided. Where labels are known delta
+    is tested against the column space likewise. A layer whose rank has no clear gap, is that of its
+    width or below another layer's is left out. "No trace" is not absence: a sample whose loss has
+    no slope leaves none. Mixtures of members lie in the lowest layer's space as members do, and
+    without biases multiples too: where only that layer is used they count as members.
 
     Args:
         layers: what each layer remembers, and what the samples would leave in it.
@@ -243,21 +248,44 @@ def find_members(
     sure = any(told)
     if not sure:
         told = [fact.reason in (_OPEN, _BELOW) for fact in facts]
+    first: Fit | None = None
     fit, control = Fit.unknown(count), None if controls is None else Fit.unknown(controls)
     for layer, split, use in zip(layers, splits, told, strict=True):
         if split is None or not use:
             continue
         typical = float(np.sqrt(np.mean(layer.change**2)))
         error = _Error(max(split.noise, (noise or 0.0) * typical), typical)
+        if first is None:
+            first = _fit_space(layer.samples.inputs, split.rows, split.values, error)
         fit = fit.worst(_fit(layer.samples, split, error))
         if control is not None and layer.held_out is not None:
             control = control.worst(_fit(layer.held_out, split, error))
     p_values = None if control is None else _p_values(fit, control)
     reason = _doubt(sure, any(told), control)
-    answers = tuple(_answer(float(score), bool(reason)) for score in fit.scores)
-    if not sure:
-        answers = (Membership.UNDECIDED,) * count
+    answers = (Membership.UNDECIDED,) * count
+    if sure and first is not None:
+        answers = tuple(
+            _answer(float(whole), float(low), bool(reason))
+            for whole, low in zip(fit.scores, first.lowest, strict=True)
+        )
+        reason = reason or _contradiction(answers, fit, first)
+        backward = any(layer.samples.cotangents is not None for layer in layers)
+        if not reason and sum(told) == 1 and not backward and Membership.MEMBER in answers:
+            reason = _ONE_LAYER
     return MembershipReport(answers, fit, p_values, control, facts, reason)
+
+
+def _contradiction(answers: Sequence[Membership], fit: Fit, first: Fit) -> str:
+    """What it means that samples fit the lowest layer and not all that is above it."""
+    undecided = np.array([answer is Membership.UNDECIDED for answer in answers])
+    count = int(np.sum(undecided & (first.scores <= SURE) & (fit.scores >= APART)))
+    if not count:
+        return ""
+    return (
+        f"{counted(count, 'sample')} fit the lowest layer and not the layers above, or not the "
+        "label: mixtures of members do, members with another label, and all members if the "
+        "activation is not the network's."
+    )
 
 
 def _p_values(fit: Fit, control: Fit) -> FloatArray:
@@ -273,7 +301,7 @@ def _doubt(sure: bool, any_layer: bool, control: Fit | None) -> str:
         return f"Cannot tell: no layer's rank is below its width with a clear gap.{more}"
     if control is None:
         return ""
-    close = int(np.sum(~(control.scores >= APART)))
+    close = int(np.sum(~(control.lowest >= APART)))
     if not close:
         return ""
     return (
@@ -354,9 +382,16 @@ def _fit_space(vectors: FloatArray, basis: FloatArray, values: FloatArray, error
     residuals = np.linalg.norm(vectors - inside @ basis.T, axis=2) / _lengths(vectors)
     expected = error.of_residuals(vectors, inside, values)
     chance = np.sqrt(1.0 - basis.shape[1] / vectors.shape[2])
-    hidden = np.median(expected, axis=1) * APART > chance
-    scores = np.where(hidden, np.nan, np.median(residuals / expected, axis=1))
-    return Fit(scores, np.median(residuals, axis=1))
+    scores = residuals / expected
+    # A zero lies in every space.
+    empty = ~np.any(vectors, axis=2)
+    scores = np.where(empty | (expected * APART > chance), np.nan, scores)
+    seen = ~np.isnan(scores).all(axis=1)
+    lowest, whole = np.full(len(scores), np.nan), np.full(len(scores), np.nan)
+    lowest[seen], whole[seen] = (
+        np.nanmedian(scores[seen], axis=1), np.nanmax(scores[seen], axis=1)
+    )  # fmt: skip
+    return Fit(whole, lowest, np.max(residuals, axis=1))
 
 
 def _lengths(vectors: FloatArray) -> FloatArray:
@@ -364,10 +399,11 @@ def _lengths(vectors: FloatArray) -> FloatArray:
     return np.where(lengths > 0.0, lengths, 1.0)
 
 
-def _answer(score: float, overlap: bool) -> Membership:
-    if score >= APART:
+def _answer(whole: float, lowest: float, overlap: bool) -> Membership:
+    """Member: everything fits. No trace: half of the lowest layer's positions do not."""
+    if lowest >= APART:
         return Membership.NO_TRACE
-    return Membership.MEMBER if score <= SURE and not overlap else Membership.UNDECIDED
+    return Membership.MEMBER if whole <= SURE and not overlap else Membership.UNDECIDED
 
 
 def _finite(value: float) -> float | None:

@@ -13,10 +13,12 @@ from identify.disaggregation.factor import SEEN
 from identify.disaggregation.records import (
     GLOBALLY,
     LOCALLY,
+    NONIDENTIFIABLE,
     Disaggregation,
     KernelFacts,
     LayerRank,
     SearchFacts,
+    ShownSet,
 )
 from identify.report.deep_certificate import certificate_of
 from identify.report.plain import plain
@@ -56,7 +58,7 @@ class GradientReport:
 
     @property
     def verdict(self) -> str:
-        """ "globally", "locally" or "undecided"."""
+        """ "globally", "locally", "nonidentifiable" or "undecided"."""
         return self.found.verdict
 
     @property
@@ -68,13 +70,14 @@ class GradientReport:
     def candidates(self) -> bool:
         """Whether samples are at hand though the verdict is not "globally".
 
-        They were separated, or would be if the loss is cross-entropy, or rows of the first layer's
-        gradient are samples: all of them where its rank is one, or those of neurons that one
-        sample alone activates.
+        They were separated, or would be if the loss is cross-entropy, or two sets of them are
+        shown, or rows of the first layer's gradient are samples: all of them where its rank is one,
+        or those of neurons that one sample alone activates.
         """
         found = self.found
         single = any(_is_lone(rank) for rank in found.ranks)
         single = single or found.single_rows is not None
+        single = single or bool(found.alternatives)
         separated = found.samples is not None or found.features is not None
         return self.verdict != GLOBALLY and (separated or single or found.by_loss)
 
@@ -89,7 +92,7 @@ class GradientReport:
         another kind.
         """
         found = self.found
-        if self.verdict == GLOBALLY:
+        if self.verdict in (GLOBALLY, NONIDENTIFIABLE):
             return True
         if found.late:
             return False
@@ -111,6 +114,8 @@ class GradientReport:
             return "none: the verdict claims nothing"
         kind, count = self.found.scope
         samples = counted(count, "sample")
+        if kind == "shown":
+            return f"the two sets shown, of {samples} each"
         if kind == "exactly":
             return f"among the training sets of exactly {samples} near this one"
         return f"among all training sets of at most {samples}"
@@ -125,7 +130,7 @@ class GradientReport:
             "kind": KIND,
             "verdict": found.verdict,
             "reason": found.reason,
-            "scope": None if scope is None else {"kind": scope[0], "samples": scope[1]},
+            "scope": None if scope is None else _scope(*scope),
             "candidates": self.candidates,
             "covered": self.covered,
             "interrupted": self.interrupted,
@@ -156,6 +161,7 @@ class GradientReport:
             "single_rows": None if found.single_rows is None else len(found.single_rows),
             "completed": [index + 1 for index in found.completed],
             "search": None if found.search is None else _search(found.search),
+            "alternatives": [_shown(one) for one in found.alternatives],
             "smallest_visible_slope": found.visible,
             "checks": [
                 {
@@ -207,6 +213,15 @@ def _kernel(kernel: KernelFacts) -> dict[str, Any]:
     return facts
 
 
+def _scope(kind: str, count: int) -> dict[str, Any]:
+    return {"kind": kind, "samples": [count, count] if kind == "shown" else count}
+
+
+def _shown(found: ShownSet) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in
+            ("samples", "cotangents", "error_bounds", "residual", "margin")}  # fmt: skip
+
+
 def _search(facts: SearchFacts) -> dict[str, Any]:
     return {name: value for name, value in vars(facts).items() if name != "stopped"} | {
         "stopped": facts.stopped or None
@@ -225,6 +240,8 @@ def _head(report: GradientReport) -> list[str]:
         verdict = "GLOBALLY identifiable: the gradient determines its batch"
     elif found.verdict == LOCALLY:
         verdict = "LOCALLY identifiable: no other batch near this one has the gradient"
+    elif found.verdict == NONIDENTIFIABLE:
+        verdict = "NONIDENTIFIABLE: two different batches have this gradient"
     else:
         verdict = "UNDECIDED: nothing is claimed"
     lines = _in_short(report)
@@ -247,6 +264,9 @@ def _in_short(report: GradientReport) -> list[str]:
             f"not excluded"
         )
         todo = "do not send this gradient to anyone who must not see the samples"
+    elif report.verdict == NONIDENTIFIABLE:
+        short = f"two different batches of {found.rank} samples have this gradient"
+        todo = "do not take it as safe: samples that both batches share are given away"
     elif report.candidates:
         short = "samples can be read off this gradient; whether they are the only ones is open"
         todo = "do not send this gradient to anyone who must not see the samples"
@@ -270,6 +290,13 @@ def _is_lone(rank: LayerRank) -> bool:
 def _recovered(found: Disaggregation, *, head: bool) -> str:
     if found.samples is None and not found.rank:
         return "nothing"
+    if found.alternatives:
+        one, two = found.alternatives
+        same = 0 if found.shared is None else len(found.shared)
+        return (
+            f"two sets of {len(one.samples)} samples that share {same}; residuals "
+            f"{number(one.residual)} and {number(two.residual)}"
+        )
     lone = [rank for rank in found.ranks if _is_lone(rank)]
     if found.samples is None and lone:
         if not lone[0].clear:

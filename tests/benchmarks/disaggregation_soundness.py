@@ -23,7 +23,7 @@ from tests.identify.disaggregation.families import (
     undetermined,
 )
 
-WORDS = ("globally", "undecided", "refused", "merged", "wrong")
+WORDS = ("globally", "nonidentifiable", "undecided", "refused", "merged", "wrong")
 
 
 def main() -> None:

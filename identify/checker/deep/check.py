@@ -19,7 +19,7 @@ from ..outcome import (
     decide,
     require,
 )
-from . import agreement, confirm, listing, loss, printed, rules, uniqueness
+from . import agreement, confirm, listing, loss, printed, rules, shown, uniqueness
 from .case import Case
 from .kernel import Cut
 from .network import (
@@ -126,6 +126,9 @@ def _clock(deadline: float | None, limit: float | None) -> InTime:
 def _checks(report: DeepReport) -> list[tuple[str, str, Check]]:
     """What there is to check for the verdict: names, arithmetic, functions."""
     checks: list[tuple[str, str, Check]] = [("ranks", FLOAT, uniqueness.check_ranks)]
+    if report.nonidentifiable:
+        checks.append(("agreement", FLOAT, agreement.check_agreement))
+        return [*checks, ("second sets", FLOAT, shown.check_second_sets)]
     if report.searched:
         return [("gradients", FLOAT, confirm.check_searched)] if report.locally else []
     if not (report.globally and report.certified):
@@ -228,6 +231,8 @@ def _verdict(report: DeepReport, found: dict[str, Claim]) -> Claim:
     false = [name for name, claim in found.items() if claim.outcome == REFUTED]
     if false:
         return Claim("verdict", REFUTED, how, f"refuted: {', '.join(false)}")
+    if report.nonidentifiable:
+        return _shown_verdict(report, found)
     if report.locally:
         return Claim("verdict", OPEN, how, "the samples give the gradient; that none are near is "
                      "numerical and not redone")  # fmt: skip
@@ -250,6 +255,18 @@ def _verdict(report: DeepReport, found: dict[str, Claim]) -> Claim:
     rank = report.raw["rank"]
     return Claim("verdict", CONFIRMED, how,
                  f"at most {rank} samples: exactly one set explains the gradient")  # fmt: skip
+
+
+def _shown_verdict(report: DeepReport, found: dict[str, Claim]) -> Claim:
+    """Two sets that both explain the gradient need nothing but the files."""
+    how = "the claims above"
+    missing = [claim for claim in found.values() if not claim.holds]
+    if missing:
+        detail = f"{missing[0].name} is not confirmed: {missing[0].detail}"
+        return Claim("verdict", OPEN, how, detail)
+    rank = report.raw["rank"]
+    return Claim("verdict", CONFIRMED, how,
+                 f"two different sets of {rank} samples have the gradient")  # fmt: skip
 
 
 def _not_checked(report: DeepReport) -> tuple[str, ...]:

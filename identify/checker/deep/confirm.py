@@ -147,12 +147,12 @@ def layer_residuals(case: Case) -> dict[int, tuple[float, float]]:
             h = np.column_stack([h, np.ones(len(h))])
         left = np.linalg.norm(g - run.deltas[index - answer.layer].T @ h)
         residual = float(left) / max(float(np.linalg.norm(g)), 1e-300)
-        noise = _noise_of(case, index)
+        noise = layer_noise(case, index)
         found[index] = residual, 10.0 * noise + 3.0 * largest
     return found
 
 
-def _noise_of(case: Case, index: int) -> float:
+def layer_noise(case: Case, index: int) -> float:
     """The relative noise of a gradient; without a clear rank at most that of the clear ones.
 
     Errors are relative or absolute: the larger counts.

@@ -25,7 +25,7 @@ from ..reading.fields import (
     check_plain,
     load_json,
 )
-from ..reading.types import Kind, choice, listed, maybe, real, table, whole
+from ..reading.types import Kind, choice, either, listed, maybe, real, table, whole
 
 KIND = "gradient"
 INPUT, FEATURES = "input", "features before the first layer"
@@ -88,12 +88,19 @@ _SEARCH = {"found": whole(0), "missing": whole(0), "starts": whole(0), "steps": 
            "least_hits": maybe(whole(0)), "null_starts": whole(0), "null_hits": whole(0),
            "residuals": listed(real(0.0)), "tolerances": listed(real(0.0)),
            "conditions": listed(real(0.0)), "stopped": maybe(as_text)}  # fmt: skip
+_SCOPE = either(
+    table({"kind": choice("shown"), "samples": listed(whole(1), 2, 2)}),
+    table({"kind": choice("at_most", "exactly"), "samples": whole(1)}),
+)
+_SHOWN = {"samples": listed(_numbers), "cotangents": listed(_numbers),
+          "error_bounds": listed(real(0.0)), "residual": real(0.0),
+          "margin": real(0.0)}  # fmt: skip
 _FIELDS: dict[str, Kind] = {
     "schema_version": choice(1),
     "kind": choice(KIND),
-    "verdict": choice("globally", "locally", "undecided"),
+    "verdict": choice("globally", "locally", "nonidentifiable", "undecided"),
     "reason": _sentence,
-    "scope": maybe(table({"kind": choice("at_most", "exactly"), "samples": whole(1)})),
+    "scope": maybe(_SCOPE),
     "candidates": _flag,
     "covered": _flag,
     "interrupted": _flag,
@@ -126,6 +133,7 @@ _LATER: dict[str, Kind] = {
     "single_rows": maybe(whole(1)),
     "completed": listed(whole(1)),
     "search": maybe(table(_SEARCH)),
+    "alternatives": listed(table(_SHOWN), 0, 2),
 }
 _TYPES = table(_FIELDS, _LATER)
 
@@ -154,6 +162,17 @@ class Exclusion:
 
 
 @dataclass(frozen=True, eq=False)
+class Shown:
+    """One of two batches: samples (n, d), slopes (n, C), bounds (n,), residual, margin."""
+
+    samples: FloatArray
+    cotangents: FloatArray
+    error_bounds: FloatArray
+    residual: float
+    margin: float
+
+
+@dataclass(frozen=True, eq=False)
 class DeepReport:
     """A report whose fields have the types of the schema; ``answer`` is None where it has none."""
 
@@ -161,6 +180,7 @@ class DeepReport:
     answer: Answer | None
     pivots: IntArray | None
     excluded: tuple[Exclusion, ...]
+    shown: tuple[Shown, ...] = ()
 
     @property
     def certified(self) -> bool:
@@ -176,6 +196,11 @@ class DeepReport:
     def locally(self) -> bool:
         """Whether the report claims that no other batch near its samples has the gradient."""
         return bool(self.raw["verdict"] == "locally")
+
+    @property
+    def nonidentifiable(self) -> bool:
+        """Whether the report claims that two different batches have the gradient."""
+        return bool(self.raw["verdict"] == "nonidentifiable")
 
     @property
     def searched(self) -> bool:
@@ -248,8 +273,9 @@ def read_deep_report(report: object) -> DeepReport:
     if facts is not None:
         for name in ("residuals", "tolerances", "conditions"):
             as_list(facts[name], f"search.{name}", facts["found"])
+    shown = tuple(_read_shown(entry, problem["sizes"]) for entry in raw.get("alternatives", []))
     if "certificate" not in raw:
-        return DeepReport(raw, None, None, ())
+        return DeepReport(raw, None, None, (), shown)
     certificate = raw["certificate"]
     width = problem["sizes"][-2]
     pivots = certificate["pivots"]
@@ -263,7 +289,14 @@ def read_deep_report(report: object) -> DeepReport:
     found = None if pivots is None else as_integers(pivots, "certificate.pivots")
     if found is not None and (len(set(pivots)) < len(pivots) or max(pivots, default=0) >= width):
         raise CheckInputError("certificate.pivots", "different neurons", "others")
-    return DeepReport(raw, _answer(raw, certificate), found, tuple(excluded))
+    return DeepReport(raw, _answer(raw, certificate), found, tuple(excluded), shown)
+
+
+def _read_shown(entry: Mapping[str, Any], sizes: list[int]) -> Shown:
+    samples = as_matrix(entry["samples"], "alternatives.samples", None, sizes[0])
+    cotangents = as_matrix(entry["cotangents"], "alternatives.cotangents", len(samples), sizes[-1])
+    bounds = as_numbers(entry["error_bounds"], "alternatives.error_bounds", len(samples))
+    return Shown(samples, cotangents, bounds, float(entry["residual"]), float(entry["margin"]))
 
 
 def _answer(raw: Mapping[str, Any], certificate: Mapping[str, Any]) -> Answer | None:

@@ -13,6 +13,11 @@ from .uniqueness import by_kernel
 
 def check_rules(report: DeepReport) -> str:
     """The verdict is the one that the rules give for the fields of the report."""
+    if report.nonidentifiable:
+        obstacle = find_shown_obstacle(report.raw)
+        require(not obstacle, f"not nonidentifiable: {obstacle}")
+        return "nothing stands against two sets"
+    require(not report.shown, "two sets are shown, and the verdict is another")
     if report.searched:
         obstacle = find_search_obstacle(report.raw)
         require(not report.globally, "a search is no proof of globally")
@@ -29,6 +34,22 @@ def check_rules(report: DeepReport) -> str:
         return "nothing stands against globally"
     require(bool(obstacle), "every rule for globally is met, and the verdict is undecided")
     return f"undecided: {obstacle}"
+
+
+def find_shown_obstacle(raw: Mapping[str, Any]) -> str:
+    """The first rule that forbids "nonidentifiable", or nothing."""
+    obstacle = _rank(raw) or _whole(raw)
+    if obstacle:
+        return obstacle
+    if raw["problem"]["loss"] is not None:
+        return "the loss is named"
+    if len(raw.get("alternatives", ())) != 2:
+        return "two sets are not shown"
+    if raw["samples_of"] is not None or raw["sample_count"] is not None:
+        return "samples are separated"
+    if any(check["holds"] is False for check in raw["checks"]):
+        return "a check does not hold"
+    return "" if raw["method"] == "kernel" else "another method"
 
 
 def find_obstacle(raw: Mapping[str, Any]) -> str:
@@ -158,7 +179,8 @@ def check_assumptions(report: DeepReport) -> str:
     for line, start in zip(own, expected, strict=True):
         require(line.startswith(start), f"the assumption '{start}' is not stated")
     for holds, words in ((report.decay is not None, "times the weights"),
-                         (report.head, "features that enter")):  # fmt: skip
+                         (report.head, "features that enter"),
+                         (report.nonidentifiable, "can be any numbers")):  # fmt: skip
         stated = any(words in line for line in said)
         require(holds == stated, f"the assumption on '{words}' is not that of the problem")
     others = len(said) - len(own)
@@ -182,6 +204,13 @@ def check_scope(report: DeepReport) -> str:
         require(raw["candidates"] is True and raw["covered"] is True,
                 "locally leaves candidates and is covered")  # fmt: skip
         return f"exactly {raw['rank']} samples, near the printed ones"
+    if report.nonidentifiable:
+        sizes = [len(one.samples) for one in report.shown]
+        require(scope == {"kind": "shown", "samples": sizes}, "the scope is not the sets shown")
+        require(set(sizes) == {raw["rank"]}, f"the sets have not {raw['rank']} samples each")
+        require(raw["candidates"] is True and raw["covered"] is True,
+                "nonidentifiable leaves candidates and is covered")  # fmt: skip
+        return f"the two sets shown, of {raw['rank']} samples each"
     if not report.globally:
         local = report.locally
         fits = scope == ({"kind": "exactly", "samples": raw["rank"]} if local else None)

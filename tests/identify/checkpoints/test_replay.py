@@ -123,3 +123,20 @@ def test_what_does_not_fit_is_refused():
     adam = training.train(net, rng.normal(size=(4, 20)), y, training.Recipe("adam", 9, 1e-3), rng)
     with pytest.raises(InvalidInputError, match="span"):
         replay_samples(net, adam, find_span(net, adam), RECIPE, y)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_one_sample_is_its_span(activation):
+    net, end, x, y = pair(9, activation, count=1)
+    found = replay_samples(net, end, find_span(net, end), RECIPE, y)
+    assert found.determined
+    assert errors(found.samples, x).max() < 1e-9
+
+
+def test_biases_that_were_not_trained_are_refused():
+    net, _, x, y = pair(10)
+    step = net.gradient(x, np.ones((4, 6)))
+    moved = [w - 0.1 * g for w, g in zip(net.weights, step.weights, strict=True)]
+    end = DeepNetwork(moved, net.biases, "gelu")
+    with pytest.raises(InvalidInputError, match="biases"):
+        replay_samples(net, end, find_span(net, end), RECIPE, y)

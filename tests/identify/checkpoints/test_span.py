@@ -9,6 +9,7 @@ from identify.checkpoints.span import find_span, load_span, save_span
 from identify.errors import FileError, InvalidInputError
 from identify.exposure.batch_members import span_members
 from identify.exposure.membership import Membership
+from identify.model.deep import DeepNetwork
 from tests.identify.checkpoints.training import Recipe, start, train
 
 RULES = {
@@ -105,3 +106,34 @@ def test_what_is_no_pair_is_refused(tmp_path):
     adam = find_span(*trained(Recipe("adam", 10, 1e-3), 5)[:2])
     with pytest.raises(InvalidInputError, match="gap"):
         save_span(tmp_path / "span.safetensors", adam)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("kept", [1.0, 0.999])
+def test_biases_without_decay_or_with_a_rate_of_their_own(rate, kept):
+    for seed, count in enumerate((1, 4, 9)):
+        rng = np.random.default_rng(seed)
+        before = start((60, 50, 10), rng)
+        x = rng.random((count, 60))
+        step = before.gradient(x, rng.normal(size=(count, 10)))
+        weights = [kept * w - 0.1 * g for w, g in zip(before.weights, step.weights, strict=True)]
+        biases = [b - 0.1 * rate * g for b, g in zip(before.biases, step.biases, strict=True)]
+        found = find_span(before, DeepNetwork(weights, biases, "relu"))
+        assert found.samples == count
+        assert found.has_bias == (rate > 0.0)
+        assert found.kept == pytest.approx(kept, abs=1e-9)
+        others = rng.random((3, 60))
+        members = span_members(found, np.vstack([x, others]))
+        assert members.members == count
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_adam_on_few_grey_levels_leaves_no_number(levels, count):
+    for seed, steps in enumerate((1, 3, 20)):
+        rng = np.random.default_rng(seed)
+        before = start((60, 50, 10), rng)
+        x = rng.integers(0, levels, (count, 60)) / max(1, levels - 1)
+        y = rng.integers(0, 10, count).astype(float)
+        after = train(before, x, y, Recipe("adam", steps, 1e-3), rng)
+        assert find_span(before, after).samples is None

@@ -14,6 +14,7 @@ import identify
 from identify.model.deep import DeepGradient, DeepNetwork
 from tests.command_line import PNG, kkt
 from tests.identify.disaggregation.problems import add_noise, plant, plant_batch
+from tests.identify.disaggregation.second_sets import case
 from tests.model_files import npz
 
 SCHEMA = Draft202012Validator(
@@ -470,3 +471,28 @@ def test_a_power_with_few_neurons_is_searched(tmp_path):
     assert "LOCALLY identifiable" in outcome.out
     other = kkt("verify", tmp_path / "model.npz", *arguments, "--activation", "monomial:4")
     assert other.code == 2
+
+
+def test_two_sets_are_written_checked_and_stopped_by_the_gate(tmp_path):
+    problem = case("two of one mask", 1)
+    arguments = stored(tmp_path, problem, np.float64)
+    out = tmp_path / "out"
+    outcome = kkt("verify", *arguments, "--out", out, "--fail-on", "nonidentifiable")
+    assert (outcome.code, outcome.err) == (3, "")
+    assert "verdict NONIDENTIFIABLE" in " ".join(outcome.out.split())
+    report = json.loads((out / "report.json").read_text())
+    SCHEMA.validate(report)
+    with np.load(out / "alternatives.npz") as sets:
+        for which, one in enumerate(report["alternatives"], 1):
+            np.testing.assert_array_equal(sets[f"samples_{which}"], one["samples"])
+            np.testing.assert_array_equal(sets[f"cotangents_{which}"], one["cotangents"])
+    files = (arguments[0], "--source", "gradient", "--gradient", arguments[4])
+    assert kkt("check", out / "report.json", *files, "--require", "confirmed").code == 0
+    assert kkt("verify", *arguments, "--fail-on", "globally").code == 0
+    assert kkt("verify", *arguments, "--fail-on", "candidates").code == 3
+    named_loss = kkt(
+        "verify", *arguments, "--loss", "cross-entropy", "--fail-on", "nonidentifiable"
+    )
+    assert named_loss.code == 0
+    kkt("recover", *arguments, "--out", tmp_path / "recovered")
+    assert (tmp_path / "recovered" / "alternatives.npz").exists()
