@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from identify.errors import FileError, InvalidInputError, UnsupportableModelError, listed, one_line
 
 SCOPE = (
-    "the verifier covers two-layer monomial networks with one output and, with --activation, one "
-    "gradient of networks of linear layers (relu, gelu, tanh, ...) and weights of two-layer ReLU"
+    "the verifier covers two-layer monomial networks with one output and, with --activation relu "
+    "(or gelu, tanh, ...), one gradient of networks of linear layers; with relu also weights of two"
 )
 _MONOMIAL: tuple[float, ...] = ()
 

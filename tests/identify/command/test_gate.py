@@ -241,3 +241,14 @@ def two_files(folder, network, gradient, source):
         3,
     )
     return stored(after, folder / "after.npz"), "--source", source, "--initial", before
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_what_the_time_limit_left_open_is_not_covered(tmp_path, seed):
+    network = random_network(seed, 200, 40)
+    samples = np.random.default_rng(seed).normal(size=(12, 40)) / 6
+    gradient = network.gradient(samples, np.resize([0.4, -0.6], 12))
+    arguments = two_files(tmp_path, network, gradient, "gradient")
+    limited = kkt("verify", *arguments, "--time-limit", "1e-6", *GATE)
+    assert limited.code == 3
+    assert "time limit" in limited.out

@@ -100,7 +100,7 @@ def test_values_that_hide_the_slope_end_the_way():
 def test_a_black_input_without_the_gradient_of_its_bias_is_undecided(kinds):
     """The gradient of the first layer is all 0: it shows neither a rank nor a length."""
     rng = np.random.default_rng(0)
-    sizes = [6, 12, *[20] * (len(kinds) - 2), 40, 1]
+    sizes = [6, 30, *[20] * (len(kinds) - 2), 40, 1]
     weights = [rng.normal(size=(n, k)) for k, n in pairwise(sizes)]
     network = DeepNetwork(weights, [rng.normal(size=n) for n in sizes[1:]], kinds)
     g = network.gradient(np.zeros((1, 6)), [[0.3]])
