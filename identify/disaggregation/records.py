@@ -171,13 +171,8 @@ class Disaggregation:
     ``single_rows`` (k, d) are then samples that rows of the first layer's gradient show by
     themselves, None if there are none. ``completed`` are layers of which only the largest entries
     were sent and whose others were filled in. ``alternatives`` are two different batches with the
-<<<<<<< HEAD
-    gradient, for "nonidentifiable". ``late`` says that the time limit cut a stage. ``by_loss`` says
-    that samples are separated if the loss is cross-entropy, which was not named.
-=======
     gradient, for "nonidentifiable". ``late`` says that the time limit cut a stage, ``by_loss`` that
     samples are separated if the loss is cross-entropy, which was not named.
->>>>>>> gatefix
     """
 
     verdict: str

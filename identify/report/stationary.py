@@ -61,7 +61,8 @@ class StationaryReport(GradientReport):
         """The report as plain data, in the fixed order of report.json."""
         report = super().to_dict()
         # Certificates and searches are those of gradients.
-        del report["certificate"], report["search"], report["single_rows"], report["completed"]
+        for name in ("certificate", "search", "alternatives"):
+            del report[name], report["single_rows"], report["completed"]
         facts = self.facts
         return report | {
             "kind": KIND,
