@@ -60,7 +60,7 @@ class StationaryReport(GradientReport):
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, in the fixed order of report.json."""
         report = super().to_dict()
-        # Certificates and searches are those of gradients.
+        # These are of gradients alone.
         for name in ("certificate", "search", "alternatives"):
             del report[name], report["single_rows"], report["completed"]
         facts = self.facts
