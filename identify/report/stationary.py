@@ -61,8 +61,8 @@ class StationaryReport(GradientReport):
         """The report as plain data, in the fixed order of report.json."""
         report = super().to_dict()
         # These are of gradients alone.
-        for name in ("certificate", "search", "alternatives"):
-            del report[name], report["single_rows"], report["completed"]
+        for name in ("certificate", "search", "alternatives", "single_rows", "completed"):
+            del report[name]
         facts = self.facts
         return report | {
             "kind": KIND,
