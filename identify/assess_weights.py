@@ -65,11 +65,12 @@ def assess_stationary(
 
     Example:
         >>> from identify.planting.relu import plant_relu_network
-        >>> samples = [[2.0, 0.0, 1.0, 0.0], [-1.0, 2.0, 0.0, 1.0], [-1.0, -2.0, 0.0, 1.0]]
+        >>> samples = np.random.default_rng(0).normal(size=(4, 8))
+        >>> samples -= samples.mean(axis=0)
         >>> planted = plant_relu_network(samples)
         >>> report = assess_stationary(planted.network, trained="hidden")
         >>> report.verdict, report.scope_sentence
-        ('globally', 'among all training sets of at most 3 samples')
+        ('globally', 'among all training sets of at most 4 samples')
     """
     if samples is not None and samples < 1:
         raise InvalidInputError("samples", "at least 1", samples)

@@ -76,7 +76,7 @@ class AffineSpan:
 
         Example:
             >>> rows = torch.tensor([[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]])
-            >>> AffineSpan.of_rows(rows, has_bias=True).mean.tolist()
+            >>> [round(value, 6) for value in AffineSpan.of_rows(rows, has_bias=True).mean.tolist()]
             [0.75, 0.0]
         """
         rows = torch.as_tensor(basis, dtype=torch.float64, device="cpu")

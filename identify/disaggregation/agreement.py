@@ -132,7 +132,8 @@ def single_rows(
         >>> from identify.disaggregation.factor import factor
         >>> rng = np.random.default_rng(0)
         >>> network = DeepNetwork(
-        ...     [rng.normal(size=(60, 9)), np.ones((1, 60))], [rng.normal(size=60), [0.0]], "relu"
+        ...     [rng.normal(size=(60, 9)), rng.normal(size=(1, 60))], [rng.normal(size=60), [0.0]],
+        ...     "relu",
         ... )
         >>> batch = rng.normal(size=(2, 9))
         >>> gradient = network.gradient(batch, [[0.3], [-0.5]])
@@ -223,7 +224,8 @@ def noisy_rows(
         >>> from identify.disaggregation.factor import factor
         >>> rng = np.random.default_rng(0)
         >>> network = DeepNetwork(
-        ...     [rng.normal(size=(60, 9)), np.ones((1, 60))], [rng.normal(size=60), [0.0]], "relu"
+        ...     [rng.normal(size=(60, 9)), rng.normal(size=(1, 60))], [rng.normal(size=60), [0.0]],
+        ...     "relu",
         ... )
         >>> batch = rng.normal(size=(2, 9))
         >>> exact = network.gradient(batch, [[0.3], [-0.5]]).layer(0)

@@ -242,7 +242,9 @@ def test_splitting_tables_follow_from_the_rows(folders: Any, capsys: Any) -> Non
             low = int(line["candidates"].split(" to ")[0])
             assert 1 <= low <= 24
     for row in rows:
-        assert len(row["rounds"]) == (0 if row["mode"] == "off" else 3)
+        rounds = len(row["rounds"])
+        # The published schedule is fixed; `auto` waits until the solver is stuck.
+        assert rounds in {"off": (0,), "paper": (3,), "auto": range(4)}[row["mode"]]
         assert [point["step"] for point in row["curve"]] == list(range(5))
         assert set(row["null"]) == set(splitting_table.NULLS)
         # The modes of a seed share their start.
@@ -287,9 +289,9 @@ def test_paper_scale_table_holds_every_run(folders: Any, capsys: Any) -> None:
             assert row["candidates"] == 12
             assert row["rounds"] == []
         else:
-            assert len(row["rounds"]) == 3
+            assert len(row["rounds"]) in ((3,) if row["mode"] == "paper" else range(4))
             assert row["candidates"] <= 36 or row["mode"] == "paper"
-            assert row["loss"] != starts[row["objective"]]
+            assert not row["rounds"] or row["loss"] != starts[row["objective"]]
     haim, loo = rows[0]["victim"], rows[3]["victim"]
     assert haim["steps"] == 120
     assert haim["least_margin"] > 12

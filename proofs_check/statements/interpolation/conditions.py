@@ -238,7 +238,7 @@ def _wrong_matrix() -> AbstractContextManager[object]:
         matrix[:, 0] *= 2.0
         return matrix
 
-    return patch.object(linear, "hermite_matrix", broken)
+    return patch.object(solvers, "hermite_matrix", broken)
 
 
 def _problems(neurons: tuple[int, int]) -> SearchStrategy[GradientProblem]:

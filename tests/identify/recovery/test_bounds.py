@@ -72,7 +72,7 @@ def test_time_limit_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         rng.normal(size=30), 3,
     )  # fmt: skip
     for name in (
-        "identify.interpolation.interpolate._dense",
+        "identify.interpolation.solvers.hermite_matrix",
         "identify.alternatives.candidate_sets.minimise",
     ):
         monkeypatch.setattr(name, lambda *given, **options: pytest.fail("begun after the limit"))
