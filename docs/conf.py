@@ -17,7 +17,7 @@ extensions = [
 ]
 myst_fence_as_directive = ["mermaid"]
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
-myst_heading_anchors = 3
+myst_heading_anchors = 4
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 exclude_patterns = ["_build"]
