@@ -8,13 +8,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
+from identify.command.groups import in_panel
 from identify.command.names import Format
 from identify.command.options import THREADS
 from identify.errors import InvalidInputError
 
-_ATTACK, _SCORE, _COMMON = "Attack", "Scores", "Common options"
+_attack, _score = in_panel("Attack"), in_panel("Scores")
+_common = in_panel("Common options")
 
 
 class WindowName(StrEnum):
@@ -30,49 +30,40 @@ class ScoreOptions:
 
     image_shape: Annotated[
         str | None,
-        typer.Option(
-            metavar="H,W,C", help="Shape of an image; by default the run's or the truth's.",
-            rich_help_panel=_SCORE,
+        _score(
+            metavar="H,W,C", help="Shape of an image; by default the run's or the truth's."
         ),
     ] = None  # fmt: skip
     add_mean: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Mean image, unless the truth file holds it.",
-            rich_help_panel=_SCORE,
+        _score(
+            metavar="FILE", help="Mean image, unless the truth file holds it."
         ),
     ] = None  # fmt: skip
     mean: Annotated[
         str | None,
-        typer.Option(
-            metavar="M", help="Mean that the network's inputs had removed; DATA.npz has it.",
-            rich_help_panel=_SCORE,
+        _score(
+            metavar="M", help="Mean that the network's inputs had removed; DATA.npz has it."
         ),
     ] = None  # fmt: skip
     std: Annotated[
         str | None,
-        typer.Option(
-            metavar="S", help="What they were divided by then.", rich_help_panel=_SCORE,
+        _score(
+            metavar="S", help="What they were divided by then."
         ),
     ] = None  # fmt: skip
     range: Annotated[
         str,
-        typer.Option(
-            metavar="LO,HI", help="Darkest and brightest pixel, mean added.",
-            rich_help_panel=_SCORE,
+        _score(
+            metavar="LO,HI", help="Darkest and brightest pixel, mean added."
         ),
     ] = "0,1"  # fmt: skip
-    ssim_window: Annotated[
-        WindowName, typer.Option(help="Window of SSIM.", rich_help_panel=_SCORE)
-    ] = WindowName.GAUSSIAN_3
-    top: Annotated[
-        int, typer.Option(metavar="N", help="Best pairs in the means.", rich_help_panel=_SCORE)
-    ] = 10
+    ssim_window: Annotated[WindowName, _score(help="Window of SSIM.")] = WindowName.GAUSSIAN_3
+    top: Annotated[int, _score(metavar="N", help="Best pairs in the means.")] = 10
     full_size: Annotated[
         bool,
-        typer.Option(
-            "--full-size", help="Search by NCC at full instead of half size.",
-            rich_help_panel=_SCORE,
+        _score(
+            "--full-size", help="Search by NCC at full instead of half size."
         ),
     ] = False  # fmt: skip
 
@@ -86,12 +77,10 @@ class ScoreOptions:
 class NullOptions:
     """Form of the result and the seed of the null."""
 
-    format: Annotated[Format, typer.Option(help="Form of the result.", rich_help_panel=_COMMON)] = (
-        Format.TEXT
-    )
+    format: Annotated[Format, _common(help="Form of the result.")] = Format.TEXT
     seed: Annotated[
         int,
-        typer.Option(metavar="S", help="Seed of the random candidates.", rich_help_panel=_COMMON),
+        _common(metavar="S", help="Seed of the random candidates."),
     ] = 0
     threads: Annotated[int | None, THREADS] = None
 
@@ -142,53 +131,47 @@ class ObjectiveOptions:
 
     objective: Annotated[
         ObjectiveName | None,
-        typer.Option(help="By default that of the preset, or haim.", rich_help_panel=_ATTACK),
+        _attack(help="By default that of the preset, or haim."),
     ] = None
     preset: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Published settings.", rich_help_panel=_ATTACK),
+        _attack(metavar="NAME", help="Published settings."),
     ] = None
     initial: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Network before training: for loo, bilevel.",
-            rich_help_panel=_ATTACK,
+        _attack(
+            metavar="FILE", help="Network before training: for loo, bilevel."
         ),
     ] = None  # fmt: skip
     gradient: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Gradient of a batch's loss: for gradient_matching.",
-            rich_help_panel=_ATTACK,
+        _attack(
+            metavar="FILE", help="Gradient of a batch's loss: for gradient_matching."
         ),
     ] = None  # fmt: skip
     add_mean: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Mean that was removed from pixels in [0, 1]: the box of loo.",
-            rich_help_panel=_ATTACK,
+        _attack(
+            metavar="FILE", help="Mean that was removed from pixels in [0, 1]: the box of loo."
         ),
     ] = None  # fmt: skip
     span: Annotated[
         str | None,
-        typer.Option(
+        _attack(
             metavar="auto|off|FILE",
-            help="Keep candidates in the span of the data: that of --initial, or of kktcert span.",
-            rich_help_panel=_ATTACK,
+            help="Keep candidates in the span of the data: that of --initial, or of kktcert span."
         ),
     ] = None  # fmt: skip
     ridge: Annotated[
         str | None,
-        typer.Option(
-            metavar="X|auto|off", help="Weight of the squares of signed multipliers.",
-            rich_help_panel=_ATTACK,
+        _attack(
+            metavar="X|auto|off", help="Weight of the squares of signed multipliers."
         ),
     ] = None  # fmt: skip
     option: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE", help="An option of the objective, such as floor=0.05.",
-            rich_help_panel=_ATTACK,
+        _attack(
+            metavar="NAME=VALUE", help="An option of the objective, such as floor=0.05."
         ),
     ] = None  # fmt: skip
 
@@ -212,53 +195,44 @@ class SearchOptions:
 
     count: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Candidates at the start.", rich_help_panel=_ATTACK),
+        _attack(metavar="N", help="Candidates at the start."),
     ] = None
     labels: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE|K,...", help="Labels of the candidates, one each.",
-            rich_help_panel=_ATTACK,
+        _attack(
+            metavar="FILE|K,...", help="Labels of the candidates, one each."
         ),
     ] = None  # fmt: skip
     start: Annotated[
         str,
-        typer.Option(metavar="noise|DATA.npz", help="Where they start.", rich_help_panel=_ATTACK),
+        _attack(metavar="noise|DATA.npz", help="Where they start."),
     ] = "noise"
     start_scale: Annotated[
         float | None,
-        typer.Option(metavar="S", help="Deviation of the noise.", rich_help_panel=_ATTACK),
+        _attack(metavar="S", help="Deviation of the noise."),
     ] = None
     share: Annotated[
         float,
-        typer.Option(
-            metavar="P", help="Share of every given image, the rest noise.",
-            rich_help_panel=_ATTACK,
+        _attack(
+            metavar="P", help="Share of every given image, the rest noise."
         ),
     ] = 1.0  # fmt: skip
-    mixture: Annotated[
-        MixtureName, typer.Option(help="Pixel by pixel, or blended.", rich_help_panel=_ATTACK)
-    ] = MixtureName.PIXEL
-    splitting: Annotated[
-        SplittingName, typer.Option(help="Sample splitting.", rich_help_panel=_ATTACK)
-    ] = SplittingName.AUTO
+    mixture: Annotated[MixtureName, _attack(help="Pixel by pixel, or blended.")] = MixtureName.PIXEL
+    splitting: Annotated[SplittingName, _attack(help="Sample splitting.")] = SplittingName.AUTO
     solver: Annotated[
         SolverName | None,
-        typer.Option(help="By default that of the preset, or lbfgs.", rich_help_panel=_ATTACK),
+        _attack(help="By default that of the preset, or lbfgs."),
     ] = None
-    steps: Annotated[
-        int | None, typer.Option(metavar="K", help="Steps at most.", rich_help_panel=_ATTACK)
-    ] = None
+    steps: Annotated[int | None, _attack(metavar="K", help="Steps at most.")] = None
     setting: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE", help="A setting of the solver, such as interval=2500.",
-            rich_help_panel=_ATTACK,
+        _attack(
+            metavar="NAME=VALUE", help="A setting of the solver, such as interval=2500."
         ),
     ] = None  # fmt: skip
     image_shape: Annotated[
         str | None,
-        typer.Option(metavar="H,W,C", help="Shape of a candidate.", rich_help_panel=_ATTACK),
+        _attack(metavar="H,W,C", help="Shape of a candidate."),
     ] = None
 
     def check(self) -> None:

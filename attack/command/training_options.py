@@ -8,12 +8,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from identify.command.groups import in_panel
 from identify.errors import InvalidInputError
 
-_DATA, _TRAIN, _MODEL = "Choice of the data", "Training", "Network file"
-_COMPUTE = "Computation"
+_data, _train = in_panel("Choice of the data"), in_panel("Training")
+_model, _compute = in_panel("Network file"), in_panel("Computation")
 
 
 class TaskName(StrEnum):
@@ -77,39 +76,32 @@ class DataOptions:
 
     task: Annotated[
         TaskName | None,
-        typer.Option(help="The targets; by default those of the loss.", rich_help_panel=_DATA),
+        _data(help="The targets; by default those of the loss."),
     ] = None
     per_class: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Images of each target value.", rich_help_panel=_DATA),
+        _data(metavar="N", help="Images of each target value."),
     ] = None
-    count: Annotated[
-        int | None, typer.Option(metavar="N", help="Images at most.", rich_help_panel=_DATA)
-    ] = None
+    count: Annotated[int | None, _data(metavar="N", help="Images at most.")] = None
     skip: Annotated[
         int,
-        typer.Option(
-            metavar="N", help="Images to pass over first, with --per-class of each.",
-            rich_help_panel=_DATA,
+        _data(
+            metavar="N", help="Images to pass over first, with --per-class of each."
         ),
     ] = 0  # fmt: skip
-    split: Annotated[
-        SplitName, typer.Option(help="Part of the data set.", rich_help_panel=_DATA)
-    ] = SplitName.TRAIN
+    split: Annotated[SplitName, _data(help="Part of the data set.")] = SplitName.TRAIN
     classes: Annotated[
         str | None,
-        typer.Option(metavar="K,...", help="Use only these classes.", rich_help_panel=_DATA),
+        _data(metavar="K,...", help="Use only these classes."),
     ] = None
     positive: Annotated[
         str | None,
-        typer.Option(metavar="K,...", help="Classes with target +1.", rich_help_panel=_DATA),
+        _data(metavar="K,...", help="Classes with target +1."),
     ] = None
-    mean: Annotated[MeanName, typer.Option(help="The mean to remove.", rich_help_panel=_DATA)] = (
-        MeanName.PIXEL
-    )
+    mean: Annotated[MeanName, _data(help="The mean to remove.")] = MeanName.PIXEL
     draw: Annotated[
         DrawName,
-        typer.Option(help="In the order of the file, or by the seed.", rich_help_panel=_DATA),
+        _data(help="In the order of the file, or by the seed."),
     ] = DrawName.FIRST
 
     def check(self) -> None:
@@ -129,49 +121,35 @@ class TrainingOptions:
 
     network: Annotated[
         str | None,
-        typer.Option(
-            metavar="SPEC", help="Such as 784-1000-1000-1,relu,bias=first.", rich_help_panel=_TRAIN
-        ),
+        _train(metavar="SPEC", help="Such as 784-1000-1000-1,relu,bias=first."),
     ] = None
     loss: Annotated[
         TrainingLoss | None,
-        typer.Option(help="By default that of the task.", rich_help_panel=_TRAIN),
+        _train(help="By default that of the task."),
     ] = None
     decay: Annotated[
         float,
-        typer.Option(
-            metavar="MU", help="Weight decay: adds MU/2 |theta|^2.", rich_help_panel=_TRAIN
-        ),
+        _train(metavar="MU", help="Weight decay: adds MU/2 |theta|^2."),
     ] = 0.0
-    steps: Annotated[
-        int, typer.Option(metavar="K", help="Steps at most.", rich_help_panel=_TRAIN)
-    ] = 20_000
-    rate: Annotated[
-        float, typer.Option(metavar="R", help="First step size.", rich_help_panel=_TRAIN)
-    ] = 0.01
-    momentum: Annotated[
-        float, typer.Option(metavar="B", help="Heavy-ball momentum.", rich_help_panel=_TRAIN)
-    ] = 0.0
+    steps: Annotated[int, _train(metavar="K", help="Steps at most.")] = 20_000
+    rate: Annotated[float, _train(metavar="R", help="First step size.")] = 0.01
+    momentum: Annotated[float, _train(metavar="B", help="Heavy-ball momentum.")] = 0.0
     batch: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Size of minibatches; else all.", rich_help_panel=_TRAIN),
+        _train(metavar="N", help="Size of minibatches; else all."),
     ] = None
     target_loss: Annotated[
         float | None,
-        typer.Option(metavar="L", help="Stop at this mean loss.", rich_help_panel=_TRAIN),
+        _train(metavar="L", help="Stop at this mean loss."),
     ] = None
     scale: Annotated[
         float | None,
-        typer.Option(
-            metavar="S", help="Deviation of the first layer at the start.", rich_help_panel=_TRAIN
-        ),
+        _train(metavar="S", help="Deviation of the first layer at the start."),
     ] = None
-    scheme: Annotated[
-        SchemeName, typer.Option(help="How weights are drawn.", rich_help_panel=_TRAIN)
-    ] = SchemeName.UNIFORM
+    scheme: Annotated[SchemeName, _train(help="How weights are drawn.")] = SchemeName.UNIFORM
     initial: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Saved network to start from.", rich_help_panel=_TRAIN),
+        _train(metavar="FILE", help="Saved network to start from."),
     ] = None
 
     def check(self) -> None:
@@ -195,22 +173,18 @@ class FileOptions:
 
     activation: Annotated[
         str | None,
-        typer.Option(
-            metavar="WORD", help="Activation, for files that do not name it.",
-            rich_help_panel=_MODEL,
+        _model(
+            metavar="WORD", help="Activation, for files that do not name it."
         ),
     ] = None  # fmt: skip
     layers: Annotated[
         str | None,
-        typer.Option(
-            metavar="A,B,...", help="Names of the layers in the file.", rich_help_panel=_MODEL
-        ),
+        _model(metavar="A,B,...", help="Names of the layers in the file."),
     ] = None
     key: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="The state_dict in a checkpoint that holds several.",
-            rich_help_panel=_MODEL,
+        _model(
+            metavar="NAME", help="The state_dict in a checkpoint that holds several."
         ),
     ] = None  # fmt: skip
 
@@ -221,11 +195,11 @@ class ComputeOptions:
 
     device: Annotated[
         str,
-        typer.Option(metavar="cpu|cuda|cuda:K", help="Device.", rich_help_panel=_COMPUTE),
+        _compute(metavar="cpu|cuda|cuda:K", help="Device."),
     ] = "cpu"
     dtype: Annotated[
         PrecisionName | None,
-        typer.Option(help="Floating-point type of the computation.", rich_help_panel=_COMPUTE),
+        _compute(help="Floating-point type of the computation."),
     ] = None
 
 

@@ -6,22 +6,19 @@ from typing import Annotated
 
 import typer
 
+from identify.command.data_options import (
+    AssumeOptions,
+    DataArgument,
+    ModelArgument,
+    ModelOptions,
+    SourceOptions,
+)
 from identify.command.deep import DeepRequest, audit_deep
 from identify.command.gate import BLOCKED, parse_exposed
 from identify.command.inputs import check_dimension, open_data, search_arguments
 from identify.command.limits import check_memory
 from identify.command.names import Format
-from identify.command.options import (
-    AssumeOptions,
-    DataArgument,
-    LogOptions,
-    MemoryOptions,
-    ModelArgument,
-    ModelOptions,
-    OutputOptions,
-    RunOptions,
-    SourceOptions,
-)
+from identify.command.options import LogOptions, MemoryOptions, OutputOptions, RunOptions
 from identify.command.output import (
     OutputFolder,
 )

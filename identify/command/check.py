@@ -9,15 +9,10 @@ from typing import Annotated
 
 import typer
 
+from identify.command.data_options import ModelOptions, SourceOptions
 from identify.command.memory import refuse_report
 from identify.command.names import Format
-from identify.command.options import (
-    LogOptions,
-    MemoryOptions,
-    ModelOptions,
-    RunOptions,
-    SourceOptions,
-)
+from identify.command.options import LogOptions, MemoryOptions, RunOptions
 from identify.command.output import say_error
 from identify.report.stationary import KIND as STATIONARY
 

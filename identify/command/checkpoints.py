@@ -13,6 +13,7 @@ from identify.arrays import FloatArray
 from identify.checkpoints.recipe import parse_recipe
 from identify.checkpoints.replay import Replay, jacobian_numbers, replay_samples
 from identify.checkpoints.span import find_span, save_span
+from identify.command.data_options import ModelOptions
 from identify.command.limits import PROCESS, refuse_above
 from identify.command.membership import HeldOut, PixelOptions, open_any
 from identify.command.memory import refuse_files
@@ -21,7 +22,6 @@ from identify.command.options import (
     ImageOptions,
     LogOptions,
     MemoryOptions,
-    ModelOptions,
     RequiredOutput,
     RunOptions,
 )

@@ -9,21 +9,23 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from identify.command.data_options import (
+    AssumeOptions,
+    DataArgument,
+    ModelArgument,
+    ModelOptions,
+    SourceOptions,
+)
 from identify.command.inputs import check_dimension, open_data, search_arguments, two_classes
 from identify.command.limits import check_memory, refuse_above
 from identify.command.memory import planting_bytes
 from identify.command.names import EvidenceName, Format
 from identify.command.options import (
-    AssumeOptions,
-    DataArgument,
     ImageOptions,
     LogOptions,
     MemoryOptions,
-    ModelArgument,
-    ModelOptions,
     RequiredOutput,
     RunOptions,
-    SourceOptions,
 )
 from identify.command.output import (
     OutputFolder,

@@ -7,22 +7,19 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from identify.command.data_options import AssumeOptions, ModelArgument, ModelOptions, SourceOptions
 from identify.command.deep import DeepRequest
 from identify.command.gate import BLOCKED, Gate, parse_gate
 from identify.command.inputs import open_data
 from identify.command.limits import check_memory
 from identify.command.names import EvidenceName, MethodName
 from identify.command.options import (
-    AssumeOptions,
     ImageOptions,
     LogOptions,
     MemoryOptions,
-    ModelArgument,
-    ModelOptions,
     OutputOptions,
     RequiredOutput,
     RunOptions,
-    SourceOptions,
 )
 from identify.command.output import (
     Log,

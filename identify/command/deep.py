@@ -10,17 +10,12 @@ from typing import Any
 import numpy as np
 
 from identify.arrays import FloatArray
+from identify.command.data_options import AssumeOptions, ModelOptions, SourceOptions
 from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
 from identify.command.inputs import check_dimension
 from identify.command.memory import refuse_gradient
 from identify.command.names import ArithmeticName, EvidenceName, Format, ScaleName, SourceName
-from identify.command.options import (
-    AssumeOptions,
-    MemoryOptions,
-    ModelOptions,
-    RunOptions,
-    SourceOptions,
-)
+from identify.command.options import MemoryOptions, RunOptions
 from identify.command.output import Log, OutputFolder, say_error
 from identify.command.run import INTERRUPTED, show_written
 from identify.command.sheet import Sheet

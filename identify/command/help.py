@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.models import OptionInfo
 
-from identify.command.options import flat
+from identify.command.groups import flat
 
 USUAL = "0 done, 1 the run failed, 2 wrong usage or unusable input"
 

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from identify.arrays import FloatArray
+from identify.command.data_options import POWERS, AssumeOptions, ModelOptions, SourceOptions
 from identify.command.names import SourceName
-from identify.command.options import POWERS, AssumeOptions, ModelOptions, RunOptions, SourceOptions
+from identify.command.options import RunOptions
 from identify.command.routing import routed
 from identify.errors import FileError, InvalidInputError, NotYetSupportedError
 from identify.hermite.data import HermiteData

@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
+from identify.command.data_options import ModelOptions
 from identify.command.inputs import check_dimension, open_network
 from identify.command.memory import refuse_files
 from identify.command.names import Format, LossName
-from identify.command.options import LogOptions, MemoryOptions, ModelOptions, RunOptions
+from identify.command.options import LogOptions, MemoryOptions, RunOptions
 from identify.errors import InvalidInputError, KktCertError
 from identify.exposure.affine import normalised
 from identify.exposure.batch_members import GivenSamples, gradient_members

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from identify.command.data_options import ModelOptions, SourceOptions
 from identify.command.inspection import Inspection
 from identify.command.names import SourceName
-from identify.command.options import ModelOptions, SourceOptions
 from identify.errors import (
     InvalidInputError,
     KktCertError,

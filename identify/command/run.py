@@ -7,8 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from identify.command.data_options import POWERS, AssumeOptions
 from identify.command.names import EvidenceName, Format, MethodName
-from identify.command.options import POWERS, AssumeOptions, RunOptions
+from identify.command.options import RunOptions
 from identify.command.output import Log, OutputFolder
 from identify.errors import one_line
 from identify.hermite.data import HermiteData

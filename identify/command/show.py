@@ -9,16 +9,11 @@ from typing import Annotated
 
 import typer
 
+from identify.command.data_options import ModelOptions
 from identify.command.limits import refuse_above
 from identify.command.memory import DEMO, open_within
 from identify.command.names import Format
-from identify.command.options import (
-    LogOptions,
-    MemoryOptions,
-    ModelOptions,
-    RunOptions,
-    ThreadOptions,
-)
+from identify.command.options import LogOptions, MemoryOptions, RunOptions, ThreadOptions
 from identify.command.output import (
     OutputFolder,
     require_extra,
