@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import linalg
 
 from identify.arrays import FloatArray
 from identify.budget import Budget, Progress
 from identify.checkpoints.recipe import Recipe
-from identify.checkpoints.simulate import SpanNetwork, tangents, train
+from identify.checkpoints.replay_fit import fit_kinked, fit_smooth
+from identify.checkpoints.replay_problem import (
+    ReplayProblem,
+    begin_at,
+    in_span,
+    largest_distance,
+    pose,
+)
+from identify.checkpoints.simulate import train
 from identify.checkpoints.span import CheckpointSpan, stored_precision
-from identify.errors import InvalidInputError
 from identify.model.deep import DeepNetwork
 
 REACHED = 100.0
 """Expected roundings of the residual up to which a replay reaches the final weights."""
 BOUND = 0.1
 """A relative error bound from which a sample is not determined."""
-_REFRESH = 0.3
-_WIDTHS = (0.1, 0.03, 0.01)
-_STALLED = 0.98
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,66 +97,6 @@ class Replay:
         ])  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class _Problem:
-    """The training run as equations in the coordinates of the samples."""
-
-    start: SpanNetwork
-    final: tuple[FloatArray, ...]
-    scales: tuple[float, ...]
-    labels: FloatArray
-    recipe: Recipe
-    centre: FloatArray
-    frame: FloatArray
-    fit_rate: bool
-
-    @property
-    def unknowns(self) -> int:
-        """The number of unknowns."""
-        return int(len(self.labels) * self.frame.shape[1] + self.fit_rate)
-
-    def points(self, u: FloatArray) -> FloatArray:
-        """Coordinates (n, r) of the unknowns."""
-        inner = u[: len(self.labels) * self.frame.shape[1]].reshape(len(self.labels), -1)
-        return np.asarray(self.centre + inner @ self.frame.T)
-
-    def rated(self, u: FloatArray) -> Recipe:
-        """The recipe with the rate of the unknowns."""
-        if not self.fit_rate:
-            return self.recipe
-        return replace(self.recipe, rate=self.recipe.rate * float(np.exp(u[-1])))
-
-    def residual(self, u: FloatArray, network: SpanNetwork | None = None) -> FloatArray:
-        """Trained layers minus the final ones, each over the norm of its change."""
-        got = train(network or self.start, self.points(u), self.labels, self.rated(u))
-        return np.concatenate([
-            ((a - b) * s).ravel() for a, b, s in zip(got, self.final, self.scales, strict=True)
-        ])  # fmt: skip
-
-    def jacobian(self, u: FloatArray, network: SpanNetwork | None = None) -> FloatArray:
-        """The derivative of the residual, (equations, unknowns)."""
-        n, width = len(self.labels), self.frame.shape[1]
-        directions = np.zeros((n, width, n, len(self.centre)))
-        for index in range(n):
-            directions[index, :, index] = self.frame.T
-        chunks = tangents(
-            network or self.start,
-            self.points(u),
-            self.labels,
-            self.rated(u),
-            directions.reshape(n * width, n, -1),
-            rate=self.fit_rate,
-        )
-        rows = [
-            np.concatenate(
-                [(d * s).reshape(len(d), -1) for d, s in zip(part, self.scales, strict=True)],
-                axis=1,
-            )
-            for part in chunks
-        ]
-        return np.asarray(np.concatenate(rows).T, dtype=np.float64)
-
-
 def replay_samples(
     initial: DeepNetwork,
     final: DeepNetwork,
@@ -209,7 +152,7 @@ def replay_samples(
         >>> found.determined, bool(np.abs(found.samples - x).max() < 1e-6)
         (True, True)
     """
-    problem = _pose(initial, final, span, recipe, np.asarray(labels, dtype=np.float64), fit_rate)
+    problem = pose(initial, final, span, recipe, np.asarray(labels, dtype=np.float64), fit_rate)
     budget = Budget.of(time_limit, progress)
     rng = np.random.default_rng(seed)
     kinked = any(getattr(kind, "kink", None) is not None for kind in problem.start.activations)
@@ -220,13 +163,13 @@ def replay_samples(
     tried = 0
     for tried in range(1, (1 if start is not None else starts) + 1):
         budget.tell("replay", (tried - 1) / starts)
-        begin = _begin(problem, span, start, rng)
+        begin = begin_at(problem, span, start, rng)
         u = (
-            _fit_kinked(problem, begin, budget)
+            fit_kinked(problem, begin, budget)
             if kinked and len(begin)
-            else _fit(problem, begin, budget)[0]
+            else fit_smooth(problem, begin, budget)[0]
         )
-        size = _size(problem, problem.residual(u))
+        size = largest_distance(problem, problem.residual(u))
         if tried == 1 or size < best[0]:
             best = (size, u)
         if best[0] <= limit or budget.expired or problem.unknowns == 0:
@@ -256,7 +199,7 @@ def retrain(
         >>> retrain(net, np.array([[2.0]]), [[5.0]], Recipe(1, 0.1, loss="squared")).weights[0]
         array([[1.6]])
     """
-    whole = _whole(network, np.eye(network.dimension + int(network.biases[0] is not None)))
+    whole = in_span(network, np.eye(network.dimension + int(network.biases[0] is not None)))
     points = samples
     if network.biases[0] is not None:
         points = np.column_stack([samples, np.ones(len(samples))])
@@ -266,216 +209,6 @@ def retrain(
         weights.append(layer if bias is None else layer[:, :-1])
         biases.append(None if bias is None else layer[:, -1])
     return DeepNetwork(weights, biases, network.activations, network.names)
-
-
-def _whole(network: DeepNetwork, basis: FloatArray) -> SpanNetwork:
-    layers = [
-        weight if bias is None else np.column_stack([weight, bias])
-        for weight, bias in zip(network.weights, network.biases, strict=True)
-    ]
-    layers[0] = layers[0] @ basis.T
-    biased = tuple(bias is not None for bias in network.biases)
-    return SpanNetwork(
-        tuple(layers), (False, *biased[1:]), network.activations, (False,) * len(layers)
-    )
-
-
-def _pose(
-    initial: DeepNetwork,
-    final: DeepNetwork,
-    span: CheckpointSpan,
-    recipe: Recipe,
-    labels: FloatArray,
-    fit_rate: bool,
-) -> _Problem:
-    if span.samples is None:
-        raise InvalidInputError("span", "a span with a number of samples", span.reason)
-    if (initial.biases[0] is not None) != span.has_bias:
-        raise InvalidInputError("span", "first biases that were trained with the weights", "others")
-    if len(labels) != span.samples:
-        raise InvalidInputError("labels", f"{span.samples} of them, as the span says", len(labels))
-    start, end = _whole(initial, span.basis), _whole(final, span.basis)
-    changes = [float(np.linalg.norm(a - b)) for a, b in zip(end.layers, start.layers, strict=True)]
-    frozen = tuple(change == 0.0 for change in changes)
-    scales = tuple(0.0 if change == 0.0 else 1.0 / change for change in changes)
-    if span.has_bias:
-        last = span.basis[:, -1]
-        centre = last / float(last @ last)
-        frame = linalg.null_space(last[None, :])
-    else:
-        centre, frame = np.zeros(span.samples), np.eye(span.samples)
-    return _Problem(
-        replace(start, frozen=frozen), end.layers, scales, labels, recipe, centre, frame, fit_rate
-    )
-
-
-def _begin(
-    problem: _Problem, span: CheckpointSpan, start: FloatArray | None, rng: np.random.Generator
-) -> FloatArray:
-    """Coordinates of the given samples, or of random points at a typical distance."""
-    if start is not None:
-        inner = (span.lifted(start) @ span.basis.T - problem.centre) @ problem.frame
-    else:
-        inner = rng.normal(size=(len(problem.labels), problem.frame.shape[1]))
-        if inner.size:
-            inner *= _typical(problem) / np.linalg.norm(inner, axis=1, keepdims=True)
-    tail = np.zeros(int(problem.fit_rate))
-    return np.concatenate([inner.ravel(), tail])
-
-
-def _typical(problem: _Problem) -> float:
-    """A sample's distance from the centre if the cotangents were uncorrelated: |dM N| / |dM v|."""
-    change = problem.final[0] - problem.start.layers[0]
-    centre = problem.centre / max(float(np.linalg.norm(problem.centre)), 1e-300)
-    if not np.any(problem.centre):
-        return float(np.sqrt(len(centre)))
-    along = float(np.linalg.norm(change @ centre)) / float(np.linalg.norm(problem.centre))
-    return float(np.linalg.norm(change @ problem.frame)) / max(along, 1e-300)
-
-
-def _fit(
-    problem: _Problem,
-    u: FloatArray,
-    budget: Budget,
-    *,
-    network: SpanNetwork | None = None,
-    most: int = 60,
-    until: float = 1e-14,
-) -> tuple[FloatArray, float]:
-    """Levenberg-Marquardt; a Jacobian serves as long as each step takes the residual below 0.3."""
-    if not len(u):
-        return u, 0.0
-    residual = problem.residual(u, network)
-    size = float(residual @ residual)
-    damping, sizes = 1e-3, [size]
-    while len(sizes) <= most and np.isfinite(size) and size > until**2 and not budget.expired:
-        jacobian = problem.jacobian(u, network)
-        gram = jacobian.T @ jacobian
-        diagonal = np.diag(gram) + 1e-12 * float(np.diag(gram).max())
-        if not np.isfinite(gram).all():
-            break
-        gain, moved = 0.0, False
-        while gain < _REFRESH and size > until**2:
-            found = _step(problem, u, residual, jacobian, gram, diagonal, damping, network)
-            if found is None:
-                break
-            u, residual, damping = found
-            before, size = size, float(residual @ residual)
-            gain, moved = size / before, True
-            damping = max(damping / (10.0 if gain < 0.5 else 3.0), 1e-13)
-            sizes.append(size)
-        if not moved or (len(sizes) > 12 and sizes[-1] > _STALLED**2 * sizes[-8]):
-            break
-    return u, size
-
-
-def _step(
-    problem: _Problem,
-    u: FloatArray,
-    residual: FloatArray,
-    jacobian: FloatArray,
-    gram: FloatArray,
-    diagonal: FloatArray,
-    damping: float,
-    network: SpanNetwork | None,
-) -> tuple[FloatArray, FloatArray, float] | None:
-    """A step that lowers the residual, with its damping, or None."""
-    slope = jacobian.T @ residual
-    size = float(residual @ residual)
-    while damping < 1e6:
-        try:
-            move = -linalg.solve(gram + np.diag(damping * diagonal), slope, assume_a="pos")
-        except linalg.LinAlgError:
-            damping = max(5.0 * damping, 1e-10)
-            continue
-        there = problem.residual(u + move, network)
-        if np.isfinite(there).all() and float(there @ there) < size:
-            return u + move, there, damping
-        damping = max(5.0 * damping, 1e-10)
-    return None
-
-
-def _fit_kinked(problem: _Problem, u: FloatArray, budget: Budget) -> FloatArray:
-    """Smoothed runs first, then exact residuals with smoothed slopes, then rows by their weight."""
-    for width in _WIDTHS:
-        tau = width * _spread(problem)
-        u, _ = _fit(problem, u, budget, network=problem.start.smoothed(tau), most=20, until=1e-4)
-    u = _fit_by_smoothed_slopes(problem, u, budget)
-    return _polish(problem, u, budget)
-
-
-def _spread(problem: _Problem) -> float:
-    """The size of a preactivation of the first layer at the typical distance."""
-    rows = float(np.sqrt(np.mean(np.sum((problem.start.layers[0] @ problem.frame) ** 2, axis=1))))
-    return float(rows * _typical(problem) / np.sqrt(problem.frame.shape[1]))
-
-
-def _fit_by_smoothed_slopes(problem: _Problem, u: FloatArray, budget: Budget) -> FloatArray:
-    """Non-monotone Gauss-Newton: exact residuals, slopes with ReLUs as wide as the error."""
-    residual = problem.residual(u)
-    best, error, bad = (float(np.linalg.norm(residual)), u), 0.1, 0
-    while bad < 5 and best[0] > 1e-12 and not budget.expired:
-        tau = max(0.1 * error * _spread(problem), 1e-9)
-        jacobian = problem.jacobian(u, problem.start.smoothed(tau))
-        moves = _moves(jacobian, residual, (1e-1, 1e-2, 1e-3, 1e-4, 1e-6))
-        tried = [(u + move, problem.residual(u + move)) for move in moves]
-        sizes = [float(np.linalg.norm(r)) if np.isfinite(r).all() else np.inf for _, r in tried]
-        chosen = int(np.argmin(sizes))
-        if not np.isfinite(sizes[chosen]):
-            break
-        step = float(np.linalg.norm(moves[chosen])) / max(float(np.linalg.norm(u)), 1e-300)
-        u, residual = tried[chosen]
-        error = min(max(step, 1e-9), 1.0) if step < error else max(0.7 * error, 1e-9)
-        bad = bad + 1 if sizes[chosen] > 0.999 * best[0] else 0
-        if sizes[chosen] < best[0]:
-            best = (sizes[chosen], u)
-    return best[1]
-
-
-def _polish(problem: _Problem, u: FloatArray, budget: Budget) -> FloatArray:
-    """Exact slopes; a neuron with a wrong sign spoils its row alone, so rows count by their fit."""
-    rows = problem.start.layers[0].shape
-
-    def weigh(residual: FloatArray) -> FloatArray:
-        return np.asarray(np.linalg.norm(residual[: rows[0] * rows[1]].reshape(rows), axis=1))
-
-    residual = problem.residual(u)
-    best, bad = (float(np.median(weigh(residual))), float(np.linalg.norm(residual)), u), 0
-    while bad < 4 and best[1] > 1e-12 and not budget.expired:
-        sizes = weigh(residual)
-        weight = np.ones(len(residual))
-        share = 1.0 / (1.0 + (sizes / max(float(np.median(sizes)), 1e-17)) ** 2)
-        weight[: rows[0] * rows[1]] = np.repeat(np.sqrt(share), rows[1])
-        jacobian = problem.jacobian(u) * weight[:, None]
-        moves = _moves(jacobian, residual * weight, (1e-1, 1e-2, 1e-4, 1e-9))
-        tried = [(u + move, problem.residual(u + move)) for move in moves]
-        medians = [float(np.median(weigh(r))) if np.isfinite(r).all() else np.inf for _, r in tried]
-        chosen = int(np.argmin(medians))
-        u, residual = tried[chosen]
-        bad = 0 if medians[chosen] < 0.999 * best[0] else bad + 1
-        if medians[chosen] < best[0]:
-            best = (medians[chosen], float(np.linalg.norm(residual)), u)
-    return best[2]
-
-
-def _moves(
-    jacobian: FloatArray, residual: FloatArray, dampings: tuple[float, ...]
-) -> list[FloatArray]:
-    gram = jacobian.T @ jacobian
-    slope = jacobian.T @ residual
-    diagonal = np.diag(gram)
-    floor = 1e-13 * float(diagonal.max())
-    return [
-        np.asarray(-np.linalg.solve(gram + np.diag(damping * diagonal + floor), slope), np.float64)
-        for damping in dampings
-    ]
-
-
-def _size(problem: _Problem, residual: FloatArray) -> float:
-    """The largest relative distance of a layer."""
-    ends = np.cumsum([layer.size for layer in problem.final])[:-1]
-    sizes = [float(np.linalg.norm(part)) for part in np.split(residual, ends)]
-    return max(size if np.isfinite(size) else np.inf for size in sizes)
 
 
 def _rounding(initial: DeepNetwork, final: DeepNetwork) -> float:
@@ -490,7 +223,7 @@ def _rounding(initial: DeepNetwork, final: DeepNetwork) -> float:
 
 
 def _result(
-    problem: _Problem,
+    problem: ReplayProblem,
     span: CheckpointSpan,
     u: FloatArray,
     size: float,
@@ -516,7 +249,7 @@ def _result(
 
 
 def _isolation(
-    problem: _Problem, u: FloatArray, samples: FloatArray, level: float
+    problem: ReplayProblem, u: FloatArray, samples: FloatArray, level: float
 ) -> tuple[int, FloatArray]:
     """The rank of the derivative, and what a residual of this level leaves open, relative."""
     jacobian = problem.jacobian(u)

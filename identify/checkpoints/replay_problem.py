@@ -1,0 +1,147 @@
+"""A training run as equations in the coordinates of the samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import linalg
+
+from identify.arrays import FloatArray
+from identify.checkpoints.recipe import Recipe
+from identify.checkpoints.simulate import SpanNetwork, tangents, train
+from identify.checkpoints.span import CheckpointSpan
+from identify.errors import InvalidInputError
+from identify.model.deep import DeepNetwork
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayProblem:
+    """The training run as equations in the coordinates of the samples."""
+
+    start: SpanNetwork
+    final: tuple[FloatArray, ...]
+    scales: tuple[float, ...]
+    labels: FloatArray
+    recipe: Recipe
+    centre: FloatArray
+    frame: FloatArray
+    fit_rate: bool
+
+    @property
+    def unknowns(self) -> int:
+        """The number of unknowns."""
+        return int(len(self.labels) * self.frame.shape[1] + self.fit_rate)
+
+    def points(self, u: FloatArray) -> FloatArray:
+        """Coordinates (n, r) of the unknowns."""
+        inner = u[: len(self.labels) * self.frame.shape[1]].reshape(len(self.labels), -1)
+        return np.asarray(self.centre + inner @ self.frame.T)
+
+    def rated(self, u: FloatArray) -> Recipe:
+        """The recipe with the rate of the unknowns."""
+        if not self.fit_rate:
+            return self.recipe
+        return replace(self.recipe, rate=self.recipe.rate * float(np.exp(u[-1])))
+
+    def residual(self, u: FloatArray, network: SpanNetwork | None = None) -> FloatArray:
+        """Trained layers minus the final ones, each over the norm of its change."""
+        got = train(network or self.start, self.points(u), self.labels, self.rated(u))
+        return np.concatenate([
+            ((a - b) * s).ravel() for a, b, s in zip(got, self.final, self.scales, strict=True)
+        ])  # fmt: skip
+
+    def jacobian(self, u: FloatArray, network: SpanNetwork | None = None) -> FloatArray:
+        """The derivative of the residual, (equations, unknowns)."""
+        n, width = len(self.labels), self.frame.shape[1]
+        directions = np.zeros((n, width, n, len(self.centre)))
+        for index in range(n):
+            directions[index, :, index] = self.frame.T
+        chunks = tangents(
+            network or self.start,
+            self.points(u),
+            self.labels,
+            self.rated(u),
+            directions.reshape(n * width, n, -1),
+            rate=self.fit_rate,
+        )
+        rows = [
+            np.concatenate(
+                [(d * s).reshape(len(d), -1) for d, s in zip(part, self.scales, strict=True)],
+                axis=1,
+            )
+            for part in chunks
+        ]
+        return np.asarray(np.concatenate(rows).T, dtype=np.float64)
+
+
+def in_span(network: DeepNetwork, basis: FloatArray) -> SpanNetwork:
+    layers = [
+        weight if bias is None else np.column_stack([weight, bias])
+        for weight, bias in zip(network.weights, network.biases, strict=True)
+    ]
+    layers[0] = layers[0] @ basis.T
+    biased = tuple(bias is not None for bias in network.biases)
+    return SpanNetwork(
+        tuple(layers), (False, *biased[1:]), network.activations, (False,) * len(layers)
+    )
+
+
+def pose(
+    initial: DeepNetwork,
+    final: DeepNetwork,
+    span: CheckpointSpan,
+    recipe: Recipe,
+    labels: FloatArray,
+    fit_rate: bool,
+) -> ReplayProblem:
+    if span.samples is None:
+        raise InvalidInputError("span", "a span with a number of samples", span.reason)
+    if (initial.biases[0] is not None) != span.has_bias:
+        raise InvalidInputError("span", "first biases that were trained with the weights", "others")
+    if len(labels) != span.samples:
+        raise InvalidInputError("labels", f"{span.samples} of them, as the span says", len(labels))
+    start, end = in_span(initial, span.basis), in_span(final, span.basis)
+    changes = [float(np.linalg.norm(a - b)) for a, b in zip(end.layers, start.layers, strict=True)]
+    frozen = tuple(change == 0.0 for change in changes)
+    scales = tuple(0.0 if change == 0.0 else 1.0 / change for change in changes)
+    if span.has_bias:
+        last = span.basis[:, -1]
+        centre = last / float(last @ last)
+        frame = linalg.null_space(last[None, :])
+    else:
+        centre, frame = np.zeros(span.samples), np.eye(span.samples)
+    return ReplayProblem(
+        replace(start, frozen=frozen), end.layers, scales, labels, recipe, centre, frame, fit_rate
+    )
+
+
+def begin_at(
+    problem: ReplayProblem, span: CheckpointSpan, start: FloatArray | None, rng: np.random.Generator
+) -> FloatArray:
+    """Coordinates of the given samples, or of random points at a typical distance."""
+    if start is not None:
+        inner = (span.lifted(start) @ span.basis.T - problem.centre) @ problem.frame
+    else:
+        inner = rng.normal(size=(len(problem.labels), problem.frame.shape[1]))
+        if inner.size:
+            inner *= typical_distance(problem) / np.linalg.norm(inner, axis=1, keepdims=True)
+    tail = np.zeros(int(problem.fit_rate))
+    return np.concatenate([inner.ravel(), tail])
+
+
+def typical_distance(problem: ReplayProblem) -> float:
+    """A sample's distance from the centre if the cotangents were uncorrelated: |dM N| / |dM v|."""
+    change = problem.final[0] - problem.start.layers[0]
+    centre = problem.centre / max(float(np.linalg.norm(problem.centre)), 1e-300)
+    if not np.any(problem.centre):
+        return float(np.sqrt(len(centre)))
+    along = float(np.linalg.norm(change @ centre)) / float(np.linalg.norm(problem.centre))
+    return float(np.linalg.norm(change @ problem.frame)) / max(along, 1e-300)
+
+
+def largest_distance(problem: ReplayProblem, residual: FloatArray) -> float:
+    """The largest relative distance of a layer."""
+    ends = np.cumsum([layer.size for layer in problem.final])[:-1]
+    sizes = [float(np.linalg.norm(part)) for part in np.split(residual, ends)]
+    return max(size if np.isfinite(size) else np.inf for size in sizes)
