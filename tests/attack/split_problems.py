@@ -8,8 +8,21 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
-from attack.objectives import Candidates, MultiplierSystem, Objective
-from attack.splitting.plan import joined
+from attack.networks.activations import Activation
+from attack.networks.spec import parse_spec
+from attack.objectives import (
+    Candidates,
+    LooPenalties,
+    MultiplierSystem,
+    Objective,
+    Unrolled,
+    bilevel_objective,
+    buzaglo_objective,
+    gradient_matching_objective,
+    haim_objective,
+    loo_objective,
+)
+from attack.splitting.plan import SplitPlan, joined
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,3 +156,35 @@ def undone_loss(objective, before, after, origin, index):
     """The loss after a round if the split of one candidate of `before` alone is undone."""
     rest = after.select((origin != index).nonzero()[:, 0])
     return loss_of(objective, joined(rest, before.select(torch.tensor([index]))))
+
+
+def network_objectives(seed, dtype=torch.float64):
+    """Every kind of objective at a random network, with its penalties."""
+    soft = Activation("softplus", 5.0)
+    one = parse_spec("6-12-1,relu,bias=first").initialise(seed=seed).to(dtype=dtype)
+    start = parse_spec("6-12-1,relu,bias=first").initialise(seed=seed + 100).to(dtype=dtype)
+    many = parse_spec("6-10-8-3,gelu,bias=all").initialise(seed=seed).to(dtype=dtype)
+    cubic = parse_spec("6-12-1,power3,bias=none").initialise(seed=seed).to(dtype=dtype)
+    other = many.with_parameters([p + 0.3 for p in many.parameters()])
+    ones = [torch.ones_like(p) for p in many.parameters()]
+    return {
+        "haim": haim_objective(one, normaliser=6, activation=Activation("soft_relu", 10.0)),
+        "haim cubic": haim_objective(cubic, normaliser=6, floor=None),
+        "buzaglo": buzaglo_objective(many, normaliser=6),
+        "loo": loo_objective(start, one, normaliser=6, activation=soft,
+                             penalties=LooPenalties(sparsity=0.01)),
+        "loo both": loo_objective(many, other, normaliser=6, features="both"),
+        "gradient": gradient_matching_objective(many, ones, normaliser=6, loss="cross-entropy"),
+        "bilevel": bilevel_objective(one.with_activation(soft), start.with_activation(soft),
+                                     normaliser=6, loss="logistic",
+                                     training=Unrolled(steps=2, rate=0.5)),
+    }  # fmt: skip
+
+
+KINDS = tuple(network_objectives(0))
+
+
+def everyone(pairs, opposite=False):
+    count = len(pairs.values)
+    flags = torch.full((count,), opposite)
+    return SplitPlan(torch.arange(count), pairs.vectors, pairs.values, flags)
