@@ -22,11 +22,7 @@ from identify.checkpoints.replay_problem import (
 from identify.checkpoints.simulate import train
 from identify.checkpoints.span import CheckpointSpan, stored_precision
 from identify.model.deep import DeepNetwork
-
-REACHED = 100.0
-"""Expected roundings of the residual up to which a replay reaches the final weights."""
-BOUND = 0.1
-"""A relative error bound from which a sample is not determined."""
+from identify.thresholds import REACHED, REPLAY_BOUND
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +55,7 @@ class Replay:
     def determined(self) -> bool:
         """Whether no other samples near these do, with the number and the recipe as given."""
         full = self.rank == self.unknowns < self.equations
-        return self.reached and full and bool(np.all(self.error_bounds < BOUND))
+        return self.reached and full and bool(np.all(self.error_bounds < REPLAY_BOUND))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without the samples; what is infinite is None."""

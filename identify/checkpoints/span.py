@@ -15,20 +15,11 @@ from identify.model.deep import DeepNetwork
 from identify.model.tensor_file import PathLike
 from identify.model.untrusted import read_tensors
 from identify.text import counted, number
+from identify.thresholds import ALIKE, BETTER_GAP, CLIFF, GAP_SHARE, SPAN_ROUNDINGS
 
 _COMPRESSED = 300
 _CLUSTER = 1e-3
 _REFINEMENTS = 4
-_ROUNDINGS = 64.0
-"""Roundings of a weight up to which what follows the gap is taken for them."""
-_ALIKE = 0.75
-"""Median over root mean square of the entries that moved: 0.4 after descent, 0.9 after Adam."""
-_SHARE = 0.35
-"""The share of the digits between the largest value and the rounding that a gap has to span."""
-_CLIFF = 1e4
-"""The gap that is asked for where the rank is more than half of the layer."""
-_BETTER = 4.0
-"""A gap this much larger speaks for a scalar beside 1."""
 _KEYS = ("basis", "singular_values", "has_bias")
 
 
@@ -155,7 +146,7 @@ def find_span(
         better = None if guess is None else _refined(before, after, guess, seed)
         if better is not None:
             other = _gap(before, after, after - better * before, seed)
-            if not other.reason and (found.reason or other.gap > _BETTER * found.gap):
+            if not other.reason and (found.reason or other.gap > BETTER_GAP * found.gap):
                 scalar, found = better, other
     moved = _moved_biases(initial, final, scalar)
     both = [_gap(before, after, np.column_stack([found.change, part]), seed) for part in moved]
@@ -224,8 +215,10 @@ def _undecided(change: FloatArray, split: Factor, level: float, kinds: int) -> s
     floor = level * (np.sqrt(rows) + np.sqrt(columns))
     digits = max(float(split.values[0]) / floor, 1.0)
     # Values that fall slowly, as after Adam, reach the rounding too and end with a small step.
-    slow = split.gap < digits**_SHARE or (2 * split.rank > min(change.shape) and split.gap < _CLIFF)
-    if not split.clear or slow or split.noise > _ROUNDINGS * level:
+    slow = split.gap < digits**GAP_SHARE or (
+        2 * split.rank > min(change.shape) and split.gap < CLIFF
+    )
+    if not split.clear or slow or split.noise > SPAN_ROUNDINGS * level:
         return (
             "the singular values of the first layer's change have no gap above the rounding of the "
             "weights, as after Adam, or with more samples than the layer can hold, or samples "
@@ -235,7 +228,7 @@ def _undecided(change: FloatArray, split: Factor, level: float, kinds: int) -> s
     if split.rank > 1 and 4 * split.rank > 3 * min(kinds, rows):
         return "the change nearly has the rank of its different columns, as after Adam"
     sizes = np.abs(change[change != 0.0])
-    if float(np.median(sizes)) > _ALIKE * float(np.sqrt(np.mean(sizes**2))):
+    if float(np.median(sizes)) > ALIKE * float(np.sqrt(np.mean(sizes**2))):
         return "the entries moved by like amounts, as after Adam or steps of signs"
     return ""
 

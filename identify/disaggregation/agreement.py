@@ -10,17 +10,14 @@ import numpy.typing as npt
 
 from identify.arrays import FloatArray
 from identify.disaggregation.checks import relative_noise
-from identify.disaggregation.factor import CLEAR, EPSILON, SEEN, Factor
+from identify.disaggregation.factor import EPSILON, Factor
 from identify.disaggregation.records import Check
 from identify.model.deep import DeepGradient, DeepNetwork
-from identify.thresholds import BALANCE_LIMIT
+from identify.thresholds import AGREEMENT_SIGMAS, BALANCE_LIMIT, CLEAR, DROWNED, FOREIGN_NOISE, SEEN
 
 BoolArray = npt.NDArray[np.bool_]
 
 AGREEMENT = "layers agree"
-_OTHER_NOISE = 100.0
-_SIGMAS = 10.0
-_DROWNED = 0.5
 _SPARE = 2
 _LARGEST_RANK = 30
 _ROUNDED = 1e-12
@@ -67,7 +64,7 @@ def check_agreement(
     worst = limit = 0.0
     note, equations = "", 0
     for layer, value, share in found:
-        allowed = min(_DROWNED, max(BALANCE_LIMIT, _SIGMAS * clean * share))
+        allowed = min(DROWNED, max(BALANCE_LIMIT, AGREEMENT_SIGMAS * clean * share))
         equations += network.widths[layer]
         if value / allowed >= worst / max(limit, 1e-300):
             worst, limit = value, allowed
@@ -106,7 +103,7 @@ def _foreign_noise(network: DeepNetwork, factors: dict[int, Factor]) -> str:
     if own is None or own.clear or not clean:
         return ""
     least, index = min(clean)
-    if relative_noise(own) <= _OTHER_NOISE * max(least, EPSILON):
+    if relative_noise(own) <= FOREIGN_NOISE * max(least, EPSILON):
         return ""
     times = relative_noise(own) / max(least, EPSILON)
     return f"layer {top + 1} has {times:.1g} times the noise of layer {index + 1}"
@@ -269,6 +266,6 @@ def noisy_rows(
         # What the others leave free is the sample's own, and these neurons have it.
         own = np.abs(coordinates[group] @ turn[-1])
         alone = values[-1] <= _TAIL * noise * (np.sqrt(len(others)) + np.sqrt(r))
-        if alone and (own > _SIGMAS * noise).all():
+        if alone and (own > AGREEMENT_SIGMAS * noise).all():
             found.append(sample)
     return np.array(found) if found else None

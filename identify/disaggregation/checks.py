@@ -16,12 +16,9 @@ from identify.disaggregation.factor import Factor
 from identify.disaggregation.records import Check
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.losses import loss_slope
-from identify.thresholds import LOOSEST
+from identify.thresholds import LOOSE_LOSS, LOOSEST, SMALLEST_CONFIDENCE
 
 IntArray = npt.NDArray[np.int64]
-
-_CONFIDENT = 3.0
-_LOOSE = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +206,9 @@ def _read_one_hot(network: DeepNetwork, descent: Descent, bounds: Bounds) -> Lab
 
 def _allowed(bounds: Bounds) -> FloatArray:
     """How far slopes of the loss may be off, relative, shape (n,)."""
-    return np.asarray(_CONFIDENT * (bounds.slopes + bounds.samples + bounds.outputs) + 1e-9)
+    return np.asarray(
+        SMALLEST_CONFIDENCE * (bounds.slopes + bounds.samples + bounds.outputs) + 1e-9
+    )
 
 
 def check_loss(
@@ -258,7 +257,7 @@ def check_loss(
     note = _count_note(counts, allowed)
     if equations == 0:
         holds, note = None, "one sample and no reduction: an average would look the same"
-    elif holds and loosest > _LOOSE:
+    elif holds and loosest > LOOSE_LOSS:
         holds, note = None, "the errors leave the weights open"
     value = float(max(off.max(), rest.max() if width > 1 else 0.0))
     return Check(name, holds, value, loosest, equations, note), counts

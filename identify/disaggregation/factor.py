@@ -10,29 +10,26 @@ from scipy import linalg
 
 from identify.arrays import FloatArray
 from identify.errors import InvalidInputError
+from identify.thresholds import (
+    CLEAR,
+    EVEN,
+    FLAT,
+    LATE_FALL,
+    PASSES,
+    SEEN,
+    TAIL_ENTRIES,
+    TAIL_SIGMAS,
+)
 
 IntArray = npt.NDArray[np.int64]
 
 EPSILON = float(np.finfo(np.float64).eps)
-SEEN = 3.0
-"""A step of the singular values below which it is no candidate for the rank."""
-CLEAR = 100.0
-"""The step s_r / s_(r+1) from which the rank counts as clear."""
-_FLAT = 0.1
-_NOISE = 0.3
 _FULL = 400
 _BLOCK = 48
 _SINGLE = 0.4 * 2.0**-24
 """Root mean square of float32's rounding errors, relative to the entries."""
 _STORED = 1e-2 * _SINGLE
 """Distance to float32 numbers, relative, up to which a gradient counts as made of them."""
-_LATE = 10.0
-_HIDDEN = 4.0
-"""Errors of the passes that made a float32 gradient, over those of storing it."""
-_CHANCE = 30
-"""Entries of a tail from which it is not 0 by chance, as sums of numbers on a coarse grid are."""
-_TAIL = 3.1
-"""Standard deviations that the noise of few entries is raised by: one in a thousand."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +217,7 @@ def _decide(
             if falls[i - 1] >= CLEAR and _flat(s, different, left, int(i), floor[1])
         ]  # fmt: skip
         # A later fall down to rounding: what lies between may be a weak sample, and no noise.
-        late = [i for i in seen if falls[i - 1] >= _LATE and s[i] <= floor[0]]
+        late = [i for i in seen if falls[i - 1] >= LATE_FALL and s[i] <= floor[0]]
         return max(map(int, [clear[-1], *late])) if clear else int(seen[-1])
     if len(falls) < 2:
         return len(s)
@@ -231,7 +228,7 @@ def _flat(s: FloatArray, different: tuple[int, int], left: float, rank: int, qui
     """Whether the tail after a rank is spread over many directions, or is what rounding leaves."""
     if rank >= len(s) or s[rank] <= quiet:
         return True
-    return _spread(s, different, left, rank) >= _FLAT
+    return _spread(s, different, left, rank) >= FLAT
 
 
 def _spread(s: FloatArray, different: tuple[int, ...], left: float, rank: int) -> float:
@@ -263,7 +260,7 @@ def _like_noise(g: FloatArray, u: FloatArray, kinds: tuple[_Kinds, _Kinds]) -> b
             tail, scaled = tail * weight, scaled * weight
     block = min(rank + 10, *scaled.shape)
     _, s, _, left = _leading(scaled, block, 0)
-    return _spread(s, scaled.shape, left, rank) >= _NOISE
+    return _spread(s, scaled.shape, left, rank) >= EVEN
 
 
 def _assemble(
@@ -286,12 +283,12 @@ def _assemble(
     least = floor / (np.sqrt(rows) + np.sqrt(columns))
     if _single(g) > 0.0:
         stored = _SINGLE * float(np.linalg.norm(g)) / np.sqrt(rows * columns)
-        least = max(least, _HIDDEN * repeated * stored)
+        least = max(least, PASSES * repeated * stored)
     noise = max(_raised(degrees) * tail / np.sqrt(degrees), least)
     gap = float(s[rank - 1]) / max(following, floor)
-    flat = following <= quiet or _spread(s, different, left, rank) >= _NOISE
+    flat = following <= quiet or _spread(s, different, left, rank) >= EVEN
     flat = flat or _like_noise(g, u[:, :rank], kinds)
-    flat = flat and (degrees >= _CHANCE or tail > 8.0 * EPSILON * float(s[0]))
+    flat = flat and (degrees >= TAIL_ENTRIES or tail > 8.0 * EPSILON * float(s[0]))
     shape = (len(g), g.shape[1])
     return Factor(
         u[:, :rank], s[:rank].copy(), v[:, :rank], following, gap, float(noise), flat, shape,
@@ -314,4 +311,4 @@ def _raised(degrees: int) -> float:
     Source: Wilson & Hilferty (1931).
     """
     spread = 2.0 / (9.0 * degrees)
-    return float(max(0.05, 1.0 - spread - _TAIL * np.sqrt(spread)) ** -1.5)
+    return float(max(0.05, 1.0 - spread - TAIL_SIGMAS * np.sqrt(spread)) ** -1.5)

@@ -20,6 +20,7 @@ from scipy import linalg, optimize
 from identify.arrays import FloatArray
 from identify.budget import UNLIMITED, Budget
 from identify.disaggregation.factor import EPSILON, Factor
+from identify.thresholds import LARGEST_CHANCE, NORM_LIMIT, USABLE_ROW
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -28,13 +29,9 @@ LARGEST_RANK = 46
 """The rank above which half of the values no longer fit into memory."""
 SUBSETS = 300_000
 """The number of r-subsets of masks up to which all are tried."""
-NORM_LIMIT = 1e6
-"""A mask counts as impossible if no sample of at most this norm has it."""
 LATE = "the time limit passed"
 _BATCH = 2_000_000
 _LONGEST = 20_000
-_USABLE = 0.25
-_LARGEST_CHANCE = 1e-2
 _SUBSET_BATCH = 500
 
 
@@ -123,7 +120,7 @@ def list_masks(
     # Copies of a neuron are one chance, not several.
     first = np.unique(np.round(table.transfer, 6), axis=0, return_index=True)[1]
     chance = 2.0**r * float(np.prod(np.minimum(1.0, 4.0 * table.tolerance[first])))
-    if chance > _LARGEST_CHANCE:
+    if chance > LARGEST_CHANCE:
         reason = f"about {chance:.2g} masks by chance"
         return MaskList(empty, live, False, reason, chance, float(table.tolerance.max()), rows + r)
     found, reason = _meet(table, budget)
@@ -150,7 +147,7 @@ def _transfer(factor: Factor, amplitudes: FloatArray, live: IntArray) -> _Table:
     size = np.abs(transfer)
     tolerance = entry * scale * (inverse[rest] + size @ inverse[pivots])
     tolerance += r * EPSILON * size.sum(axis=1)
-    usable = tolerance < _USABLE
+    usable = tolerance < USABLE_ROW
     rest, transfer, tolerance = rest[usable], transfer[usable], tolerance[usable]
     # First the rows that mix many pivots with a small tolerance: they sift best.
     spread = np.sqrt(np.sum(transfer**2, axis=1))

@@ -10,13 +10,14 @@ from identify.arrays import FloatArray
 from identify.budget import UNLIMITED, Budget
 from identify.disaggregation.checks import relative_noise
 from identify.disaggregation.completion import Known, complete
-from identify.disaggregation.factor import CLEAR, Factor, factor
+from identify.disaggregation.factor import Factor, factor
 from identify.disaggregation.masks import Layer
 from identify.disaggregation.records import LayerRank
 from identify.disaggregation.relu import Operator, build_operator
 from identify.errors import InvalidInputError, NotYetSupportedError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.losses import LOSSES
+from identify.thresholds import CLEAR
 
 SCOPE = "the last hidden activation must be relu or leaky_relu"
 REDUCTIONS = ("mean", "sum")

@@ -17,7 +17,13 @@ from identify.disaggregation.records import GLOBALLY, UNDECIDED, Check, Disaggre
 from identify.errors import InvalidInputError, NotYetSupportedError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.patterns import count_directions, pattern_rank
-from identify.thresholds import BALANCE_LIMIT, LOOSEST, SMALLEST_CONFIDENCE
+from identify.thresholds import (
+    BALANCE_LIMIT,
+    LOOSEST,
+    PARALLEL_NEURONS,
+    SMALLEST_CONFIDENCE,
+    STATIONARY_ROUNDINGS,
+)
 
 KKT = "kkt"
 WEIGHT_DECAY = "weight_decay"
@@ -29,8 +35,6 @@ _NAMES = {
     "gradient of layer 1": "stationarity of the hidden layer",
     "gradient of layer 2": "stationarity of the output layer",
 }
-_ROUNDINGS = 30.0
-_PARALLEL = 1e-6
 CAVEATS = (
     "sets of more samples are not excluded: two samples x + v and x - v of one pattern, with half "
     "the multiplier each, give the same weights",
@@ -166,7 +170,7 @@ def _facts(network: DeepNetwork, trained: str, found: Disaggregation) -> Station
     q = 1 if network.outputs == 1 else network.outputs
     needed = r * (r + 1) // 2 if q == 1 else r * (r - 1) // 2 + r * q
     noise = found.ranks[0].relative_noise if found.ranks else 0.0
-    directions = count_directions(lifted, max(_PARALLEL, _ROUNDINGS * noise))
+    directions = count_directions(lifted, max(PARALLEL_NEURONS, STATIONARY_ROUNDINGS * noise))
     balance = None
     if trained == "both":
         squares = np.sum(network.weights[1] ** 2, axis=0)
@@ -193,7 +197,7 @@ def _further(
     noise = max((rank.relative_noise for rank in found.ranks), default=0.0)
     checks = []
     if facts.balance is not None:
-        limit = _ROUNDINGS * noise + 1e-12
+        limit = STATIONARY_ROUNDINGS * noise + 1e-12
         checks.append(
             Check("balance of the layers", facts.balance <= limit, facts.balance, limit,
                   network.widths[0])
@@ -231,7 +235,9 @@ def _equal_margins(
     slopes = network.activations[0].slope(network.forward(samples).preactivations[0])
     reach = np.abs(slopes * network.weights[1][0]) @ np.linalg.norm(_lifted(network), axis=1)
     error = (
-        reach * np.sqrt(np.sum(samples**2, axis=1) + 1.0) * (bounds + _ROUNDINGS * noise + 1e-14)
+        reach
+        * np.sqrt(np.sum(samples**2, axis=1) + 1.0)
+        * (bounds + STATIONARY_ROUNDINGS * noise + 1e-14)
     )
     limit = float(3.0 * error.max() / margins.min())
     value = float(np.ptp(margins) / margins.min())

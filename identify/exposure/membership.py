@@ -13,18 +13,13 @@ from identify.arrays import FloatArray
 from identify.disaggregation.factor import EPSILON, Factor, factor
 from identify.errors import InvalidInputError
 from identify.text import counted, number, table
+from identify.thresholds import APART, OWN_ERRORS, SURE
 
-SURE = 10.0
-"""Expected errors of a member's residual up to which a sample counts as one."""
-APART = 100.0
-"""Expected errors from which a sample left no trace; chance must lie beyond them."""
 _OPEN = "no clear gap"
 _BELOW = "its rank is below another layer's, or that layer's is open"
 _ONE_LAYER = (
     "One layer is used: a mixture of members, or without a bias a multiple, would count as one."
 )
-_OWN = 4.0
-"""Errors of an entry, relative, that a vector computed elsewhere may carry."""
 
 
 class Membership(StrEnum):
@@ -365,7 +360,7 @@ class _Error:
         """
         dimension = vectors.shape[2]
         reach = np.linalg.norm(inside / values, axis=2) / _lengths(vectors)
-        own = _OWN * self.entry / self.typical + EPSILON * np.sqrt(dimension)
+        own = OWN_ERRORS * self.entry / self.typical + EPSILON * np.sqrt(dimension)
         return np.asarray(self.entry * np.sqrt(dimension) * reach + own)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from identify.disaggregation.factor import SEEN
 from identify.disaggregation.records import (
     GLOBALLY,
     LOCALLY,
@@ -24,7 +23,7 @@ from identify.report.deep_certificate import certificate_of
 from identify.report.plain import plain
 from identify.report.report import digest
 from identify.text import bullets, counted, labelled, number, section, table
-from identify.thresholds import KERNEL_NOISE
+from identify.thresholds import KERNEL_NOISE, SEEN
 
 SCHEMA_VERSION = 1
 KIND = "gradient"

@@ -25,10 +25,10 @@ from identify.disaggregation.search.find import (
 from identify.disaggregation.search.pose import permuted, thinned
 from identify.disaggregation.search.signals import signals
 from identify.disaggregation.search.spaces import Spaces, View, full_view
+from identify.thresholds import SINGULAR
 
 _PROBES = 40
 _SIGMAS = 4.0
-_SINGULAR = 1e-10
 
 
 def power(spaces: Spaces, samples: list[Sample], *, seed: int = 0) -> int:
@@ -153,7 +153,7 @@ def _covariance(
     q, r = np.linalg.qr(jacobian / scale)
     values = np.linalg.svd(r, compute_uv=False)
     condition = float(values[-1] / values[0])
-    if condition < _SINGULAR:
+    if condition < SINGULAR:
         return None
     sizes = np.concatenate(
         [np.full(len(j), level) for (_, j), level in zip(blocks, levels, strict=True)]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from identify import thresholds
 from identify.checker import bounds, case, hidden_share, linear, premises, sets, ties
+from identify.checker.deep import agreement, confirm, listing, loss, spectra
 
 
 def test_the_copies_agree():
@@ -16,6 +17,25 @@ def test_the_copies_agree():
         "DIFFERENT": sets.DIFFERENT,
         "TIE_TOLERANCE": ties.TIE_LIMIT,
         "HIDDEN_SHARE": hidden_share.HIDDEN_SHARE,
+    }
+    assert copies == {name: getattr(thresholds, name) for name in copies}
+
+
+def test_the_copies_for_gradients_agree():
+    copies = {
+        "LARGEST_BOUND": confirm.BOUND_LIMIT,
+        "LOOSEST": confirm.LOOSEST,
+        "SMALLEST_CONFIDENCE": loss.CONFIDENT,
+        "LOOSE_LOSS": loss._LOOSE,
+        "BALANCE_LIMIT": agreement.BALANCE_LIMIT,
+        "DROWNED": agreement.DROWNED,
+        "AGREEMENT_SIGMAS": agreement._SIGMAS,
+        "LARGEST_CHANCE": listing.LARGEST_CHANCE,
+        "USABLE_ROW": listing._USABLE,
+        "NORM_LIMIT": listing._NORM,
+        "CLEAR": spectra.GAP,
+        "FLAT": spectra._FLAT,
+        "EVEN": spectra._NOISE,
     }
     assert copies == {name: getattr(thresholds, name) for name in copies}
 
