@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-import platform
 from dataclasses import replace
-from importlib import metadata
 from typing import Any
-
-import numpy as np
-import scipy
 
 from identify.budget import Budget, Progress
 from identify.disaggregation.records import UNDECIDED, Disaggregation
-from identify.disaggregation.stationary import StationaryFacts, examine_stationary
+from identify.disaggregation.stationary import Stationary, StationaryFacts, examine_stationary
 from identify.disaggregation.verdict import mark_late
 from identify.errors import InvalidInputError
 from identify.model.deep import DeepNetwork
 from identify.progress import logged
+from identify.report.plain import versions
 from identify.report.stationary import StationaryReport
+from identify.text import counted
 
 _LOG = logging.getLogger(__name__)
 _HIDDEN_BIAS = "the hidden bias counts in the norm, like the weights"
@@ -64,6 +61,7 @@ def assess_stationary(
         batch".
 
     Example:
+        >>> import numpy as np
         >>> from identify.planting.relu import plant_relu_network
         >>> samples = np.random.default_rng(0).normal(size=(4, 8))
         >>> samples -= samples.mean(axis=0)
@@ -77,14 +75,12 @@ def assess_stationary(
     if seed < 0:
         raise InvalidInputError("seed", "at least 0", seed)
     budget = Budget.of(time_limit, logged(progress, _LOG))
-    kind = source.replace("-", "_")
     word = None if loss is None else loss.replace("-", "_")
+    given = Stationary(source.replace("-", "_"), trained, word, samples)
 
     def solve(count: int | None) -> tuple[Disaggregation, StationaryFacts]:
-        return examine_stationary(
-            network, kind, trained=trained, loss=word, samples=count, prove=prove,
-            seed=seed, budget=budget,
-        )  # fmt: skip
+        asked = replace(given, samples=count)
+        return examine_stationary(network, asked, prove=prove, seed=seed, budget=budget)
 
     # A number that is given must not hide what the weights themselves say.
     found, facts = solve(None)
@@ -96,20 +92,15 @@ def assess_stationary(
         else:
             found, facts = solve(samples)
     found = mark_late(found, budget)
-    return build_stationary_report(
-        network, found, facts, source=kind, trained=trained, loss=word, samples=samples, seed=seed
-    )
+    return build_stationary_report(network, found, facts, given, seed=seed)
 
 
 def build_stationary_report(
     network: DeepNetwork,
     found: Disaggregation,
     facts: StationaryFacts,
+    given: Stationary,
     *,
-    source: str,
-    trained: str,
-    loss: str | None,
-    samples: int | None,
     seed: int,
     interrupted: bool = False,
 ) -> StationaryReport:
@@ -118,20 +109,13 @@ def build_stationary_report(
         "sizes": [network.dimension, *network.widths, network.outputs],
         "activations": [str(kind) for kind in network.activations],
         "biases": [bias is not None for bias in network.biases],
-        "source": source,
-        "trained": trained,
-        "loss": loss,
-        "samples": samples,
-    }
-    versions = {
-        "kktcert": metadata.version("kktcert"),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
+        **vars(given),
     }
     inputs = ({"role": "network", "sha256": network.sha256()},)
-    said = _assumptions(network, source, trained, loss, samples)
-    return StationaryReport(found, problem, said, inputs, seed, versions, interrupted, facts=facts)
+    said = _assumptions(network, given)
+    return StationaryReport(
+        found, problem, said, inputs, seed, versions(), interrupted, facts=facts
+    )
 
 
 def interrupted_stationary_report(
@@ -151,16 +135,15 @@ def interrupted_stationary_report(
     found = Disaggregation(UNDECIDED, reason, 0, (), "none", seconds=seconds)
     facts = StationaryFacts(0, 0, None, None, None)
     return build_stationary_report(
-        network, found, facts, source=source, trained=trained, loss=loss, samples=samples,
-        seed=seed, interrupted=True,
+        network, found, facts, Stationary(source, trained, loss, samples), seed=seed,
+        interrupted=True,
     )  # fmt: skip
 
 
-def _assumptions(
-    network: DeepNetwork, source: str, trained: str, loss: str | None, samples: int | None
-) -> tuple[str, ...]:
+def _assumptions(network: DeepNetwork, given: Stationary) -> tuple[str, ...]:
+    source, samples = given.source, given.samples
     kinds = ", ".join(dict.fromkeys(str(kind) for kind in network.activations))
-    layers = "both layers" if trained == "both" else "the hidden layer alone"
+    layers = "both layers" if given.trained == "both" else "the hidden layer alone"
     said = [f"the network is its two linear layers with {kinds} between them, and nothing else"]
     if source == "kkt":
         said.append(
@@ -176,8 +159,9 @@ def _assumptions(
         said.append(_HIDDEN_BIAS)
     said.append("no sample lies exactly on the kink of a neuron")
     said.append("errors of the weights are as large as the singular values behind the rank show")
-    if loss is not None and source != "kkt":
-        said.append(f"the loss is {loss.replace('_', '-')}")
+    if given.loss is not None and source != "kkt":
+        said.append(f"the loss is {given.loss.replace('_', '-')}")
     if samples is not None:
-        said.append(f"there are {samples} active sample{'' if samples == 1 else 's'}")
+        there = "is" if samples == 1 else "are"
+        said.append(f"there {there} {counted(samples, 'active sample')}")
     return tuple(said)

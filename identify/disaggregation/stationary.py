@@ -65,6 +65,20 @@ class StationaryFacts:
 NO_FACTS = StationaryFacts(0, 0, None, None, None)
 
 
+@dataclass(frozen=True)
+class Stationary:
+    """What is said about the weights: ``source`` "kkt" or "weight_decay", the layers ``trained``.
+
+    ``trained`` is "both", or "hidden" with the output layer fixed; ``loss`` that of weight decay,
+    if known, which ties the multipliers to the outputs; ``samples`` r, if known.
+    """
+
+    source: str
+    trained: str = "both"
+    loss: str | None = None
+    samples: int | None = None
+
+
 def check_stationary(network: DeepNetwork, source: str, trained: str) -> None:
     """Refuse what has no stationary point of this kind.
 
@@ -114,11 +128,8 @@ def stationary_gradient(network: DeepNetwork, trained: str) -> DeepGradient:
 
 def examine_stationary(
     network: DeepNetwork,
-    source: str,
+    given: Stationary,
     *,
-    trained: str = "both",
-    loss: str | None = None,
-    samples: int | None = None,
     prove: bool = True,
     seed: int = 0,
     budget: Budget = UNLIMITED,
@@ -127,10 +138,7 @@ def examine_stationary(
 
     Args:
         network: two layers, relu or leaky_relu.
-        source: "kkt" or "weight_decay".
-        trained: "both" layers, or the "hidden" one with the output layer fixed.
-        loss: of weight decay, if known; it ties the multipliers to the outputs.
-        samples: r, if known.
+        given: what is said about the weights.
         prove, seed, budget: as for `disaggregate`.
 
     Raises: as `check_stationary`.
@@ -146,19 +154,20 @@ def examine_stationary(
         >>> a = np.array([0.5, 0.4] * 6)
         >>> weights = a[:, None] * rows
         >>> network = DeepNetwork([weights[:, :-1], a[None]], [weights[:, -1], None], "relu")
-        >>> examine_stationary(network, "weight_decay", trained="hidden")[0].rank
+        >>> examine_stationary(network, Stationary("weight_decay", "hidden"))[0].rank
         3
     """
-    check_stationary(network, source, trained)
+    trained = given.trained
+    check_stationary(network, given.source, trained)
     gradient = stationary_gradient(network, trained)
-    known = loss if source == WEIGHT_DECAY else None
+    known = given.loss if given.source == WEIGHT_DECAY else None
     found = disaggregate(
-        network, gradient, known, samples=samples, prove=prove, seed=seed,
+        network, gradient, known, samples=given.samples, prove=prove, seed=seed,
         budget=budget,
     )  # fmt: skip
     facts = _facts(network, trained, found)
     checks = tuple(replace(c, name=_NAMES.get(c.name, c.name)) for c in found.checks)
-    checks += _further(network, source, trained, found, facts)
+    checks += _further(network, given.source, found, facts)
     found = replace(found, checks=checks, caveats=CAVEATS)
     verdict, reason = _judge(found, facts, trained)
     return replace(found, verdict=verdict, reason=reason), facts
@@ -192,7 +201,7 @@ def _lifted(network: DeepNetwork) -> FloatArray:
 
 
 def _further(
-    network: DeepNetwork, source: str, trained: str, found: Disaggregation, facts: StationaryFacts
+    network: DeepNetwork, source: str, found: Disaggregation, facts: StationaryFacts
 ) -> tuple[Check, ...]:
     noise = max((rank.relative_noise for rank in found.ranks), default=0.0)
     checks = []
