@@ -41,15 +41,27 @@ class Descent:
     stopped: str
 
 
+@dataclass(frozen=True, eq=False)
+class AtTheTop:
+    """Samples at the last hidden layer, from which `descend` sets out.
+
+    ``features`` h (n, k) enter the layer, ``cotangents`` p (n, C) the outputs, ``slopes`` are s'(z)
+    (n, m). ``scaled`` says that the scale of h and p is known; a bias on the way fixes it.
+    ``accuracy`` is the relative error of h; values below it count as 0.
+    """
+
+    features: FloatArray
+    cotangents: FloatArray
+    slopes: FloatArray
+    scaled: bool
+    accuracy: float
+
+
 def descend(
     network: DeepNetwork,
     gradient: DeepGradient,
-    features: FloatArray,
-    cotangents: FloatArray,
-    slopes: FloatArray,
+    top: AtTheTop,
     *,
-    scaled: bool,
-    accuracy: float,
     open_rows: Mapping[int, BoolArray] | None = None,
     budget: Budget = UNLIMITED,
 ) -> Descent:
@@ -60,28 +72,24 @@ def descend(
     own forward pass replaces the slopes, until they agree.
 
     Args:
-        features: h (n, k), the input of the last hidden layer.
-        cotangents: p (n, C).
-        slopes: s'(z) of the last hidden layer, (n, m).
-        scaled: whether the scale of h and p is known; a bias on the way fixes it.
-        accuracy: relative error of h; values below it count as 0.
+        top: the samples at the last hidden layer.
         open_rows: by layer, rows (m,) of its gradient that are not known.
         budget: after whose time the samples stay where they are.
 
     Cost: 3 n sum_l m_l k_l multiplications and a QR decomposition a layer.
     """
     at = network.depth - 2
-    deltas = [slopes * (cotangents @ network.weights[-1])]
+    deltas = [top.slopes * (top.cotangents @ network.weights[-1])]
     ones = [float("nan")] * network.depth
-    kept = [slopes]
-    h, p, stopped = features, cotangents, ""
+    kept = [top.slopes]
+    h, p, scaled, stopped = top.features, top.cotangents, top.scaled, ""
     rows = dict(open_rows or {})
     while at > 0:
         budget.tell("descent", 1.0 - at / network.depth)
         stopped = _LATE if budget.expired else _obstacle(network, gradient, at - 1)
         if stopped:
             break
-        margin = accuracy * np.abs(h).max(axis=1, keepdims=True)
+        margin = top.accuracy * np.abs(h).max(axis=1, keepdims=True)
         slope = _slope(network, at - 1, h, margin)
         below = slope * (deltas[0] @ network.weights[at])
         if not _independent(below):

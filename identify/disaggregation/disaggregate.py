@@ -27,7 +27,7 @@ from identify.disaggregation.checks import (
     relative_noise,
 )
 from identify.disaggregation.cp import decompose_kernel
-from identify.disaggregation.depth import Descent, descend
+from identify.disaggregation.depth import AtTheTop, Descent, descend
 from identify.disaggregation.evidence import (
     compare_signs,
     data_statement,
@@ -367,11 +367,13 @@ def _follow(problem: Problem, candidates: Candidates, options: _Options) -> tupl
     descent = descend(
         problem.network,
         problem.gradient,
-        candidates.features,
-        cotangents,
-        problem.layer.slopes(candidates.masks).T,
-        scaled=problem.layer.has_bias,
-        accuracy=max(1e-9, 30.0 * relative_noise(problem.factor) + float(errors.max())),
+        AtTheTop(
+            candidates.features,
+            cotangents,
+            problem.layer.slopes(candidates.masks).T,
+            scaled=problem.layer.has_bias,
+            accuracy=max(1e-9, 30.0 * relative_noise(problem.factor) + float(errors.max())),
+        ),
         open_rows={index: part.dropped for index, part in problem.known.items()},
         budget=options.budget,
     )

@@ -80,9 +80,8 @@ def _followed(batch: Batch) -> depth.Descent:
     run = net.forward(batch.samples)
     top = net.depth - 2
     slopes = net.activations[top].slope(run.preactivations[top])
-    return depth.descend(
-        net, batch.gradient(), run.inputs[top], batch.slopes, slopes, scaled=True, accuracy=1e-9
-    )
+    known = depth.AtTheTop(run.inputs[top], batch.slopes, slopes, scaled=True, accuracy=1e-9)
+    return depth.descend(net, batch.gradient(), known)
 
 
 def _reaches_the_input(batch: Batch) -> Check:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from identify.assess_batch import assess_gradient
-from identify.disaggregation.depth import descend
+from identify.disaggregation.depth import AtTheTop, descend
 from identify.model.deep import DeepGradient, DeepNetwork
 
 from .problems import distances, plant
@@ -25,11 +25,7 @@ def follow(problem, *, scaled=True, gradient=None):
     return descend(
         problem.network,
         problem.gradient if gradient is None else gradient,
-        h,
-        p,
-        slopes,
-        scaled=scaled,
-        accuracy=1e-9,
+        AtTheTop(h, p, slopes, scaled=scaled, accuracy=1e-9),
     )
 
 
@@ -54,9 +50,16 @@ def test_a_bias_below_fixes_the_scale():
     run = open_network.forward(problem.samples)
     size = np.linalg.norm(run.inputs[1], axis=1, keepdims=True)
     found = descend(
-        open_network, gradient, run.inputs[1] / size, problem.cotangents * size,
-        (run.preactivations[1] > 0).astype(float), scaled=False, accuracy=1e-9,
-    )  # fmt: skip
+        open_network,
+        gradient,
+        AtTheTop(
+            run.inputs[1] / size,
+            problem.cotangents * size,
+            (run.preactivations[1] > 0).astype(float),
+            scaled=False,
+            accuracy=1e-9,
+        ),
+    )
     assert found.scaled
     assert distances(found.inputs, problem.samples).max() < 1e-9
     np.testing.assert_allclose(found.cotangents, problem.cotangents, rtol=1e-8)
