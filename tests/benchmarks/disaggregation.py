@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from identify.budget import Budget
 from identify.disaggregation.disaggregate import disaggregate
 from identify.disaggregation.records import Disaggregation
 from identify.model.deep import DeepGradient
@@ -118,7 +119,7 @@ def row(name: str, kind: str, seed: int, problem: Planted, limit: float) -> str:
     started = time.process_time()
     reduction = None if kind.startswith(("clipped", "dp")) else "mean"
     result = disaggregate(
-        problem.network, gradient, problem.loss, reduction=reduction, time_limit=limit
+        problem.network, gradient, problem.loss, reduction=reduction, budget=Budget.of(limit)
     )
     seconds = time.process_time() - started
     relative, right = errors(problem, result)
