@@ -30,6 +30,7 @@ def as_options() -> Iterator[None]:
     """Let the library's refusal of an argument name the option: `time_limit` is `--time-limit`.
 
     Example:
+        >>> from identify.budget import Budget
         >>> with as_options():
         ...     Budget.of(-1.0)
         Traceback (most recent call last):
