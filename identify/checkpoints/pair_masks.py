@@ -22,13 +22,15 @@ from identify.disaggregation.relu import Operator
 
 _LARGEST = 1e3
 _SAFETIES = (6.0, 12.0)
+_REFINING = (12.0, 6.0, 12.0)
 _TURNS = 30
 _PATIENCE = 6
 _SWEEPS = 8
 _OFTEN_FREE = 0.9
 _UNSURE = 0.3
 _PROMISING = 0.16
-_GOOD = 0.01
+_GOOD = 0.012
+_MOSTLY_KNOWN = 0.3
 _TRIMS = 3
 _FAR = 4.0
 _RIDGE = 1e-12
@@ -56,15 +58,23 @@ class Separated:
         return self.residual * (1.0 + 2.0 * self.free / self.cotangents.size)
 
 
-def separate_masks(problem: PairProblem, leak: float, budget: Budget, seed: int) -> Separated:
-    """The best of five starts, refined; the first that leaves less than 1 % ends the search."""
+def separate_masks(
+    problem: PairProblem, leak: float, budget: Budget, seed: int
+) -> Separated | None:
+    """The best of five starts, refined; the first that leaves about 1 % or less ends the search.
+
+    None if no start gives points.
+    """
     best: Separated | None = None
     for index, (moving, rounds) in enumerate(STARTS):
         budget.tell("separating the samples", index / len(STARTS))
         if best is not None and budget.expired:
             break
         layer = _layer(problem, leak, moving)
-        masks, p = _from_kernel(problem, layer, rounds, seed + index)
+        try:
+            masks, p = _from_kernel(problem, layer, rounds, seed + index)
+        except np.linalg.LinAlgError:  # every pencil is singular, or the kernel's form is
+            continue
         amplitude = layer.amplitudes @ p.T
         cotangents = np.where(masks, 1.0, leak) * amplitude
         for safety in _SAFETIES:
@@ -74,17 +84,15 @@ def separate_masks(problem: PairProblem, leak: float, budget: Budget, seed: int)
             refined = _refined(problem, layer, found) if found.residual < _PROMISING else found
             if best is None or refined.score < best.score:
                 best = refined
-            if best.residual < _GOOD:
+            if best.score < _GOOD and best.free < _MOSTLY_KNOWN * best.cotangents.size:
                 return best
-    if best is None:
-        raise np.linalg.LinAlgError("no start separates the change into samples")
     return best
 
 
 def _refined(problem: PairProblem, layer: Layer, found: Separated) -> Separated:
     """The separation with amplitudes that follow the run, if that leaves less."""
     best = found
-    for safety in reversed(_SAFETIES):
+    for safety in _REFINING:
         better = alternate(
             problem, layer, best.cotangents, best.amplitudes, safety, bent=True, error=best.residual
         )
@@ -117,7 +125,7 @@ def _from_kernel(
     kept = min(problem.width - 1, max(int(1.2 * plain.unknowns), int(0.3 * problem.width)))
     for _ in range(rounds):
         vectors = _kernel(plain, rows, base * share, count)
-        z, p, quadratic = plain.unpack(vectors)
+        z, p, _ = plain.unpack(vectors)
         slope = 2.0 * np.einsum("kab,jb->jka", z, problem.columns) - (1.0 + layer.leak) * np.einsum(
             "kaq,jq->jka", p, layer.amplitudes
         )
@@ -176,7 +184,11 @@ def alternate(
         size = points @ problem.last
         if not np.isfinite(points).all() or not size.all():
             break
-        points, amplitudes, cotangents = points / size[:, None], amplitudes * size, cotangents * size
+        points, amplitudes, cotangents = (
+            points / size[:, None],
+            amplitudes * size,
+            cotangents * size,
+        )
         residual = problem.residual(cotangents, points)
         if best is None or residual < best.residual * (1.0 - 1e-3):
             best, since = Separated(cotangents, points, amplitudes, residual, free), 0
@@ -219,7 +231,9 @@ def _follow(
     designs = [layer.amplitudes]
     if bent:
         inner = problem.before @ points.T, problem.after @ points.T
-        designs.append(np.hstack([layer.amplitudes, *(np.maximum(z, layer.leak * z) for z in inner)]))
+        designs.append(
+            np.hstack([layer.amplitudes, *(np.maximum(z, layer.leak * z) for z in inner)])
+        )
     result = amplitudes.copy()
     for index in range(len(points)):
         rows = np.flatnonzero(on[:, index])

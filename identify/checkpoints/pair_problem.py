@@ -12,7 +12,7 @@ from identify.checkpoints.span import CheckpointSpan
 from identify.errors import InvalidInputError, NotYetSupportedError
 from identify.model.deep import DeepNetwork
 
-SCOPE = "two linear layers, the first with a bias, and relu, leaky_relu or a smooth activation"
+SCOPE = "two linear layers, the first with a bias, and relu or leaky_relu between them"
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +20,9 @@ class PairProblem:
     """dM = sum_i D_i c_i^T with c_i = B [x_i; 1], the rows of B (r, k) an orthonormal basis.
 
     ``before``, ``after`` (m, r) are the first layers in these coordinates, ``outer_before`` and
-    ``outer_after`` (m, C) the output weights of a neuron, ``change`` dM (m, r), ``columns`` U (m, r)
-    and ``values`` its left factor and singular values. A sample has ``last`` . c = 1. ``entry`` is
-    the root mean square of a weight of the first layer.
+    ``outer_after`` (m, C) the output weights of a neuron, ``change`` dM (m, r); ``columns`` U
+    (m, r) and ``values`` its left factor and singular values. A sample has ``last`` . c = 1.
+    ``entry`` is the root mean square of a weight of the first layer.
     """
 
     before: FloatArray
@@ -83,26 +83,20 @@ def _apart(outer: FloatArray) -> FloatArray:
 def pose_pair(initial: DeepNetwork, final: DeepNetwork, span: CheckpointSpan) -> PairProblem:
     """Write a pair of two-layer networks in the coordinates of their span.
 
-    Raises InvalidInputError for a span without a number, NotYetSupportedError for other networks.
+    Raises InvalidInputError for a span without a number, NotYetSupportedError for frozen biases.
     """
     if span.samples is None:
         raise InvalidInputError("span", "a span with a number of samples", span.reason)
-    if initial.depth != 2 or final.depth != 2:
+    if not span.has_bias:
         raise NotYetSupportedError(
-            f"a pair of networks of {initial.depth} linear layers is not yet covered", SCOPE
+            "samples between two networks whose first bias did not move are not yet covered", SCOPE
         )
-    if not span.has_bias or initial.biases[0] is None or final.biases[0] is None:
-        raise NotYetSupportedError(
-            "a pair whose first layer has no bias, or one that was not trained, is not yet covered",
-            SCOPE,
-        )
-    if initial.weights[1].shape != final.weights[1].shape:
-        raise InvalidInputError("final", f"{initial.outputs} outputs", final.outputs)
     basis = span.basis
-    inner = [
-        np.column_stack([network.weights[0], network.biases[0]]) @ basis.T  # type: ignore[list-item]
-        for network in (initial, final)
-    ]
+    inner = []
+    for network in (initial, final):
+        bias = network.biases[0]
+        assert bias is not None
+        inner.append(np.column_stack([network.weights[0], bias]) @ basis.T)
     change = span.change @ basis.T
     return PairProblem(
         before=inner[0],
