@@ -21,8 +21,8 @@ from identify.disaggregation.masks import BoolArray, Layer, round_terms
 from identify.disaggregation.relu import Operator
 
 _LARGEST = 1e3
-_SAFETIES = (6.0, 12.0)
-_REFINING = (12.0, 6.0, 12.0)
+_SAFETIES = (6.0, 12.0, 3.0)
+_REFINING = (12.0, 6.0, 3.0, 6.0, 12.0)
 _TURNS = 30
 _PATIENCE = 6
 _SWEEPS = 8
@@ -76,9 +76,9 @@ def separate_masks(
         except np.linalg.LinAlgError:  # every pencil is singular, or the kernel's form is
             continue
         amplitude = layer.amplitudes @ p.T
-        cotangents = np.where(masks, 1.0, leak) * amplitude
+        begin = _unfitted(np.where(masks, 1.0, leak) * amplitude, amplitude, problem.count)
         for safety in _SAFETIES:
-            found = alternate(problem, layer, cotangents, amplitude, safety, bent=False)
+            found = alternate(problem, layer, begin, safety, bent=False)
             if found is None:
                 continue
             refined = _refined(problem, layer, found) if found.residual < _PROMISING else found
@@ -93,9 +93,7 @@ def _refined(problem: PairProblem, layer: Layer, found: Separated) -> Separated:
     """The separation with amplitudes that follow the run, if that leaves less."""
     best = found
     for safety in _REFINING:
-        better = alternate(
-            problem, layer, best.cotangents, best.amplitudes, safety, bent=True, error=best.residual
-        )
+        better = alternate(problem, layer, best, safety, bent=True, error=best.residual)
         if better is not None and better.score < best.score:
             best = better
     return best
@@ -161,11 +159,15 @@ def _factor(problem: PairProblem) -> Factor:
     )
 
 
+def _unfitted(cotangents: FloatArray, amplitudes: FloatArray, count: int) -> Separated:
+    """A start whose points are not known yet."""
+    return Separated(cotangents, np.zeros((count, count)), amplitudes, np.inf, cotangents.size)
+
+
 def alternate(
     problem: PairProblem,
     layer: Layer,
-    cotangents: FloatArray,
-    amplitudes: FloatArray,
+    begin: Separated,
     safety: float,
     *,
     bent: bool,
@@ -175,9 +177,10 @@ def alternate(
 
     None if the first cotangents give no points.
     """
+    cotangents, amplitudes, free = begin.cotangents, begin.amplitudes, begin.free
     free_rows = np.ones(problem.width)
     best: Separated | None = None
-    free, since = cotangents.size, 0
+    since = 0
     for _ in range(_TURNS):
         weight = np.where(free_rows <= np.quantile(free_rows, _OFTEN_FREE), 1.1, 0.1)[:, None]
         points = np.linalg.lstsq(cotangents * weight, problem.change * weight, rcond=None)[0]

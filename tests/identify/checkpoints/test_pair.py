@@ -153,7 +153,8 @@ def test_alternation_finds_the_samples_from_points_nearby(off):
     amplitudes = problem.change @ np.linalg.pinv(points)
     cotangents = amplitudes * (problem.before @ points.T > 0.0)
     layer = pair_masks._layer(problem, 0.0, moving=True)
-    found = pair_masks.alternate(problem, layer, cotangents, amplitudes, 12.0, bent=True)
+    begin = pair_masks._unfitted(cotangents, amplitudes, len(x))
+    found = pair_masks.alternate(problem, layer, begin, 12.0, bent=True)
     assert nearest(found.points @ span.basis[:, :-1], x)[1].max() < FAR
 
 
