@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from identify.errors import InvalidInputError
 from identify.model.losses import LOSSES
@@ -15,9 +16,10 @@ _WORDS = "steps=T,rate=ETA,momentum=M,decay=MU,loss=NAME"
 
 @dataclass(frozen=True)
 class Recipe:
-    """Full-batch descent on a mean loss: v <- momentum v + grad + decay theta, theta -= rate v.
+    """Descent on a mean loss: v <- momentum v + grad + decay theta, theta -= rate v.
 
-    This is `torch.optim.SGD` with the loss averaged over the samples. ``loss`` is "cross_entropy",
+    This is `torch.optim.SGD` with the loss averaged over the samples of a step: all of them, or
+    with ``order`` (steps, batch) those with the indices of its row. ``loss`` is "cross_entropy",
     "logistic" or "squared".
 
     Raises InvalidInputError for numbers out of range.
@@ -32,6 +34,7 @@ class Recipe:
     momentum: float = 0.0
     decay: float = 0.0
     loss: str = "cross_entropy"
+    order: npt.NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -44,6 +47,20 @@ class Recipe:
             raise InvalidInputError("decay", "a number of at least 0", self.decay)
         if self.loss not in LOSSES:
             raise InvalidInputError("loss", f"one of {', '.join(LOSSES)}", repr(self.loss))
+        order = self.order
+        if order is not None and (order.ndim != 2 or len(order) != self.steps or order.min() < 0):
+            raise InvalidInputError(
+                "order", f"indices of shape ({self.steps}, batch)", f"shape {order.shape}"
+            )
+
+    def batch(self, step: int) -> slice | npt.NDArray[np.int64]:
+        """The samples of a step.
+
+        Example:
+            >>> Recipe(2, 0.1, order=np.array([[0, 2], [1, 3]])).batch(1)
+            array([1, 3])
+        """
+        return slice(None) if self.order is None else self.order[step]
 
 
 def parse_recipe(text: str) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy import linalg
 
 from identify.arrays import FloatArray
 from identify.checkpoints.recipe import Recipe
-from identify.checkpoints.simulate import SpanNetwork, tangents, train
+from identify.checkpoints.simulate import Sides, SpanNetwork, tangents, train
 from identify.checkpoints.span import CheckpointSpan
 from identify.errors import InvalidInputError
 from identify.model.deep import DeepNetwork
@@ -44,14 +45,22 @@ class ReplayProblem:
             return self.recipe
         return replace(self.recipe, rate=self.recipe.rate * float(np.exp(u[-1])))
 
-    def residual(self, u: FloatArray, network: SpanNetwork | None = None) -> FloatArray:
+    def residual(
+        self, u: FloatArray, network: SpanNetwork | None = None, sides: Sides | None = None
+    ) -> FloatArray:
         """Trained layers minus the final ones, each over the norm of its change."""
-        got = train(network or self.start, self.points(u), self.labels, self.rated(u))
+        got = train(network or self.start, self.points(u), self.labels, self.rated(u), sides)
+        return self.distances(got)
+
+    def distances(self, got: Sequence[FloatArray]) -> FloatArray:
+        """Layers minus the final ones, each over the norm of its change, in one vector."""
         return np.concatenate([
             ((a - b) * s).ravel() for a, b, s in zip(got, self.final, self.scales, strict=True)
         ])  # fmt: skip
 
-    def jacobian(self, u: FloatArray, network: SpanNetwork | None = None) -> FloatArray:
+    def jacobian(
+        self, u: FloatArray, network: SpanNetwork | None = None, sides: Sides | None = None
+    ) -> FloatArray:
         """The derivative of the residual, (equations, unknowns)."""
         n, width = len(self.labels), self.frame.shape[1]
         directions = np.zeros((n, width, n, len(self.centre)))
@@ -64,6 +73,7 @@ class ReplayProblem:
             self.rated(u),
             directions.reshape(n * width, n, -1),
             rate=self.fit_rate,
+            sides=sides,
         )
         rows = [
             np.concatenate(
