@@ -161,7 +161,7 @@ def replay_samples(
         budget.tell("replay", (tried - 1) / starts)
         begin = begin_at(problem, span, start, rng)
         u = (
-            fit_kinked(problem, begin, budget, near=start is not None, enough=limit)
+            fit_kinked(problem, begin, budget, limit)
             if kinked and len(begin)
             else fit_smooth(problem, begin, budget)[0]
         )

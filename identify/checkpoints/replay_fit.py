@@ -78,16 +78,13 @@ def _step(
     return None
 
 
-def fit_kinked(
-    problem: ReplayProblem, u: FloatArray, budget: Budget, *, near: bool, enough: float
-) -> FloatArray:
-    """Smoothed runs first, then exact residuals with smoothed slopes, then the sides themselves.
+def fit_kinked(problem: ReplayProblem, u: FloatArray, budget: Budget, enough: float) -> FloatArray:
+    """Two layers with their sides held, up to a residual that is ``enough``.
 
-    From a start that is ``near`` the sides are tried at once; a residual that is ``enough`` ends
-    it.
+    Else smoothed runs first, then exact residuals with smoothed slopes, then the sides or rows.
     """
     two = len(problem.start.layers) == 2
-    if near and two:
+    if two:
         found = fit_sides(problem, u, budget)
         if float(np.linalg.norm(problem.residual(found))) <= enough:
             return found
