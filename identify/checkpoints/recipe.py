@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,7 @@ from identify.errors import InvalidInputError
 from identify.model.losses import LOSSES
 
 _WORDS = "steps=T,rate=ETA,momentum=M,decay=MU,loss=NAME"
+_MOST_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,41 @@ class Recipe:
         return slice(None) if self.order is None else self.order[step]
 
 
+@dataclass(frozen=True)
+class OpenRecipe:
+    """A recipe whose steps lie in a range, both ends included, and whose rate may be unknown.
+
+    ``fit_rate`` says that a rate which is given is where the fit begins.
+
+    Example:
+        >>> OpenRecipe((10, 20), None).with_steps(15).steps
+        15
+    """
+
+    steps: tuple[int, int]
+    rate: float | None
+    momentum: float = 0.0
+    decay: float = 0.0
+    loss: str = "cross_entropy"
+    fit_rate: bool = True
+
+    def __post_init__(self) -> None:
+        low, high = self.steps
+        if not 1 <= low <= high:
+            raise InvalidInputError("steps", "a range A-B with 1 <= A <= B", f"{low}-{high}")
+        self.with_steps(low)
+
+    def with_steps(self, steps: int) -> Recipe:
+        """The recipe with so many steps, and a rate of 1 where none is known."""
+        rate = 1.0 if self.rate is None else self.rate
+        return Recipe(steps, rate, self.momentum, self.decay, self.loss)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is open."""
+        return self.steps[0] == self.steps[1] and self.rate is not None
+
+
 def parse_recipe(text: str) -> Recipe:
     """Read a recipe from words ``name=value``, separated by commas.
 
@@ -72,27 +108,65 @@ def parse_recipe(text: str) -> Recipe:
         >>> parse_recipe("steps=50,rate=0.1,momentum=0.9,loss=cross-entropy")
         Recipe(steps=50, rate=0.1, momentum=0.9, decay=0.0, loss='cross_entropy')
     """
-    kinds: dict[str, Callable[[str], object]] = {
-        "steps": int,
-        "rate": float,
-        "momentum": float,
-        "decay": float,
-        "loss": _loss,
-    }
-    found: dict[str, object] = {}
-    for word in text.split(","):
-        name, equals, value = (part.strip() for part in word.partition("="))
-        if not equals or name not in kinds or name in found:
-            raise InvalidInputError("recipe", _WORDS, repr(word))
-        try:
-            found[name] = kinds[name](value)
-        except ValueError:
-            raise InvalidInputError("recipe", f"a number for {name}", repr(value)) from None
+    found = _words(text)
     for name in ("steps", "rate"):
         if name not in found:
             raise InvalidInputError("recipe", _WORDS, f"no {name}")
-    return Recipe(**found)  # type: ignore[arg-type]
+    return Recipe(**_numbers(found, _KINDS))  # type: ignore[arg-type]
+
+
+def parse_open_recipe(text: str) -> OpenRecipe:
+    """Read a recipe that may lack the rate and the steps, or have a range of steps A-B.
+
+    Raises InvalidInputError for other words and values.
+
+    Example:
+        >>> parse_open_recipe("steps=20-60,momentum=0.9").steps
+        (20, 60)
+        >>> parse_open_recipe("rate=0.1").steps
+        (1, 200)
+    """
+    found = _words(text)
+    found.setdefault("steps", f"1-{_MOST_STEPS}")
+    numbers = _numbers(found, _KINDS | {"steps": _range})
+    return OpenRecipe(**({"rate": None} | numbers))  # type: ignore[arg-type]
+
+
+def _words(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in text.split(","):
+        name, equals, value = (part.strip() for part in word.partition("="))
+        if not equals or name not in _KINDS or name in found:
+            raise InvalidInputError("recipe", _WORDS, repr(word))
+        found[name] = value
+    return found
+
+
+def _numbers(
+    found: dict[str, str], kinds: Mapping[str, Callable[[str], object]]
+) -> dict[str, object]:
+    numbers: dict[str, object] = {}
+    for name, value in found.items():
+        try:
+            numbers[name] = kinds[name](value)
+        except ValueError:
+            raise InvalidInputError("recipe", f"a number for {name}", repr(value)) from None
+    return numbers
+
+
+def _range(text: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    return (int(low), int(high)) if dash else (int(text), int(text))
 
 
 def _loss(text: str) -> str:
     return text.replace("-", "_")
+
+
+_KINDS: dict[str, Callable[[str], object]] = {
+    "steps": int,
+    "rate": float,
+    "momentum": float,
+    "decay": float,
+    "loss": _loss,
+}

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from identify.arrays import FloatArray
 from identify.budget import Budget
 from identify.checkpoints.replay_problem import ReplayProblem
-from identify.checkpoints.simulate import Sides, loss_slopes, take_pass, targets
+from identify.checkpoints.simulate import Sides, loss_slopes, take_pass
 
 _ROUNDS = 40
 _STEPS = 3
@@ -41,7 +41,7 @@ class Trace:
 def trace(problem: ReplayProblem, u: FloatArray, sides: Sides | None = None) -> Trace:
     """Replay the run with what passes through it; entries of samples out of a batch are 0."""
     network, recipe, points = problem.start, problem.rated(u), problem.points(u)
-    wanted = targets(problem.labels, recipe.loss, len(network.layers[-1]))
+    wanted = problem.wanted(u)
     layers = [layer.copy() for layer in network.layers]
     speed = [np.zeros_like(layer) for layer in layers]
     z = np.zeros((recipe.steps, len(points), len(layers[0])))
