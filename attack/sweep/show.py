@@ -8,7 +8,7 @@ from typing import Any
 
 from attack.sweep.store import Row
 from identify.errors import InvalidInputError, listed
-from identify.text import number, table
+from identify.text import table
 
 COLUMNS = 8
 """Most columns of results that are chosen by themselves."""
@@ -116,4 +116,4 @@ def _spell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return number(value) if isinstance(value, int | float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
