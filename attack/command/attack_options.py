@@ -31,7 +31,7 @@ class ScoreOptions:
     image_shape: Annotated[
         str | None,
         _score(
-            metavar="H,W,C", help="Shape of an image; by default the run's or the truth's."
+            metavar="H,W,C", help="Shape of an image, by default the run's; none: rows of a table."
         ),
     ] = None  # fmt: skip
     add_mean: Annotated[
