@@ -13,6 +13,7 @@ import numpy as np
 from identify.command.deep_inspection import chain_of, describe_deep
 from identify.errors import InvalidInputError, UnsupportedModelError, listed, one_line
 from identify.hermite.data import HermiteData
+from identify.model.activations import plain_activation
 from identify.model.dataset import load_samples
 from identify.model.deep_files import deep_activation
 from identify.model.layer_names import SCOPE, find_layers, in_order
@@ -96,7 +97,9 @@ class Inspection:
             for a in self.arrays
         ]
         lines += table(["array", "shape", "dtype"], rows)
-        lines += [one_line(f"  {name} = {value}") for name, value in self.settings.items()]
+        for name, value in self.settings.items():
+            shown = plain_activation(value) if isinstance(value, str) else value
+            lines.append(one_line(f"  {name} = {shown}"))
         lines += _block("Network", self.network)
         lines += _block("Samples", self.data)
         word = "covered if told more: " if self.chain else "not covered: "

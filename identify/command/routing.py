@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from identify.errors import (
     UnsupportableModelError,
     UnsupportedModelError,
 )
+from identify.model.activations import plain_activation
 from identify.model.deep_files import deep_activation
 from identify.model.layer_names import in_order
 from identify.model.other_layers import other_layers
@@ -27,6 +29,8 @@ from identify.model.tensor_file import TensorFile
 from identify.model.untrusted import read_tensors
 
 WORDS = "relu, gelu, tanh and the like"
+ATTACKED = ("relu", "soft_relu", "gelu", "tanh", "softplus", "power", "identity")
+"""The activations that `kktcert attack` knows."""
 POWER = "give --degree A if it is the power A of its input"
 
 
@@ -255,15 +259,29 @@ def _given(layout: ModelOptions) -> str:
 def _activation(file: TensorFile, layout: ModelOptions) -> str | None:
     """What --activation must say: "" where the file says it, None for a polynomial."""
     stored, degree = file.settings.get("activation"), file.settings.get("degree")
+    if isinstance(stored, str) and stored.strip().startswith("{"):
+        stored = plain_activation(stored).replace("monomial:", "power")
     given = layout.activation
     for said in (stored, given):
         if said is not None and not (isinstance(said, str) and said.strip()[:1].isalpha()):
+            return None
+        if said is not None and said != "monomial" and _letters(said) not in ATTACKED:
             return None
     if degree is not None or (stored is not None and stored != "monomial"):
         return ""
     if layout.degree is not None:
         return f"power{layout.degree}"
     return given if given is not None and given != "monomial" else "WORD"
+
+
+def _letters(word: str) -> str:
+    """The name of an activation without its number.
+
+    Example:
+        >>> _letters("softplus20"), _letters("soft_relu:50"), _letters(" GELU")
+        ('softplus', 'soft_relu', 'gelu')
+    """
+    return re.split(r"[^a-z_]", word.strip().lower())[0]
 
 
 def _outputs(file: TensorFile) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from identify.errors import FileError, InvalidInputError, UnsupportableModelError, listed, one_line
+from identify.model.activations import plain_activation
 from identify.model.other_layers import other_layers
 
 SCOPE = (
@@ -244,6 +245,7 @@ def _coefficients(value: object, path: str) -> tuple[tuple[float, ...], int | No
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
+        value = plain_activation(value)
         if value.strip().lower() == "monomial":
             return _MONOMIAL, None
         value = value.split(",")
@@ -251,9 +253,11 @@ def _coefficients(value: object, path: str) -> tuple[tuple[float, ...], int | No
         numbers = tuple(float(part) for part in value)  # type: ignore[attr-defined]
     except (TypeError, ValueError, OverflowError):
         name = ",".join(value) if isinstance(value, list) and _all_text(value) else value
+        word = str(name).strip()
+        what = "is not known" if word[:1].isalpha() and "," not in word else "is no polynomial"
         raise UnsupportableModelError(
-            f"{path}: the activation {_cut(name)} is no polynomial",
-            f"{SCOPE}; expected monomial, or the coefficients C0,C1,...",
+            f"{path}: the activation {_cut(name)} {what}",
+            f"{SCOPE}; for others expected monomial, or the coefficients C0,C1,...",
         ) from None
     if len(numbers) < 2 or not all(map(math.isfinite, numbers)) or numbers[-1] == 0:
         raise InvalidInputError(

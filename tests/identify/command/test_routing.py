@@ -10,6 +10,7 @@ import shlex
 import numpy as np
 import pytest
 
+from identify.command.routing import ATTACKED
 from tests.command_line import kkt, random_network, save_network
 from tests.model_files import npz
 
@@ -169,6 +170,39 @@ def test_a_gradient_of_another_network_is_sent_to_the_attack(tmp_path):
     assert found.code == 0
     assert "not covered; try: kktcert attack" in found.err
     assert "does not cover this gradient" in found.out
+
+
+def test_the_attack_is_offered_for_the_activations_that_it_knows():
+    pytest.importorskip("torch")
+    from attack.networks.activations import _PARAMETERS
+
+    assert tuple(_PARAMETERS) == ATTACKED
+
+
+@pytest.mark.parametrize("word", ["silu", "sigmoid", "leaky_relu", "sine", "foo"])
+@pytest.mark.parametrize("where", ["file", "option", "json"])
+def test_no_attack_is_offered_that_does_not_know_the_activation(tmp_path, word, where):
+    said = {"file": word, "json": json.dumps({"name": word})}.get(where)
+    arrays = layers(4, 9, 7, 2) | ({} if said is None else {"activation": said})
+    model = npz(tmp_path / "m.npz", **arrays)
+    found = kkt("verify", model, *(() if said else ("--activation", word)))
+    assert (found.code, len(found.lines)) == (2, 1)
+    assert "kktcert attack" not in found.err
+    assert "{" not in found.err
+    if said:
+        text = kkt("inspect", model).out
+        assert "kktcert attack" not in text
+        assert f"  activation = {word}\n" in text
+
+
+@pytest.mark.parametrize("name", ["gelu", "relu", "tanh"])
+def test_the_json_that_train_writes_names_an_activation(tmp_path, name):
+    model = npz(tmp_path / "m.npz", **layers(4, 9, 7, 2), activation=json.dumps({"name": name}))
+    given = ("--source", "gradient", "--gradient", model)
+    assert kkt("verify", model, *given).code == 0
+    assert kkt("verify", model, *given, "--activation", name).code == 0
+    refused = kkt("verify", model, *given, "--activation", "silu")
+    assert f"expected {name} as {model} says, got silu" in refused.err
 
 
 @pytest.mark.parametrize("stated", [True, False])
