@@ -29,7 +29,7 @@ KKT = "kkt"
 WEIGHT_DECAY = "weight_decay"
 SOURCES = (KKT, WEIGHT_DECAY)
 TRAINED = ("both", "hidden")
-SCOPE = "a network of two layers with relu or leaky_relu between them"
+SCOPE = "covered is a network of two layers with relu or leaky_relu between them"
 
 _NAMES = {
     "gradient of layer 1": "stationarity of the hidden layer",
@@ -100,7 +100,8 @@ def check_stationary(network: DeepNetwork, source: str, trained: str) -> None:
         raise NotYetSupportedError(f"stationary points with {kind} are not yet covered", SCOPE)
     if source == KKT and network.outputs > 1:
         raise NotYetSupportedError(
-            "KKT points of several outputs are not yet covered", f"{SCOPE} and one output"
+            "KKT points of several outputs are not yet covered",
+            f"{SCOPE} and one output; --source weight-decay takes several",
         )
     bias = network.biases[1]
     if source == KKT and bias is not None and bias.any():
