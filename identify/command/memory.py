@@ -23,7 +23,7 @@ DERIVE = 200 * 2**20
 """Bytes of `derive` with sympy and the largest system that it takes."""
 DEMO = 300 * 2**20
 """Bytes of the demonstration, whose networks have fixed sizes."""
-STATEMENTS = 450 * 2**20
+STATEMENTS = 520 * 2**20
 """Bytes of one process that checks statements, torch among what it loads."""
 PICTURES = 450 * 2**20
 """Bytes of torch and matplotlib before anything is drawn."""
