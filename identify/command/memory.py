@@ -29,6 +29,8 @@ PICTURES = 450 * 2**20
 """Bytes of torch and matplotlib before anything is drawn."""
 _TORCH = 350 * 2**20
 _COPIES, _JSON, _DENSE = 3, 7, 5
+_EXACT = 4
+"""The checker holds weights as whole numbers beside float64: so many times the copies."""
 _LARGEST_REPORT = 2**28
 _MIB = 2**20
 
@@ -60,8 +62,10 @@ def open_within(limit: str | None, path: Path, key: str | None) -> TensorFile:
     return file
 
 
-def refuse_files(limit: str | None, paths: Sequence[Path], key: str | None, hint: str) -> None:
-    """Refuse files whose numbers are above the limit; headers are read.
+def refuse_files(
+    limit: str | None, paths: Sequence[Path], key: str | None, hint: str, *, times: int = 1
+) -> None:
+    """Refuse files whose numbers, so many ``times``, are above the limit; headers are read.
 
     Raises what `read_tensors` raises.
     """
@@ -72,7 +76,7 @@ def refuse_files(limit: str | None, paths: Sequence[Path], key: str | None, hint
         refuse_file(limit, path)
         torch = _TORCH if path.suffix.lower() in TORCH_SUFFIXES else 0
         total = max(total, PROCESS + torch)
-        total += stored_bytes(read_tensors(path, key, need_key=False))
+        total += times * stored_bytes(read_tensors(path, key, need_key=False))
     refuse_above(limit, total, hint)
 
 
@@ -89,7 +93,7 @@ def refuse_report(limit: str | None, report: Path, paths: Sequence[Path], key: s
     if size <= _LARGEST_REPORT:
         refuse_above(limit, PROCESS + _JSON * size + _equations(report), hint)
     allowed = max(1, parse_bytes(limit) - _JSON * size)
-    refuse_files(str(allowed), paths, key, hint)
+    refuse_files(str(allowed), paths, key, hint, times=_EXACT)
 
 
 def _equations(report: Path) -> int:

@@ -90,10 +90,10 @@ def _by_rank(network: DeepNetwork, gradient: DeepGradient, seed: int) -> float |
         values = scipy.linalg.eigvals(left.T @ g @ right, left.T @ w @ right)
     except scipy.linalg.LinAlgError:
         return None
-    values = values[np.isfinite(values)]
-    if 2 * len(values) <= size:
+    real = np.asarray(values[np.isfinite(values)].real, dtype=np.float64)
+    if 2 * len(real) <= size:
         return None
-    decay = max(0.0, float(np.median(values.real)))
+    decay = max(0.0, float(np.median(real)))
     found = factor(g - decay * w, seed=seed)
     return decay if found.clear and 2 * found.rank < size else None
 

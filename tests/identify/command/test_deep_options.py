@@ -130,7 +130,7 @@ def sent_with(network, gradient, decay):
 @pytest.mark.parametrize("sizes", [(16, 60, 3), (14, 24, 50, 3)])
 @pytest.mark.parametrize(("kind", "decay"), [("gelu", 5e-4), ("tanh", 0.02), ("sigmoid", 0.3)])
 def test_smooth_layers_tell_their_decay_by_their_rank(sizes, kind, decay):
-    network, x, gradient = smooth_batch(sizes, kind, len(sizes))
+    network, _, gradient = smooth_batch(sizes, kind, len(sizes))
     sent = sent_with(network, gradient, decay)
     cleaned, found = without_decay(network, sent, "auto")
     assert found == pytest.approx(decay, rel=1e-9)
