@@ -12,6 +12,7 @@ from identify.disaggregation.stationary import Stationary, StationaryFacts, exam
 from identify.disaggregation.verdict import mark_late
 from identify.errors import InvalidInputError
 from identify.model.deep import DeepNetwork
+from identify.model.losses import read_loss
 from identify.progress import logged
 from identify.report.plain import versions
 from identify.report.stationary import StationaryReport
@@ -76,7 +77,7 @@ def assess_stationary(
     if seed < 0:
         raise InvalidInputError("seed", "at least 0", seed)
     budget = Budget.of(time_limit, logged(progress, _LOG))
-    word = None if loss is None else loss.replace("-", "_")
+    word = None if loss is None else read_loss(loss)
     given = Stationary(source.replace("-", "_"), trained, word, samples)
 
     def solve(count: int | None) -> tuple[Disaggregation, StationaryFacts]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from identify.errors import InvalidInputError
-from identify.model.losses import LOSSES
+from identify.model.losses import read_loss
 
 _WORDS = "steps=T,rate=ETA,momentum=M,decay=MU,loss=NAME"
 
@@ -42,8 +42,7 @@ class Recipe:
             raise InvalidInputError("momentum", "a number in [0, 1)", self.momentum)
         if not 0.0 <= self.decay < np.inf:
             raise InvalidInputError("decay", "a number of at least 0", self.decay)
-        if self.loss not in LOSSES:
-            raise InvalidInputError("loss", f"one of {', '.join(LOSSES)}", repr(self.loss))
+        object.__setattr__(self, "loss", read_loss(self.loss))
 
 
 def parse_recipe(text: str) -> Recipe:
@@ -60,7 +59,7 @@ def parse_recipe(text: str) -> Recipe:
         "rate": float,
         "momentum": float,
         "decay": float,
-        "loss": _loss,
+        "loss": read_loss,
     }
     found: dict[str, object] = {}
     for word in text.split(","):
@@ -69,13 +68,11 @@ def parse_recipe(text: str) -> Recipe:
             raise InvalidInputError("recipe", _WORDS, repr(word))
         try:
             found[name] = kinds[name](value)
+        except InvalidInputError:
+            raise
         except ValueError:
             raise InvalidInputError("recipe", f"a number for {name}", repr(value)) from None
     for name in ("steps", "rate"):
         if name not in found:
             raise InvalidInputError("recipe", _WORDS, f"no {name}")
     return Recipe(**found)  # type: ignore[arg-type]
-
-
-def _loss(text: str) -> str:
-    return text.replace("-", "_")

@@ -29,7 +29,7 @@ from identify.report.gradient import GradientReport
 from identify.text import number
 from identify.thresholds import HIDDEN_SHARE
 
-_SCOPE = "use --source gradient, or a two-layer network with a power as activation"
+_SCOPE = "use --source gradient with --gradient FILE, the gradient of a batch's loss at the network"
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ KKT = "kkt"
 WEIGHT_DECAY = "weight_decay"
 SOURCES = (KKT, WEIGHT_DECAY)
 TRAINED = ("both", "hidden")
-SCOPE = "a network of two layers with relu or leaky_relu between them"
+SCOPE = "covered is a network of two layers with relu or leaky_relu between them"
 
 _NAMES = {
     "gradient of layer 1": "stationarity of the hidden layer",
@@ -103,7 +103,7 @@ def check_stationary(network: DeepNetwork, source: str, trained: str) -> None:
     if source == KKT and network.outputs > 2:
         raise NotYetSupportedError(
             f"KKT points of {network.outputs} outputs are not yet covered",
-            f"{SCOPE} and one or two outputs",
+            f"{SCOPE} and one or two outputs; --source weight-decay takes several",
         )
     if source == KKT and network.outputs == 2 and trained == "both":
         share = common_share(network.weights[1])

@@ -19,6 +19,7 @@ from identify.arrays import FloatArray
 from identify.errors import InvalidInputError, NotCoveredError
 from identify.hermite.gradient_decay import without_decay
 from identify.model.gradients import take_gradient
+from identify.model.losses import read_loss
 from identify.model.two_layer import TwoLayerNetwork
 from identify.model.two_logits import one_output, one_output_head, one_output_pair
 
@@ -371,10 +372,8 @@ class HermiteData:
 
 
 def check_loss(loss: str | None) -> str | None:
-    """The loss itself, or an error that lists the known ones."""
-    if loss is not None and loss not in LOSSES:
-        raise InvalidInputError("loss", f"one of {', '.join(LOSSES)}", loss)
-    return loss
+    """The loss under its name here, or an error that lists the known ones."""
+    return None if loss is None else read_loss(loss, LOSSES)
 
 
 def _two_logits(network: TwoLayerNetwork) -> bool:

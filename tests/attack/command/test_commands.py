@@ -92,7 +92,7 @@ class TestAttack:
             *attack_arguments(shop, steps=10**7), "--out", tmp_path / "run", "--time-limit", 0.2,
         )  # fmt: skip
         assert outcome.code == 0
-        assert "(time limit)" in outcome.out
+        assert "status      time limit reached; " in outcome.out
 
     def test_loo_with_its_preset_and_the_start_of_training(self, shop, tmp_path):
         outcome = kkt(
@@ -399,7 +399,6 @@ def masked(text):
     """Words alone: numbers, widths and names of what ended a run differ between machines."""
     text = re.sub(r"^tidied .*\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"^status .*?; loss .*$", "status", text, flags=re.MULTILINE)
-    text = re.sub(r"\((steps|second-order stationary|no further decrease)\)", "(end)", text)
     return " ".join(re.sub(r"\b[0-9a-f]{12,}\b|[-+]?\d[\d.,]*(e[-+]?\d+)?", "#", text).split())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -254,11 +255,14 @@ class TestApplication:
 def test_help_has_an_example_exit_codes_and_whole_words(monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "80")
     text = kkt(*([command] if command else []), "--help").out
-    assert "<bool>" not in text
+    assert re.findall(r"<[a-z\[A-Z]+\]?>|[{}]", text) == []  # <bool>, <list[Path]>, {MODEL}
     assert "\u2026" not in text  # a name that was cut
     if command is not None:
         assert f"Example: kktcert {command}" in text
         assert "Exit codes: 0 done" in text
+        parameters = typer.main.get_command(kktcert.app).commands[command].params
+        described = [p.help or "" for p in parameters if not getattr(p, "hidden", False)]
+        assert [w for line in described for w in line.split() if w not in text] == []
 
 
 def test_examples_of_the_help_name_only_options_that_exist():
