@@ -32,7 +32,7 @@ def one_output(
         >>> net.output_weight, gradient.output_weight
         (array([3.]), array([8.]))
     """
-    share = _common(gradient.output_weight)
+    share = common_share(gradient.output_weight)
     if share > SUM_LIMIT:
         raise UnsupportableModelError(
             f"the gradients of the two outputs are not opposite (their sum is {share:.1e} of them)",
@@ -58,7 +58,7 @@ def one_output_head(network: TwoLayerNetwork) -> TwoLayerNetwork:
         >>> one_output_head(network).output_weight / 2**0.5
         array([3.])
     """
-    share = _common(network.output_weight)
+    share = common_share(network.output_weight)
     if share > SUM_LIMIT:
         raise UnsupportableModelError(
             f"the weights of the two outputs are not opposite (their sum is {share:.1e} of them)",
@@ -87,7 +87,7 @@ def one_output_pair(
     # Weights that barely moved are rounded, so that their movement is rounded more.
     size, step = float(np.linalg.norm(final.output_weight)), float(np.linalg.norm(moved))
     unit = max(initial.rounding, final.rounding) * (size / step if step > 0.0 else 0.0)
-    share = _common(moved)
+    share = common_share(moved)
     if share > max(SUM_LIMIT, min(unit, 1.0)):
         raise UnsupportableModelError(
             f"the weights of the two outputs did not move opposite to each other (the sum of their "
@@ -111,8 +111,13 @@ def _at_least(network: TwoLayerNetwork, level: float) -> TwoLayerNetwork:
     )
 
 
-def _common(heights: FloatArray) -> float:
-    """|v| over |(a_0, a_1)|, the share of the output layer that is common to both outputs."""
+def common_share(heights: FloatArray) -> float:
+    """|v| over |(a_0, a_1)|, the share of weights (2, m) that is common to both outputs.
+
+    Example:
+        >>> [round(float(common_share(np.array([[1.0], [b]]))), 6) for b in (-1.0, 1.0)]
+        [0.0, 1.0]
+    """
     total = float(np.linalg.norm(heights))
     return float(np.linalg.norm(heights.sum(axis=0))) / (np.sqrt(2.0) * total) if total else 0.0
 
