@@ -54,7 +54,8 @@ def assess_stationary(
 
     Raises:
         InvalidInputError: values out of range, a network of zeros, an output bias for "kkt".
-        NotYetSupportedError: another depth or activation, several outputs for "kkt".
+        NotYetSupportedError: another depth or activation; for "kkt" more than two outputs, or two
+            whose weights are not opposite.
 
     Cost: that of `assess_gradient`.
 
@@ -151,6 +152,11 @@ def _assumptions(network: DeepNetwork, given: Stationary) -> tuple[str, ...]:
             f"the weights are, up to a factor, a KKT point of the smallest norm of {layers} with "
             "margins of at least 1"
         )
+        if network.outputs == 2:
+            said.append(
+                "the margins are of the difference of the two outputs, label 1 for the second; "
+                "outputs and multipliers are those of the difference over the root of 2"
+            )
     else:
         said.append(
             f"the gradient of the loss plus a multiple of the weights is 0 in {layers}, with one "

@@ -134,3 +134,6 @@ REACHED = 100.0
 """Expected roundings of the residual up to which a replay reaches the final weights."""
 REPLAY_BOUND = BOUND_LIMIT
 """A relative error bound from which a replayed sample is not determined."""
+PAIR_FITS = 0.06
+"""What samples may leave of a first layer's change between checkpoints: 0.5 % with the right ones,
+10 % and more with others, of which nothing is drawn."""

@@ -68,6 +68,7 @@ def test_reference_lists_every_command():
     [
         ("reportjson", "report.schema.json"),
         ("reportjson-of-a-relu-networks-weights", "stationary_report.schema.json"),
+        ("reportjson-of-two-checkpoints", "pair_report.schema.json"),
         ("reportjson-of-one-gradient-of-a-deep-network", "deep_report.schema.json"),
     ],
 )

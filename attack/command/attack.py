@@ -208,6 +208,7 @@ def attack_network(
         splitting=search.splitting.value,
         solver=None if search.solver is None else search.solver.value,
         steps=search.steps,
+        save_seconds=search.save_seconds,
         settings=settings or None,
         seed=run.seed,
         device=device,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from attack.command.attack_options import NullOptions, ObjectiveOptions, ScoreOptions, SearchOptions
+from attack.command.sweep import sweep
 from attack.command.training_options import (
     ComputeOptions,
     DataOptions,
@@ -48,6 +49,7 @@ def mount(app: typer.Typer) -> None:
         "evaluate run --truth victim.truth.npz --held-out victim.held-out.npz",
     )
     add_command(app, figures, "figures run --out pictures")
+    add_command(app, sweep, "sweep seeds.toml --out seeds.sqlite")
 
 
 def train(

@@ -13,6 +13,7 @@ from attack.networks.activations import Activation, parse_activation
 from attack.networks.network import Network
 from attack.objectives import (
     OBJECTIVES,
+    Converged,
     LooPenalties,
     Objective,
     TemperatureSchedule,
@@ -36,7 +37,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "loo": (*_COMMON, "features", "box_weight", "blur", "sparsity", "period"),
     "gradient_matching": (*_COMMON, "loss", "decay"),
     "gradient_norm": (*_COMMON, "loss", "decay"),
-    "bilevel": (*_COMMON, "loss", "decay", "unrolled", "rate", "momentum"),
+    "bilevel": (*_COMMON, "loss", "decay", "inner", "unrolled", "rate", "momentum", "tolerance"),
 }
 _WORDS = ("activation", "task", "features", "loss")
 _PRESET_OPTIONS = ("activation", "floor", "features", "task", "normaliser")
@@ -206,12 +207,20 @@ def _norm(name: str, victim: Victim, arguments: dict[str, Any]) -> Objective:
 
 def _bilevel(name: str, victim: Victim, arguments: dict[str, Any]) -> Objective:
     arguments = _with_loss(name, arguments)
-    training = {"steps": arguments.pop("unrolled", None)}
-    training |= {key: arguments.pop(key, None) for key in ("rate", "momentum", "decay")}
-    given = {key: value for key, value in training.items() if value is not None}
-    return bilevel_objective(
-        victim.network, victim.initial, training=Unrolled(**given), **arguments
-    )
+    named = {"unrolled": "steps", "rate": "rate", "momentum": "momentum", "decay": "decay"}
+    inner = arguments.pop("inner", "unrolled")
+    if inner not in ("unrolled", "converged"):
+        raise InvalidInputError("inner", "unrolled or converged", inner)
+    kind = Unrolled if inner == "unrolled" else Converged
+    if kind is Converged:
+        named = {"tolerance": "tolerance", "decay": "decay"}
+    given = {field: arguments.pop(key) for key, field in named.items() if key in arguments}
+    others = {"unrolled", "rate", "momentum", "tolerance"} & set(arguments)
+    if others:
+        raise InvalidInputError(
+            "options", f"some of {', '.join(named)} for inner={inner}", sorted(others)[0]
+        )
+    return bilevel_objective(victim.network, victim.initial, training=kind(**given), **arguments)
 
 
 def _with_loss(name: str, arguments: dict[str, Any]) -> dict[str, Any]:

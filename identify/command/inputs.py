@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from identify.arrays import FloatArray
 from identify.command.data_options import POWERS, AssumeOptions, ModelOptions, SourceOptions
-from identify.command.names import SourceName
 from identify.command.options import RunOptions
 from identify.command.routing import routed
 from identify.errors import FileError, InvalidInputError, NotYetSupportedError
@@ -59,14 +58,7 @@ def open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Hermi
 
 def _open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> HermiteData:
     network = open_network(model, layout)
-    logits = network.outputs == 2 and network.activation is None
-    if logits and source.source is not SourceName.GRADIENT:
-        raise NotYetSupportedError(
-            f"two outputs are read as one, their difference, for --source gradient and not yet for "
-            f"--source {source.source.value}",
-            "give a network that was trained with one output",
-        )
-    if not logits:
+    if network.outputs != 2 or network.activation is not None:
         network.require_supported()
     loss = None if source.loss is None else source.loss.value
     gradient = initial = None

@@ -199,7 +199,8 @@ def inspect_file(
     try:
         network = load_network(file, degree=degree, activation=activation, layers=layers, key=key)
         described = _describe_network(network)
-        network.require_supported()
+        if network.outputs != 2 or network.activation is not None:
+            network.require_supported()
     except UnsupportedModelError as error:
         _check_numbers(file)
         return Inspection(
@@ -209,7 +210,8 @@ def inspect_file(
         **common,
         kind="network",
         covered=True,
-        reason="a two-layer monomial network with one output",
+        reason="a two-layer monomial network with "
+        + ("one output" if network.outputs == 1 else "two outputs, read as their difference"),
         network=described,
         **_describe_sources(network, seed),
     )
@@ -326,6 +328,12 @@ def _describe_sources(network: TwoLayerNetwork, seed: int) -> dict[str, Any]:
     except InvalidInputError as error:
         dead = tuple(SourceFit(name, False, str(error)) for name in ("kkt", "weight-decay"))
         return {"sources": dead}
+    except UnsupportedModelError as error:
+        words = error.context["what"]
+        dead = tuple(SourceFit(name, False, words) for name in ("kkt", "weight-decay"))
+        other = (("gradient", "--gradient FILE"), ("fine-tuning", "--initial FILE"))
+        return {"sources": dead + tuple(SourceFit(name, None, words) for name, words in other)}
+    network = data.network
     balance = data.consistency or 0.0
     stationary = balance <= BALANCE_LIMIT
     words = f"balance residual {number(balance)}, {'at most' if stationary else 'above'} 1e-2"
