@@ -12,7 +12,7 @@ import numpy as np
 from identify.arrays import FloatArray
 from identify.command.data_options import AssumeOptions, ModelOptions, SourceOptions
 from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
-from identify.command.inputs import check_dimension
+from identify.command.inputs import check_dimension, features_note
 from identify.command.memory import refuse_gradient
 from identify.command.names import ArithmeticName, EvidenceName, Format, ScaleName, SourceName
 from identify.command.options import MemoryOptions, RunOptions
@@ -222,6 +222,8 @@ def audit_deep(
     network, gradient = request.open()
     truth = load_samples(data)
     check_dimension(truth.samples, network.dimension, data)
+    if request.layout.head:
+        request.log.note(features_note(network.names[0]))
     report, interrupted = request.assess(network, gradient)
     found = audit_gradient(report, network, gradient, normalised(truth, *pixels), truth.labels)
     if folder:
