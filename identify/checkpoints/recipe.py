@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from identify.errors import InvalidInputError
-from identify.model.losses import LOSSES
+from identify.model.losses import read_loss
 
 _WORDS = "steps=T,rate=ETA,momentum=M,decay=MU,loss=NAME"
 _MOST_STEPS = 200
@@ -46,8 +46,7 @@ class Recipe:
             raise InvalidInputError("momentum", "a number in [0, 1)", self.momentum)
         if not 0.0 <= self.decay < np.inf:
             raise InvalidInputError("decay", "a number of at least 0", self.decay)
-        if self.loss not in LOSSES:
-            raise InvalidInputError("loss", f"one of {', '.join(LOSSES)}", repr(self.loss))
+        object.__setattr__(self, "loss", read_loss(self.loss))
         order = self.order
         if order is not None and (order.ndim != 2 or len(order) != self.steps or order.min() < 0):
             raise InvalidInputError(
@@ -133,6 +132,8 @@ def _numbers(
     for name, value in found.items():
         try:
             numbers[name] = kinds[name](value)
+        except InvalidInputError:
+            raise
         except ValueError:
             raise InvalidInputError("recipe", f"a number for {name}", repr(value)) from None
     return numbers
@@ -143,14 +144,10 @@ def _range(text: str) -> tuple[int, int]:
     return (int(low), int(high)) if dash else (int(text), int(text))
 
 
-def _loss(text: str) -> str:
-    return text.replace("-", "_")
-
-
 _KINDS: dict[str, Callable[[str], object]] = {
     "steps": int,
     "rate": float,
     "momentum": float,
     "decay": float,
-    "loss": _loss,
+    "loss": read_loss,
 }
