@@ -12,7 +12,7 @@ from identify.arrays import FloatArray
 from identify.budget import Budget, Progress
 from identify.checkpoints.pair_masks import Separated, separate_masks
 from identify.checkpoints.pair_problem import SCOPE, PairProblem, pose_pair
-from identify.checkpoints.span import CheckpointSpan
+from identify.checkpoints.span import WEIGHTS, CheckpointSpan
 from identify.errors import InvalidInputError, NotYetSupportedError
 from identify.model.deep import DeepNetwork
 from identify.text import counted
@@ -182,6 +182,11 @@ def separate_pair(
         return PairSamples(
             None, None, np.inf, 0, 0, None, f"no span: {span.reason}", problem, inputs, seed, False
         )
+    if span.source != WEIGHTS:
+        why = f"the span is of the optimiser's {span.source}: the change of the weights has no gap"
+        return PairSamples(
+            None, None, np.inf, 0, 0, span.samples, why, problem, inputs, seed, False
+        )  # fmt: skip
     pair = pose_pair(initial, final, span)
     found = separate_masks(pair, leak, budget, seed)
     if found is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from identify.arrays import FloatArray
 from identify.disaggregation.factor import EPSILON, Factor, factor
 from identify.errors import FileError, InvalidInputError
 from identify.model.deep import DeepNetwork
-from identify.model.tensor_file import PathLike
+from identify.model.tensor_file import AnyArray, PathLike
 from identify.model.untrusted import read_tensors
 from identify.text import counted, number
 from identify.thresholds import ALIKE, BETTER_GAP, CLIFF, GAP_SHARE, SPAN_ROUNDINGS
@@ -20,6 +21,7 @@ from identify.thresholds import ALIKE, BETTER_GAP, CLIFF, GAP_SHARE, SPAN_ROUNDI
 _COMPRESSED = 300
 _CLUSTER = 1e-3
 _REFINEMENTS = 4
+WEIGHTS = "weights"
 _KEYS = ("basis", "singular_values", "has_bias")
 
 
@@ -29,7 +31,8 @@ class CheckpointSpan:
 
     ``basis`` (r, k) orthonormal rows, ``singular_values`` (r,) of the change; k counts the bias
     where ``has_bias``. ``kept`` is the scalar c of the change W_T - c W_0, below 1 with weight
-    decay. Without a gap ``basis`` is empty and ``reason`` says so.
+    decay. Without a gap ``basis`` is empty and ``reason`` says so. ``source`` is "weights", or the
+    name of the optimiser's moments that were taken for the change.
     """
 
     basis: FloatArray
@@ -41,6 +44,7 @@ class CheckpointSpan:
     change: FloatArray
     initial_sha256: str
     final_sha256: str
+    source: str = WEIGHTS
 
     @property
     def samples(self) -> int | None:
@@ -77,6 +81,7 @@ class CheckpointSpan:
             "gap": self.gap,
             "kept": self.kept,
             "reason": self.reason,
+            "source": self.source,
             "singular_values": [float(value) for value in self.singular_values],
             "initial_sha256": self.initial_sha256,
             "final_sha256": self.final_sha256,
@@ -85,8 +90,18 @@ class CheckpointSpan:
     def __str__(self) -> str:
         if self.samples is None:
             return f"No number and no span: {self.reason}."
+        head = (
+            f"At least {counted(self.samples, 'sample')}, in a space of {self.samples} dimensions."
+        )
+        if self.source != WEIGHTS:
+            return "\n".join([
+                head,
+                f"  from the optimiser's {self.source} in the last checkpoint, a sum of gradients;",
+                "  the weights alone have no gap. Samples that left nothing in it are not counted",
+                f"  gap of its singular values in the first layer: {number(self.gap)}",
+            ])  # fmt: skip
         lines = [
-            f"At least {counted(self.samples, 'sample')}, in a space of {self.samples} dimensions.",
+            head,
             "  assuming plain descent, with momentum or local steps, on the whole layer: no Adam",
             "  or other steps scaled entry by entry, and no merged adapters (LoRA)",
             f"  gap of the singular values of the first layer's change: {number(self.gap)}",
@@ -97,7 +112,12 @@ class CheckpointSpan:
 
 
 def find_span(
-    initial: DeepNetwork, final: DeepNetwork, *, kept: float | None = None, seed: int = 0
+    initial: DeepNetwork,
+    final: DeepNetwork,
+    *,
+    kept: float | None = None,
+    moments: Moments | None = None,
+    seed: int = 0,
 ) -> CheckpointSpan:
     r"""Find the span of the training samples from the change of the first layer's weights.
 
@@ -109,6 +129,8 @@ def find_span(
     Args:
         initial, final: the two checkpoints.
         kept: c in (0, 1], found from the data unless given.
+        moments: the optimiser's first moments of the first layer at the end, if they are known;
+            used where the weights have no gap, as after Adam, whose moments are sums of gradients.
         seed: of the compression that finds c, and of the range finder.
 
     Returns:
@@ -154,6 +176,16 @@ def find_span(
     there = [part for part in both if not part.reason]
     if there and not found.reason:
         found = min(there, key=lambda part: part.split.rank)
+    if found.reason and moments is not None:
+        matrix = moments.matrix
+        level = stored_precision(matrix) * float(np.sqrt(np.mean(matrix**2)))
+        split = factor(matrix, seed=seed)
+        summed = _Gap(matrix, split, _undecided(matrix, split, level, _kinds(matrix)))
+        if not summed.reason:
+            return CheckpointSpan(
+                summed.basis(), summed.split.values, moments.has_bias, 1.0, summed.gap, "",
+                summed.change, initial.sha256(), final.sha256(), moments.name,
+            )  # fmt: skip
     return CheckpointSpan(
         basis=found.basis(),
         singular_values=np.empty(0) if found.reason else found.split.values,
@@ -165,6 +197,40 @@ def find_span(
         initial_sha256=initial.sha256(),
         final_sha256=final.sha256(),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """An optimiser's first moments of the first layer (m, k), its bias's as the last column."""
+
+    name: str
+    matrix: FloatArray
+    has_bias: bool
+
+
+def first_moments(name: str, arrays: Sequence[AnyArray], network: DeepNetwork) -> Moments | None:
+    """The first layer's among the moments of all parameters in order, or None.
+
+    The layer is the first array of its shape, and its bias may follow.
+
+    Example:
+        >>> net = DeepNetwork([np.eye(2, 3), np.ones((1, 2))], [np.ones(2), None], "relu")
+        >>> found = first_moments("exp_avg", [np.eye(2, 3), np.ones(2), np.ones((1, 2))], net)
+        >>> found.matrix.shape, found.has_bias
+        ((2, 4), True)
+    """
+    shape = network.weights[0].shape
+    for index, array in enumerate(arrays):
+        if array.shape != shape:
+            continue
+        matrix = np.asarray(array, dtype=np.float64)
+        after = arrays[index + 1] if index + 1 < len(arrays) else None
+        if network.biases[0] is not None and after is not None and after.shape == shape[:1]:
+            matrix = np.column_stack([matrix, np.asarray(after, dtype=np.float64)])
+        if not np.isfinite(matrix).all() or not matrix.any():
+            return None
+        return Moments(name, matrix, matrix.shape != shape)
+    return None
 
 
 def _moved_biases(initial: DeepNetwork, final: DeepNetwork, kept: float) -> list[FloatArray]:

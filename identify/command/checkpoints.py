@@ -13,7 +13,7 @@ import typer
 from identify.checkpoints.recipe import OpenRecipe, Recipe, parse_open_recipe
 from identify.checkpoints.replay import Replay, jacobian_numbers, replay_samples
 from identify.checkpoints.replay_search import search_recipe
-from identify.checkpoints.span import find_span, save_span
+from identify.checkpoints.span import find_span, first_moments, save_span
 from identify.command.data_options import ModelOptions
 from identify.command.limits import PROCESS, refuse_above
 from identify.command.membership import HeldOut, PixelOptions, open_any
@@ -37,6 +37,7 @@ from identify.command.sheet import Sheet
 from identify.errors import InvalidInputError
 from identify.exposure.batch_members import span_members
 from identify.model.dataset import load_samples, read_labels, read_order
+from identify.model.untrusted import read_moments
 from identify.pictures import contact_sheet
 from identify.text import number
 
@@ -78,7 +79,8 @@ def span(
     files = [path for path in (initial, final, member, held_out) if path is not None]
     refuse_files(memory.memory_limit, files, layout.key, "the files alone take it")
     before, after = open_any(initial, layout)[0], open_any(final, layout)[0]
-    found = find_span(before, after, kept=kept, seed=run.seed)
+    moments = first_moments(*read_moments(final), after)
+    found = find_span(before, after, kept=kept, moments=moments, seed=run.seed)
     inside = None
     if member is not None:
         asked = pixels.read(member, before.dimension)

@@ -29,7 +29,7 @@ from identify.model.tensor_file import (
     short,
     unreadable,
 )
-from identify.model.untrusted_torch import read_torch
+from identify.model.untrusted_torch import read_torch, torch_moments
 
 MAX_FILE_BYTES = 16 * 2**30
 # A compressed file may grow by this much: enough for any data set this project is made for.
@@ -263,7 +263,36 @@ def read_npy(path: PathLike, name: str) -> TensorFile:
     return TensorFile(str(path), {name: shape}, {name: dtype.name}, {}, ordered=True, read=read)
 
 
+def read_moments(path: PathLike) -> tuple[str, list[AnyArray]]:
+    """The first moments of the optimiser in a torch checkpoint, and their name; none elsewhere.
+
+    They are in the order of the parameters. Raises FileError as `read_tensors` does.
+
+    Example:
+        >>> read_moments("weights.npz")
+        ('', [])
+    """
+    location = Path(path)
+    if location.suffix.lower() not in TORCH_SUFFIXES:
+        return "", []
+    try:
+        status = location.stat()
+    except OSError as error:
+        raise FileError(
+            location, f"cannot be opened: {error.strerror}", "check the path"
+        ) from error
+    _check_regular(location, status)
+    _check_torch(location)
+    return torch_moments(location)
+
+
 def _torch_file(path: Path, key: str | None, need_key: bool) -> TensorFile:
+    _check_torch(path)
+    return read_torch(path, key, need_key=need_key)
+
+
+def _check_torch(path: Path) -> None:
+    """Refuse torch's old format and compressed archives."""
     with path.open("rb") as file:
         start = file.read(len(_OLD_TORCH))
     if start == _OLD_TORCH:
@@ -276,7 +305,6 @@ def _torch_file(path: Path, key: str | None, need_key: bool) -> TensorFile:
     with _open_zip(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise FileError(path, "is compressed, as torch.save never does", "save it again")
-    return read_torch(path, key, need_key=need_key)
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> FileError:

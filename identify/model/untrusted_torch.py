@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from identify.errors import FileError, listed
 from identify.model.tensor_file import (
@@ -75,6 +75,52 @@ def read_torch(path: Path, key: str | None = None, *, need_key: bool = True) -> 
         ordered=True,
         read=read,
         key=found,
+    )
+
+
+MOMENTS = ("exp_avg", "momentum_buffer")
+"""The first moments that Adam and descent with momentum keep, as torch calls them."""
+
+
+def torch_moments(path: Path) -> tuple[str, list[AnyArray]]:
+    """The first moments in a checkpoint's optimiser state in the order of its parameters, and
+    what they are called; none without such a state. Checks as for `read_torch`.
+    """
+    size = path.stat().st_size
+    for part in _states(_load(path), _DEPTH):
+        entries = [part[index] for index in sorted(part)]
+        for name in MOMENTS:
+            if entries and all(_is_tensor(entry.get(name)) for entry in entries):
+                tensors = [entry[name] for entry in entries]
+                if any(t.numel() * t.element_size() > size for t in tensors):
+                    raise FileError(path, f'"{name}" declares more numbers than the file holds')
+                return name, [tensor_array(tensor) for tensor in tensors]
+    return "", []
+
+
+def _states(content: object, depth: int) -> list[Mapping[int, Mapping[Any, Any]]]:
+    """What optimisers' state_dicts call ``state``, below a checkpoint."""
+    found: list[Mapping[int, Mapping[Any, Any]]] = []
+    level, seen = [content], set[int]()  # a pickle can hold one mapping many times
+    for _ in range(depth):
+        below: list[object] = []
+        for whole in level:
+            if not isinstance(whole, Mapping | list | tuple) or id(whole) in seen:
+                continue
+            seen.add(id(whole))
+            state = whole.get("state") if isinstance(whole, Mapping) else None
+            if _is_state(state):
+                found.append(state)
+            below += whole.values() if isinstance(whole, Mapping) else whole
+        level = below
+    return found
+
+
+def _is_state(state: object) -> TypeGuard[Mapping[int, Mapping[Any, Any]]]:
+    return (
+        isinstance(state, Mapping)
+        and bool(state)
+        and all(isinstance(i, int) and isinstance(e, Mapping) for i, e in state.items())
     )
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from identify.checkpoints.span import find_span, load_span, save_span
+from identify.checkpoints.span import find_span, first_moments, load_span, save_span
 from identify.errors import FileError, InvalidInputError
 from identify.exposure.batch_members import span_members
 from identify.exposure.membership import Membership
 from identify.model.deep import DeepNetwork
+from identify.model.deep_files import load_deep_network
+from identify.model.untrusted import read_moments
 from tests.identify.checkpoints.training import Recipe, start, train
 
 RULES = {
@@ -137,3 +139,51 @@ def test_adam_on_few_grey_levels_leaves_no_number(levels, count):
         y = rng.integers(0, 10, count).astype(float)
         after = train(before, x, y, Recipe("adam", steps, 1e-3), rng)
         assert find_span(before, after).samples is None
+
+
+@pytest.mark.parametrize("kind", ["adam", "momentum"])
+@pytest.mark.parametrize("batch", [0, 3])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_optimisers_state_shows_the_span(tmp_path, kind, batch, dtype):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(60, 50), torch.nn.GELU(), torch.nn.Linear(50, 10))
+    net.to(getattr(torch, dtype))
+    torch.save(net.state_dict(), tmp_path / "initial.pt")
+    x, y = torch.rand(9, 60, dtype=getattr(torch, dtype)), torch.randint(0, 10, (9,))
+    if kind == "adam":
+        descent = torch.optim.Adam(net.parameters(), lr=1e-3)
+    else:
+        descent = torch.optim.SGD(net.parameters(), lr=1e-2, momentum=0.9)
+    for step in range(12):
+        part = slice(3 * (step % 3), 3 * (step % 3) + 3) if batch else slice(None)
+        descent.zero_grad()
+        torch.nn.functional.cross_entropy(net(x[part]), y[part]).backward()
+        descent.step()
+    checkpoint = {"epoch": 4, "model": net.state_dict(), "optimizer": descent.state_dict()}
+    torch.save(checkpoint, tmp_path / "final.pt")
+    before, after = (
+        load_deep_network(tmp_path / name, activation="gelu") for name in ("initial.pt", "final.pt")
+    )
+    moments = first_moments(*read_moments(tmp_path / "final.pt"), after)
+    found = find_span(before, after, moments=moments)
+    assert found.samples == 9
+    assert found.source == ("exp_avg" if kind == "adam" else "weights")
+    assert ("exp_avg" in str(found)) == (kind == "adam")
+    lifted = found.lifted(x.double().numpy())
+    outside = lifted - lifted @ found.basis.T @ found.basis
+    assert np.linalg.norm(outside) < 1e-4 * np.linalg.norm(lifted)
+    alone = find_span(before, after)
+    assert (alone.samples is None) == (kind == "adam")
+
+
+def test_moments_that_are_not_there_are_none(tmp_path):
+    before, after, _ = trained(RULES["plain"], 0)
+    assert first_moments("", [], after) is None
+    wrong = [np.ones((3, 3)), np.zeros(before.weights[0].shape)]
+    assert first_moments("exp_avg", wrong, after) is None
+    torch = pytest.importorskip("torch")
+    torch.save({"a.weight": torch.ones(3, 4)}, tmp_path / "plain.pt")
+    assert read_moments(tmp_path / "plain.pt") == ("", [])
+    with pytest.raises(FileError, match="cannot be opened"):
+        read_moments(tmp_path / "none.pt")
