@@ -69,7 +69,8 @@ def reconstruct(
 
     Args:
         network: the victim: an `attack.Network`, a torch module, or a file.
-        objective: a name of `attack.OBJECTIVES` or an objective; "haim" or that of the preset.
+        objective: a name of `attack.OBJECTIVES`, an objective, or None for that of the preset or
+            the one for what is given: gradient, initial network, one output or several.
         initial: the network before training, for "loo" and "bilevel".
         gradient: of the loss of one batch, for "gradient_matching": tensors, network or file.
         options: of the objective, as in `attack.objectives.by_name.OPTIONS`.

@@ -126,6 +126,19 @@ def test_the_mask_covers_whole_hashes_and_nothing_else(digits):
     assert masked("verdict globally") != masked("verdict locally")
 
 
+def test_every_command_has_its_first_screen_in_a_page_that_is_refreshed():
+    tool = load_refresh()
+    shown = {
+        command.split()[1]
+        for path in (*tool.PAGES, *tool.ELSEWHERE)
+        for block in re.findall(r"```console\n(.*?)```", path.read_text("utf-8"), flags=re.DOTALL)
+        for command, output in tool.commands(block)
+        if command.startswith("kktcert ") and output
+    }
+    every = set(typer.main.get_command(kktcert.app).commands)
+    assert every - shown == set()
+
+
 @pytest.mark.medium
 def test_pasted_output_is_what_the_commands_print(tmp_path, monkeypatch, capsys):
     tool = load_refresh()

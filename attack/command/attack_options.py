@@ -131,7 +131,7 @@ class ObjectiveOptions:
 
     objective: Annotated[
         ObjectiveName | None,
-        _attack(help="By default that of the preset, or haim."),
+        _attack(help="By default that of the preset, or the one for what is given."),
     ] = None
     preset: Annotated[
         str | None,

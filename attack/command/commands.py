@@ -129,11 +129,17 @@ def attack(
 ) -> int:
     """Reconstruct training data by optimisation, splitting candidates where it pays."""
     require_extra("attack", "attack", PACKAGES)
-    from attack.command.attack import AttackCall, Destination, attack_network, failed_writing
+    from attack.command.attack import (
+        AttackCall,
+        Destination,
+        attack_network,
+        failed_writing,
+        naming_options,
+    )
 
     told = log.log()
     try:
-        with told.progress() as show:
+        with told.progress() as show, naming_options(search.setting):
             call = AttackCall(model, aim, search, file, compute, run, memory)
             found = attack_network(call, Destination(out, resume, force), show)
     except KeyboardInterrupt:

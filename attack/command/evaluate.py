@@ -29,7 +29,7 @@ from identify.arrays import FloatArray
 from identify.command.inputs import check_dimension, open_mean
 from identify.command.limits import refuse_above
 from identify.command.output import check_writable, replacing
-from identify.errors import InvalidInputError
+from identify.errors import InvalidInputError, listed
 from identify.exposure.affine import match_affinely, pixel_values
 from identify.model.dataset import Dataset, load_samples
 from identify.model.untrusted import read_tensors
@@ -308,10 +308,12 @@ def _check_held_out(samples: FloatArray, path: Path, truth: FloatArray, mean: Fl
             "--held-out", "images with the mean of the truth removed", f"another mean in {path}"
         )
     known = {row.tobytes() for row in truth}
-    same = sum(row.tobytes() in known for row in samples)
+    same = [str(index) for index, row in enumerate(samples) if row.tobytes() in known]
     if same:
         raise InvalidInputError(
-            "--held-out", "images that were not trained on", f"{same} of the true samples in {path}"
+            "--held-out",
+            "images that were not trained on",
+            f"{len(same)} of the true samples in {path}, counted from 0 at {listed(same)}",
         )
 
 

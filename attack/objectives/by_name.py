@@ -39,6 +39,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "gradient_norm": (*_COMMON, "loss", "decay"),
     "bilevel": (*_COMMON, "loss", "decay", "inner", "unrolled", "rate", "momentum", "tolerance"),
 }
+_WORDS = ("activation", "task", "features", "loss")
 _PRESET_OPTIONS = ("activation", "floor", "features", "task", "normaliser")
 _SOFTNESS = 20.0
 _PERIOD = 300.0
@@ -110,6 +111,7 @@ def build_objective(
             "options", f"some of {', '.join(known)} for {preset.name if preset else name}",
             ", ".join(unknown),
         )  # fmt: skip
+    _check_kinds(chosen)
     normaliser = float(chosen.pop("normaliser", count))
     if preset is not None:
         return _from_preset(name, victim, normaliser, chosen, preset, image_shape)
@@ -131,6 +133,23 @@ def build_objective(
         "bilevel": _bilevel,
     }
     return builders[name](name, victim, arguments)
+
+
+def _check_kinds(options: Mapping[str, Any]) -> None:
+    """Refuse words where numbers are due, and the reverse."""
+    for name, value in options.items():
+        if value is None or isinstance(value, Activation):
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name in _WORDS:
+            if not isinstance(value, str):
+                raise InvalidInputError(f"option {name}", "a word", value)
+        elif name == "box":
+            pair = isinstance(value, list | tuple) and len(value) == 2
+            if not pair or not all(isinstance(v, int | float) for v in value):
+                raise InvalidInputError("option box", "two numbers [LOW, HIGH]", value)
+        elif not number:
+            raise InvalidInputError(f"option {name}", "a number", repr(value))
 
 
 def _from_preset(

@@ -45,7 +45,8 @@ def open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Hermi
             raise NotYetSupportedError(
                 f"{model}: networks with the activation {named} are covered by verify, "
                 "recover and audit alone",
-                "use one of these with --source gradient",
+                "with --source gradient and --out DIR, verify writes alternatives.npz where two "
+                "batches have the gradient",
             )
         for option, given in (("--head", layout.head), ("--reduction", source.reduction)):
             if given:
@@ -104,6 +105,14 @@ def check_dimension(samples: npt.NDArray[np.float64], dimension: int, path: Path
         raise InvalidInputError(
             str(path), f"samples of {dimension} numbers, as the network takes", samples.shape[1]
         )
+
+
+def features_note(layer: str) -> str:
+    """What --head means for the samples that are given."""
+    return (
+        f"with --head the samples are taken for the features that enter {layer}; images of that "
+        "size would seem to have left no trace"
+    )
 
 
 def open_mean(path: Path, dimension: int) -> npt.NDArray[np.float64]:

@@ -14,7 +14,7 @@ from identify.command.deep_inspection import chain_of, describe_deep
 from identify.errors import InvalidInputError, UnsupportedModelError, listed, one_line
 from identify.hermite.data import HermiteData
 from identify.model.activations import plain_activation
-from identify.model.dataset import load_samples
+from identify.model.dataset import equal_rows, load_samples, spell_groups
 from identify.model.deep_files import deep_activation
 from identify.model.layer_names import SCOPE, find_layers, in_order
 from identify.model.loading import load_network
@@ -413,6 +413,9 @@ def _describe_data(path: PathLike) -> dict[str, Any]:
         "share_of_mean": 1.0 - (spread / total) ** 2 if total > 0 else None,
         "span_dimension": rank,
     }
+    same = equal_rows(samples)
+    if same:
+        found["equal_samples"] = f"{spell_groups(same)} (counted from 0)"
     for degree in _DEGREES:
         if rank:
             found[f"neurons_needed_degree_{degree}"] = max(

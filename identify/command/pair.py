@@ -15,6 +15,7 @@ from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
 from identify.command.limits import PROCESS, refuse_above
 from identify.command.names import Format
 from identify.command.output import OutputFolder, say_error
+from identify.command.page import write_page
 from identify.command.run import show_written
 from identify.command.sheet import Sheet
 from identify.model.deep import DeepNetwork
@@ -79,7 +80,7 @@ def verify_pair(request: PairRequest, gate: Gate, folder: OutputFolder) -> int:
     """Say what two checkpoints show of the data; the exit code."""
     found = request.assess(*request.open())
     if folder:
-        folder.write_text("report.json", _json(found))
+        _write(folder, found)
     _show(found, request, folder)
     blocked = (
         found.verdict in gate.words
@@ -98,7 +99,7 @@ def recover_pair(request: PairRequest, images: Any, folder: OutputFolder) -> int
         with folder.writing("samples.npz") as path:
             np.savez(path, samples=found.samples, labels=found.labels)
         _draw(sheet.settled(found.samples), folder, found)
-    folder.write_text("report.json", _json(found))
+    _write(folder, found)
     _show(found, request, folder)
     if not found.candidates:
         say_error(f"no samples to write: {found.reason}")
@@ -106,9 +107,18 @@ def recover_pair(request: PairRequest, images: Any, folder: OutputFolder) -> int
     return 0
 
 
-def _json(found: PairSamples) -> str:
+def _write(folder: OutputFolder, found: PairSamples) -> None:
+    folder.write_text("report.json", _json(found))
+    write_page(folder, _content(found), str(found), title="What do two checkpoints give away?")
+
+
+def _content(found: PairSamples) -> dict[str, Any]:
     content = {"schema_version": SCHEMA_VERSION, **found.to_dict(), "versions": versions()}
-    return json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
+    return dict(plain(content))
+
+
+def _json(found: PairSamples) -> str:
+    return json.dumps(_content(found), indent=2, allow_nan=False) + "\n"
 
 
 def _show(found: PairSamples, request: PairRequest, folder: OutputFolder) -> None:

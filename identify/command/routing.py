@@ -148,9 +148,7 @@ def routed(path: Path, source: SourceOptions, layout: ModelOptions) -> Iterator[
         kind = type(error)
         assert kind in (UnsupportedModelError, UnsupportableModelError, NotYetSupportedError)
         hint = error.context["hint"]
-        if source.initial is not None:
-            span = shlex.join(["kktcert", "span", str(source.initial), str(path)])
-            hint = f"{hint}; {span} says how many samples lie between the two"
+        hint += _span_hint(path, source)
         raise kind(error.context["what"], f"{hint}; try: {line}") from error
     except NotCoveredError as error:
         # The power that was given is wrong: the attack must not be given it, either.
@@ -169,8 +167,17 @@ def routed(path: Path, source: SourceOptions, layout: ModelOptions) -> Iterator[
             hint = f"{hint[0]}; {POWER}{hint[1]}"
             raise type(error)("activation", said, "none", hint) from error
         line = attack_line(path, source, layout)
-        hint = f"{POWER}; for {WORDS} try: {line}" if line else POWER
+        hint = f"{POWER}{_span_hint(path, source)}"
+        hint = f"{hint}; for {WORDS} try: {line}" if line else hint
         raise type(error)(facts["name"], facts["expected"], facts["got"], hint) from error
+
+
+def _span_hint(path: Path, source: SourceOptions) -> str:
+    """The command for two checkpoints of any activation, where there are two."""
+    if source.initial is None:
+        return ""
+    span = shlex.join(["kktcert", "span", str(source.initial), str(path)])
+    return f"; {span} says how many samples lie between the two"
 
 
 def _activation_hint(

@@ -18,6 +18,7 @@ from identify.command.deep import (
 from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
 from identify.command.names import EvidenceName, SourceName
 from identify.command.output import OutputFolder, say_error
+from identify.command.page import write_report
 from identify.command.pair import PairRequest, recover_pair, verify_pair
 from identify.command.routing import attack_line
 from identify.command.run import INTERRUPTED
@@ -134,7 +135,7 @@ def verify_stationary(request: StationaryRequest, gate: Gate, folder: OutputFold
     """Decide whether the weights determine the training samples; the exit code."""
     report, interrupted = request.assess(request.open())
     if folder:
-        folder.write_text("report.json", report.to_json())
+        write_report(folder, report, request.deep.check_line())
     show_deep(report, request.deep.run.format, folder)
     if interrupted:
         return INTERRUPTED
@@ -162,7 +163,7 @@ def recover_stationary(request: StationaryRequest, images: Any, folder: OutputFo
         with folder.writing("samples.npz") as path:
             np.savez(path, **arrays)
         _draw(folder, sheet.settled(found.samples), report, request.deep)
-    folder.write_text("report.json", report.to_json())
+    write_report(folder, report, request.deep.check_line())
     show_deep(report, request.deep.run.format, folder)
     if interrupted:
         return INTERRUPTED

@@ -172,6 +172,10 @@ def _by_shape(path: str, shapes: Mapping[str, tuple[int, ...]], ordered: bool) -
             f"{path}: the network has the layers {listed(weights)}",
             f"{SCOPE}; save the two layers alone if the rest is no part of the network",
         )
+    if len(weights) < 2 and {"samples", "images"} & set(shapes):
+        raise FileError(
+            path, f"holds {listed(shapes)}: samples, and no network", "give the network's file"
+        )
     if len(weights) < 2:
         raise FileError(
             path,

@@ -139,7 +139,7 @@ class TestOthers:
         content = json.loads(outcome.out)
         assert [entry["samples"] for entry in content["sets"]] == [2, 3]
         assert all(entry["stationarity"] < 1e-10 for entry in content["sets"])
-        assert sorted(files(tmp_path / "out")) == ["alternatives.npz", "report.json"]
+        assert sorted(files(tmp_path / "out")) == ["alternatives.npz", "report.html", "report.json"]
 
     def test_alternatives_from_data(self, open_case, tmp_path):
         data = npz(tmp_path / "data.npz", samples=np.eye(4)[:2])
@@ -153,7 +153,7 @@ class TestOthers:
         outcome = kkt("alternatives", *random_case, "--out", tmp_path / "out")
         assert outcome.code == 1
         assert outcome.err.startswith("kktcert: error: no other training sets found")
-        assert list(files(tmp_path / "out")) == ["report.json"]
+        assert sorted(files(tmp_path / "out")) == ["report.html", "report.json"]
 
     def test_audit(self, pair, tmp_path):
         arguments, truth = pair
@@ -161,7 +161,7 @@ class TestOthers:
         options = (*arguments[1:], "--out", tmp_path / "out")
         outcome = kkt("audit", arguments[0], data, *options)
         assert (outcome.code, outcome.err) == (0, "")
-        assert sorted(files(tmp_path / "out")) == ["audit.json", "report.json"]
+        assert sorted(files(tmp_path / "out")) == ["audit.json", "report.html", "report.json"]
         content = json.loads((tmp_path / "out" / "audit.json").read_text())
         assert [entry["index"] for entry in content["exposed"]] == [0, 1, 2, 3]
         check_report((tmp_path / "out" / "report.json").read_text())

@@ -389,3 +389,38 @@ def test_a_list_of_arrays_may_be_a_gradient(tmp_path):
     np.savez(path, RNG.normal(size=(9, 4)), np.zeros(9), RNG.normal(size=(3, 9)), np.zeros(3))
     line = f"kktcert verify MODEL --activation relu --source gradient --gradient {path}"
     assert line in json.loads(kkt("inspect", path, "--format", "json").out)["run"]
+
+
+@pytest.mark.parametrize("command", ["member", "audit"])
+def test_with_a_head_images_are_not_taken_for_features_in_silence(tmp_path, command):
+    model = npz(tmp_path / "m.npz", **KERNEL, **BEHIND)
+    images = npz(tmp_path / "i.npz", samples=RNG.normal(size=(2, 16)))
+    source = ("--gradient", model, "--activation", "relu", "--head")
+    source += ("--source", "gradient") if command == "audit" else ()
+    found = kkt(command, model, images, *source)
+    assert found.code == 0
+    assert "samples are taken for the features that enter fc1; images of that size" in found.err
+    plain = kkt("member", model, images, "--gradient", model)
+    assert (plain.code, len(plain.lines)) == (2, 1)
+    assert "attack.module_members takes module and images" in plain.err
+
+
+@pytest.mark.parametrize(("option", "source"), [("--gradient", "gradient"),
+                                                ("--initial", "fine-tuning")])  # fmt: skip
+def test_a_file_without_its_source_is_told_the_source(tmp_path, option, source):
+    model = npz(tmp_path / "m.npz", **layers(4, 9, 3))
+    found = kkt("verify", model, option, model)
+    assert f"add --source {source}, or drop {option}" in found.err
+
+
+def test_checkpoints_without_an_activation_are_sent_to_span_first(tmp_path):
+    first, last = (npz(tmp_path / f"{n}.npz", **layers(12, 9, 3)) for n in "ab")
+    found = kkt("verify", last, "--source", "fine-tuning", "--initial", first)
+    assert (found.code, len(found.lines)) == (2, 1)
+    assert found.err.index("kktcert span") < found.err.index("kktcert attack")
+
+
+def test_samples_in_place_of_a_network_are_called_so(tmp_path):
+    data = npz(tmp_path / "d.npz", images=np.ones((2, 3, 3)), labels=[0, 1])
+    found = kkt("verify", data, "--degree", 3)
+    assert "holds images, labels: samples, and no network; give the network's file" in found.err
