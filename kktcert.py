@@ -18,7 +18,13 @@ try:
     from identify.command.options import VersionOption
     from identify.command.output import say_error
     from identify.command.run import INTERRUPTED
-    from identify.errors import FileError, InvalidInputError, KktCertError, UnsupportedModelError
+    from identify.errors import (
+        FileError,
+        InvalidInputError,
+        KktCertError,
+        UnsupportedModelError,
+        is_out_of_memory,
+    )
     from proofs_check import commands as proofs_commands
 except KeyboardInterrupt:
     # The imports take a part of a second, in which Ctrl-C would print a traceback.
@@ -79,8 +85,11 @@ def run(arguments: Sequence[str]) -> int:
     except KktCertError as error:
         say_error(str(error))
         return 1
-    except MemoryError as error:
-        say_error(f"not enough memory: {error}")
+    except (MemoryError, RuntimeError) as error:
+        # torch raises the second.
+        if not is_out_of_memory(error):
+            raise
+        say_error("not enough memory; --memory-limit SIZE refuses such work beforehand")
         return 1
     except OSError as error:
         say_error(f"{error.filename or 'output'}: {error.strerror or error}")

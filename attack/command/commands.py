@@ -29,7 +29,7 @@ from identify.command.options import (
 )
 from identify.command.output import OutputFolder, require_extra, say_error
 from identify.command.run import INTERRUPTED
-from identify.errors import FileError, one_line
+from identify.errors import FileError, is_out_of_memory, one_line
 
 PACKAGES = ("torch",)
 INDEX = "figures.json"
@@ -136,7 +136,6 @@ def attack(
         failed_writing,
         naming_options,
     )
-    from attack.memory import is_out_of_memory
 
     told = log.log()
     try:
