@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from identify.checker.check import check_report
     from identify.checker.outcome import CheckInputError, CheckResult, Claim
     from identify.checkpoints.pair import PairSamples, separate_pair
-    from identify.checkpoints.recipe import Recipe
+    from identify.checkpoints.recipe import OpenRecipe, Recipe
     from identify.checkpoints.replay import Replay, replay_samples, retrain
+    from identify.checkpoints.replay_search import search_recipe
     from identify.checkpoints.span import CheckpointSpan, find_span, load_span, save_span
     from identify.disaggregation.records import Disaggregation
     from identify.errors import (
@@ -105,6 +106,7 @@ __all__ = [
     "MembershipReport",
     "NotDeterminedError",
     "NotYetSupportedError",
+    "OpenRecipe",
     "PairSamples",
     "PlantedNetwork",
     "PlantedRelu",
@@ -155,6 +157,7 @@ __all__ = [
     "save_alternatives",
     "save_network",
     "save_span",
+    "search_recipe",
     "separate_pair",
     "solve_gradient",
     "solve_stationary",
@@ -181,12 +184,13 @@ _HOMES = {
         "Claim",
     ),
     "checkpoints.pair": ("PairSamples", "separate_pair"),
-    "checkpoints.recipe": ("Recipe",),
+    "checkpoints.recipe": ("OpenRecipe", "Recipe"),
     "checkpoints.replay": (
         "Replay",
         "replay_samples",
         "retrain",
     ),
+    "checkpoints.replay_search": ("search_recipe",),
     "checkpoints.span": (
         "CheckpointSpan",
         "find_span",

@@ -98,22 +98,6 @@ class OpenRecipe:
         return self.steps[0] == self.steps[1] and self.rate is not None
 
 
-def parse_recipe(text: str) -> Recipe:
-    """Read a recipe from words ``name=value``, separated by commas.
-
-    Raises InvalidInputError for other words and values.
-
-    Example:
-        >>> parse_recipe("steps=50,rate=0.1,momentum=0.9,loss=cross-entropy")
-        Recipe(steps=50, rate=0.1, momentum=0.9, decay=0.0, loss='cross_entropy')
-    """
-    found = _words(text)
-    for name in ("steps", "rate"):
-        if name not in found:
-            raise InvalidInputError("recipe", _WORDS, f"no {name}")
-    return Recipe(**_numbers(found, _KINDS))  # type: ignore[arg-type]
-
-
 def parse_open_recipe(text: str) -> OpenRecipe:
     """Read a recipe that may lack the rate and the steps, or have a range of steps A-B.
 

@@ -142,6 +142,8 @@ def pose(
         raise InvalidInputError("span", "first biases that were trained with the weights", "others")
     if labels is not None and len(labels) != span.samples:
         raise InvalidInputError("labels", f"{span.samples} of them, as the span says", len(labels))
+    if recipe.order is not None and recipe.order.max() >= span.samples:
+        raise InvalidInputError("order", f"indices below {span.samples}", int(recipe.order.max()))
     start, end = in_span(initial, span.basis), in_span(final, span.basis)
     changes = [float(np.linalg.norm(a - b)) for a, b in zip(end.layers, start.layers, strict=True)]
     frozen = tuple(change == 0.0 for change in changes)

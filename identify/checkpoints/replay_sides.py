@@ -52,9 +52,9 @@ def trace(problem: ReplayProblem, u: FloatArray, sides: Sides | None = None) -> 
             held = None if sides is None else sides[count][part]
             z[count, part] = points[part] @ layers[0].T
             step = take_pass(network, layers, points[part], wanted[part], recipe.loss, held)
-            p[count, part] = loss_slopes(recipe.loss, step.outputs, wanted[part]) / len(
-                points[part]
-            )
+            p[count, part] = loss_slopes(
+                recipe.loss, step.outputs.astype(np.float64), wanted[part]
+            ) / len(points[part])
             for index, layer in enumerate(layers):
                 if not network.frozen[index]:
                     speed[index] *= recipe.momentum

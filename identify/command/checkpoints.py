@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from identify.arrays import FloatArray
-from identify.checkpoints.recipe import parse_recipe
+from identify.checkpoints.recipe import OpenRecipe, Recipe, parse_open_recipe
 from identify.checkpoints.replay import Replay, jacobian_numbers, replay_samples
+from identify.checkpoints.replay_search import search_recipe
 from identify.checkpoints.span import find_span, save_span
 from identify.command.data_options import ModelOptions
 from identify.command.limits import PROCESS, refuse_above
@@ -35,7 +36,7 @@ from identify.command.run import show_written
 from identify.command.sheet import Sheet
 from identify.errors import InvalidInputError
 from identify.exposure.batch_members import span_members
-from identify.model.dataset import load_samples, read_labels
+from identify.model.dataset import load_samples, read_labels, read_order
 from identify.pictures import contact_sheet
 from identify.text import number
 
@@ -102,16 +103,20 @@ def replay(
         str,
         typer.Option(
             metavar="steps=T,rate=ETA,...",
-            help="Full-batch descent: steps, rate, momentum, decay, loss.",
+            help="Descent: steps or A-B, rate, momentum, decay, loss; what lacks is found.",
         ),
     ],
     labels: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="FILE|Y,Y,...",
-            help="The label of each sample in any order: .npz, .npy or numbers.",
+            help="The label of each sample: .npz, .npy or numbers; found unless given.",
         ),
-    ],
+    ] = None,
+    order: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Mini-batches: indices into the labels, a row a step."),
+    ] = None,
     fit_rate: Annotated[
         bool, typer.Option("--fit-rate", help="Fit the rate too, from the one given.")
     ] = False,
@@ -127,7 +132,11 @@ def replay(
     log: LogOptions,
 ) -> int:
     """Find the samples whose training by a known recipe leads from INITIAL to FINAL."""
-    steps, values = parse_recipe(recipe), read_labels(labels)
+    asked = parse_open_recipe(recipe)
+    steps = _ordered(asked, order)
+    values = None if labels is None else read_labels(labels)
+    if order is not None and values is None:
+        raise InvalidInputError("--order", "--labels beside it", "no --labels")
     refuse_files(memory.memory_limit, [initial, final], layout.key, "the files alone take it")
     (before, known), (after, _) = open_any(initial, layout), open_any(final, layout)
     if not known:
@@ -135,7 +144,7 @@ def replay(
     told = log.log()
     sheet = Sheet.from_options(images, before.dimension)
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
-        found = find_span(before, after, kept=None if steps.decay else 1.0, seed=run.seed)
+        found = find_span(before, after, kept=None if asked.decay else 1.0, seed=run.seed)
         if found.samples is None:
             say_error(f"no span: {found.reason}")
             return 1
@@ -145,39 +154,55 @@ def replay(
             "the derivative of the training run takes it",
         )
         with told.progress() as show:
-            result = replay_samples(
-                before,
-                after,
-                found,
-                steps,
-                values,
-                fit_rate=fit_rate,
-                start=None if start is None else load_samples(start).samples,
-                starts=starts,
-                seed=run.seed,
-                time_limit=run.time_limit,
-                progress=show,
-            )
+            begin = None if start is None else load_samples(start).samples
+            if steps is None:
+                result = search_recipe(
+                    before, after, found, replace(asked, fit_rate=fit_rate or asked.rate is None),
+                    values, start=begin, starts=starts, seed=run.seed,
+                    time_limit=run.time_limit, progress=show,
+                )  # fmt: skip
+            else:
+                result = replay_samples(
+                    before, after, found, steps, values, fit_rate=fit_rate, start=begin,
+                    starts=starts, seed=run.seed, time_limit=run.time_limit, progress=show,
+                )  # fmt: skip
         with folder.writing("samples.npz") as path:
-            np.savez(path, samples=result.samples, labels=values, error_bounds=result.error_bounds)
+            np.savez(
+                path,
+                samples=result.samples,
+                labels=result.labels,
+                error_bounds=result.error_bounds,
+            )
         facts = json.dumps(result.to_dict(), indent=2, allow_nan=False)
         folder.write_text("replay.json", facts)
-        _draw(sheet.settled(result.samples), folder, result, values)
+        _draw(sheet.settled(result.samples), folder, result)
         print(facts if run.format is Format.JSON else result, flush=True)
         if run.format is Format.TEXT:
             show_written(folder)
     return 0
 
 
-def _draw(sheet: Sheet, folder: OutputFolder, result: Replay, labels: FloatArray) -> None:
+def _ordered(asked: OpenRecipe, order: Path | None) -> Recipe | None:
+    """The recipe with its mini-batches, or None where something of it is to be found."""
+    if order is None:
+        return asked.with_steps(asked.steps[0]) if asked.complete else None
+    if asked.rate is None:
+        raise InvalidInputError("--recipe", "a rate, beside --order", "none")
+    rows = read_order(str(order))
+    if asked.steps[0] == asked.steps[1] != len(rows):
+        raise InvalidInputError("--order", f"{asked.steps[0]} rows, as many as steps", len(rows))
+    return replace(asked.with_steps(len(rows)), order=rows)
+
+
+def _draw(sheet: Sheet, folder: OutputFolder, result: Replay) -> None:
     if sheet.shape is None:
         return
     pictures = sheet.images(result.samples)
     limits, words = sheet.grey([pictures], free_length=False)
-    captions = [
-        f"label {number(float(label))}, error at most {number(float(bound))}"
-        for label, bound in zip(labels, result.error_bounds, strict=True)
-    ]
+    captions = []
+    for label, bound in zip(result.labels, result.error_bounds, strict=True):
+        word = f"label {number(float(label))}" if label.ndim == 0 else "no label"
+        captions.append(f"{word}, error at most {number(float(bound))}")
     title = str(result).splitlines()[0]
     with folder.writing("contact.png") as path:
         contact_sheet(

@@ -190,6 +190,20 @@ def spell_groups(groups: Iterable[Sequence[int]]) -> str:
     return listed([" = ".join(map(str, group[:8])) for group in groups])
 
 
+def read_order(path: str) -> npt.NDArray[np.int64]:
+    """Indices (T, b) of the samples of each step, from .npy, or .npz with ``order``.
+
+    Raises FileError for a file without them, InvalidInputError for other numbers.
+    """
+    file = read_npy(path, "order") if Path(path).suffix.lower() == ".npy" else read_tensors(path)
+    if "order" not in file.shapes:
+        raise FileError(path, "has no 'order'", f"it holds {listed(file.shapes)}")
+    order = file.floats("order", integers=True)
+    if order.ndim != 2 or order.size == 0 or (order != np.floor(order)).any():
+        raise InvalidInputError("--order", "integers of shape (steps, batch)", order.shape)
+    return order.astype(np.int64)
+
+
 def flat_samples(samples: npt.ArrayLike, dimension: int) -> FloatArray:
     """Samples (n, ...) as rows (n, d), float64.
 

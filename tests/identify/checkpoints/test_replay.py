@@ -7,8 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from identify.checkpoints.recipe import Recipe
+from identify.checkpoints import replay_sides
+from identify.checkpoints.recipe import Recipe, parse_open_recipe
 from identify.checkpoints.replay import replay_samples, retrain
+from identify.checkpoints.replay_problem import begin_at, pose
+from identify.checkpoints.replay_search import search_recipe
+from identify.checkpoints.replay_sides import trace
 from identify.checkpoints.span import find_span
 from identify.errors import InvalidInputError
 from identify.model.deep import DeepNetwork
@@ -140,3 +144,91 @@ def test_biases_that_were_not_trained_are_refused():
     end = DeepNetwork(moved, net.biases, "gelu")
     with pytest.raises(InvalidInputError, match="biases"):
         replay_samples(net, end, find_span(net, end), RECIPE, y)
+
+
+@pytest.mark.parametrize("sizes", [(20, 80, 6), (20, 120, 1)])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu:0.1"])
+def test_relu_networks_come_back_exactly_from_random_points(sizes, activation):
+    recipe = replace(RECIPE, loss="cross_entropy" if sizes[-1] > 1 else "logistic")
+    rng = np.random.default_rng(1)
+    net = training.start(sizes, rng, activation)
+    x = rng.normal(size=(4, 20))
+    y = rng.integers(0, 6, 4).astype(float) if sizes[-1] > 1 else np.array([1.0, -1.0, 1.0, -1.0])
+    end = retrain(net, x, y, recipe)
+    found = replay_samples(net, end, find_span(net, end), recipe, y)
+    assert found.determined
+    assert errors(found.samples, x).max() < 1e-9
+    assert np.all(errors(found.samples, x) <= found.error_bounds.max())
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_mini_batches_of_a_known_order(activation):
+    order = np.array([[0, 1], [2, 3], [1, 2], [0, 3]] * 5)
+    recipe = Recipe(20, 0.2, 0.5, order=order)
+    net, end, x, y = pair(11, activation, (20, 90, 6), recipe=recipe)
+    found = replay_samples(net, end, find_span(net, end), recipe, y)
+    assert found.determined
+    assert errors(found.samples, x).max() < 1e-9
+    shuffled = replace(recipe, order=order[::-1].copy())
+    assert not replay_samples(net, end, find_span(net, end), shuffled, y, start=x).determined
+
+
+@pytest.mark.parametrize(("activation", "outputs"), [("gelu", 6), ("relu", 6), ("relu", 1)])
+def test_labels_are_found(activation, outputs):
+    recipe = replace(RECIPE, loss="cross_entropy" if outputs > 1 else "logistic")
+    rng = np.random.default_rng(2)
+    net = training.start((40, 200, outputs), rng, activation)
+    x = rng.normal(size=(4, 40))
+    y = np.array([0.0, 3.0, 3.0, 5.0]) if outputs > 1 else np.array([1.0, -1.0, -1.0, 1.0])
+    end = retrain(net, x, y, recipe)
+    found = replay_samples(net, end, find_span(net, end), recipe)
+    assert found.determined
+    nearest = np.linalg.norm(found.samples[:, None] - x[None], axis=2).argmin(axis=0)
+    assert np.array_equal(found.labels[nearest], y)
+    assert errors(found.samples, x).max() < 1e-9
+    assert "labels" in found.fitted
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize(("text", "steps"), [("steps=9-40", 25), ("steps=25", 25)])
+def test_steps_and_rate_are_found(activation, text, steps):
+    net, end, x, y = pair(12, activation, (20, 90, 6))
+    asked = parse_open_recipe(f"{text},momentum=0.5")
+    found = search_recipe(net, end, find_span(net, end), asked, y)
+    assert found.determined
+    assert found.steps == steps
+    assert found.rate == pytest.approx(RECIPE.rate, rel=1e-8)
+    assert errors(found.samples, x).max() < 1e-8
+
+
+def test_a_range_without_the_number_of_steps_is_never_determined():
+    net, end, _, y = pair(13, sizes=(20, 90, 6))
+    asked = parse_open_recipe("steps=10-18,momentum=0.5")
+    found = search_recipe(net, end, find_span(net, end), asked, y)
+    assert not found.determined
+    assert "do not reach" in str(found)
+
+
+def test_held_sides_are_those_of_the_run():
+    net, end, x, y = pair(14, "relu", (20, 80, 6))
+    span = find_span(net, end)
+    problem = pose(net, end, span, RECIPE, y, fit_rate=False)
+    u = begin_at(problem, span, x + 0.1, np.random.default_rng(0))
+    run = trace(problem, u)
+    np.testing.assert_array_equal(run.residual, problem.residual(u))
+    held = run.preactivations > 0.0
+    np.testing.assert_allclose(problem.residual(u, sides=held), run.residual, atol=1e-12)
+    rows = np.arange(80)
+    neurons = replay_sides._Neurons(problem, u, run.slopes)
+    far, z = neurons.replay(rows, np.zeros((80, *held.shape[:2]), dtype=bool))
+    np.testing.assert_allclose(z, run.preactivations.transpose(2, 0, 1), atol=1e-12)
+    whole = run.residual[: 80 * 4].reshape(80, 4)
+    outer = run.residual[80 * 4 :].reshape(6, 81)[:, :80].T
+    wanted = np.sqrt(np.sum(whole**2, axis=1) + np.sum(outer**2, axis=1))
+    np.testing.assert_allclose(far, wanted, atol=1e-12)
+    slopes = problem.jacobian(u, sides=held)
+    direction = np.random.default_rng(1).normal(size=len(u))
+    step = 1e-6
+    ahead, behind = (problem.residual(u + s * step * direction, sides=held) for s in (1, -1))
+    slope = (ahead - behind) / (2 * step)
+    np.testing.assert_allclose(slopes @ direction, slope, atol=1e-4 * np.abs(slope).max())

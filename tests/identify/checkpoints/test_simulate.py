@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from identify.checkpoints.recipe import Recipe, parse_recipe
+from identify.checkpoints.recipe import Recipe, parse_open_recipe
 from identify.checkpoints.replay import retrain
 from identify.checkpoints.simulate import Smoothed, SpanNetwork, tangents, train
 from identify.errors import InvalidInputError
@@ -101,12 +101,12 @@ def test_a_narrow_smoothed_relu_is_a_relu():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("steps=3", "no rate"),
-        ("rate=0.1", "no steps"),
+        ("steps=3-x,rate=1", "a number for steps"),
+        ("steps=9-3", "A-B"),
         ("steps=3,rate=x", "a number for rate"),
         ("steps=3,rate=0.1,pace=2", "pace=2"),
         ("steps=3,rate=0.1,rate=2", "rate=2"),
-        ("steps=0,rate=0.1", "at least 1"),
+        ("steps=0,rate=0.1", "1 <= A"),
         ("steps=3,rate=-1", "positive"),
         ("steps=3,rate=1,momentum=1", "momentum"),
         ("steps=3,rate=1,decay=-1", "decay"),
@@ -115,4 +115,4 @@ def test_a_narrow_smoothed_relu_is_a_relu():
 )
 def test_a_recipe_that_makes_no_sense_is_refused(text, words):
     with pytest.raises(InvalidInputError, match=words):
-        parse_recipe(text)
+        parse_open_recipe(text)
