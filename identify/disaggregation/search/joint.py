@@ -100,7 +100,7 @@ def joint_power(joint: Joint, count: int, *, seed: int = 0) -> int:
     values = np.linalg.svd(terms, compute_uv=False)
     level = max(1e-10, 30.0 * joint.noise * np.sqrt(terms.shape[0]))
     independent = int(np.sum(values > level * values[0]))
-    return independent - count * r
+    return int(independent - count * r)
 
 
 @dataclass(frozen=True, eq=False)
