@@ -22,6 +22,7 @@ from identify.command.options import (
     RunOptions,
 )
 from identify.command.output import (
+    INTERRUPTED,
     Log,
     OutputFolder,
     say_error,
@@ -29,7 +30,6 @@ from identify.command.output import (
 from identify.command.page import check_line, write_report
 from identify.command.routing import attack_line, routed
 from identify.command.run import (
-    INTERRUPTED,
     RESULTS,
     assess,
     show_report,

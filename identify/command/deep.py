@@ -25,9 +25,9 @@ from identify.command.names import (
     WhatIfName,
 )
 from identify.command.options import MemoryOptions, RunOptions
-from identify.command.output import Log, OutputFolder, say_error
+from identify.command.output import INTERRUPTED, Log, OutputFolder, say_error
 from identify.command.page import AUDIT, check_line, write_page, write_report
-from identify.command.run import INTERRUPTED, show_written
+from identify.command.run import show_written
 from identify.command.sheet import Sheet
 from identify.disaggregation.records import GLOBALLY, LOCALLY
 from identify.errors import InvalidInputError, NotYetSupportedError
