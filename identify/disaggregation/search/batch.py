@@ -120,15 +120,19 @@ def _search(hunt: Hunt, loss: str | None, seed: int) -> _Outcome:
     if tied is not None and before < 1:
         hunt = replace(hunt, spaces=tied, thin=tied)
         before = power(tied, [], seed=seed)
+    together = None
     if before < 1:
         together = _all_at_once(hunt, before, seed)
-        if together is not None:
+        if together is not None and (together.search.samples or before < 0):
             return together
     if before < 0:
         # More unknowns than equations: every start would end at a zero that means nothing.
         found = Search(stopped=f"power {before}, a sample has more unknowns than equations")
         return _Outcome(found, hunt.spaces, Coverage(0, (), ()), (0, 0), before)
     found = search(hunt)
+    if together is not None and len(found.samples) < hunt.spaces.rank:
+        # At power 0 single points fit by chance; all of them together give the gradient.
+        return together
     r = power(hunt.spaces, found.samples, seed=seed)
     coverage, null = Coverage(0, (0,) * len(found.samples), ()), (0, 0)
     if found.samples and r >= 1 and len(found.samples) == hunt.spaces.rank:
