@@ -162,6 +162,8 @@ def _all_at_once(hunt: Hunt, before: int, seed: int) -> _Outcome | None:
             state.samples.append(sample)
             slope = joint.power * float(bound)
             bounds.append((sample, SampleBound(float(bound), slope, found.condition)))
+    if len(state.samples) < len(found.points):
+        state.stopped = "its residual in the joint solution is more than the noise explains"
     nothing = Coverage(0, (0,) * len(state.samples), ())
     return _Outcome(state, spaces, nothing, (0, 0), before, tuple(bounds), spare)
 
@@ -170,12 +172,10 @@ def _bounds_of(outcome: _Outcome, spaces: Spaces, samples: list[Sample]) -> list
     """What bounds each sample: its own equations, or those of all together."""
     if not outcome.bounds:
         return [bound_sample(spaces, sample) for sample in samples]
-    near = [b for s in samples for own, b in outcome.bounds if _parallel(s, own)]
-    return near
-
-
-def _parallel(one: Sample, other: Sample) -> bool:
-    return abs(float(one.point @ other.point)) > 1.0 - 1e-12
+    points = np.array([own.point for own, _ in outcome.bounds])
+    # Samples may have been turned to their negatives, and are in another order.
+    nearest = [int(np.argmax(np.abs(points @ sample.point))) for sample in samples]
+    return [outcome.bounds[place][1] for place in nearest]
 
 
 def _confirm(

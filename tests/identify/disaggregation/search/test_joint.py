@@ -100,10 +100,11 @@ def test_even_powers_and_other_activations_have_none(name):
     assert joint_of(pose(network, gradient, None, samples=None, seed=0).spaces) is None
 
 
-def test_data_that_no_batch_explains_give_nothing():
-    network, gradient, _, _ = network_and_batch(4, 7, 0)
+@pytest.mark.parametrize(("count", "width"), [(4, 6), (3, 5), (3, 4)])
+def test_data_that_no_batch_explains_give_nothing(count, width):
+    network, gradient, _, _ = network_and_batch(count, width, 0)
     rng = np.random.default_rng(3)
-    permuted = DeepGradient([gradient.weights[0][rng.permutation(7)], None], gradient.biases)
+    permuted = DeepGradient([gradient.weights[0][rng.permutation(width)], None], gradient.biases)
     report = identify.assess_gradient(network, permuted, time_limit=20.0)
     assert report.verdict == "undecided"
     assert report.found.samples is None
