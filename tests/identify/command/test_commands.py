@@ -282,7 +282,8 @@ class TestFailedRuns:
     @pytest.mark.parametrize(
         ("error", "words"),
         [(OSError(28, "No space left on device", "x"), "x: No space left on device"),
-         (MemoryError("2 TiB"), "not enough memory: 2 TiB")],
+         (MemoryError("2 TiB"), "not enough memory; --memory-limit SIZE refuses such work "
+          "beforehand")],
     )  # fmt: skip
     def test_one_line_and_exit_code_1(self, pair, tmp_path, monkeypatch, error, words):
         def work(*arguments, **options):
