@@ -11,15 +11,20 @@ from typing import NoReturn
 try:
     import typer
 
-    from attack.command import commands as attack_commands
-    from identify.command import commands
-    from identify.command.help import Group
+    from attack.command import entries as of_attack
+    from identify.command import commands as of_identify
+    from identify.command.lazy import lazy_group
     from identify.command.limits import owner_only
     from identify.command.options import VersionOption
-    from identify.command.output import say_error
-    from identify.command.run import INTERRUPTED
-    from identify.errors import FileError, InvalidInputError, KktCertError, UnsupportedModelError
-    from proofs_check import commands as proofs_commands
+    from identify.command.output import INTERRUPTED, say_error
+    from identify.errors import (
+        FileError,
+        InvalidInputError,
+        KktCertError,
+        UnsupportedModelError,
+        is_out_of_memory,
+    )
+    from proofs_check import entries as of_proofs
 except KeyboardInterrupt:
     # The imports take a part of a second, in which Ctrl-C would print a traceback.
     print("kktcert: interrupted", file=sys.stderr)
@@ -27,15 +32,12 @@ except KeyboardInterrupt:
 
 app = typer.Typer(
     name="kktcert",
-    cls=Group,
+    cls=lazy_group((*of_identify.COMMANDS, *of_attack.COMMANDS, *of_proofs.COMMANDS)),
     help="Decide whether the weights of a network determine its training data, and recover them.",
     add_completion=False,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
 )
-commands.mount(app)
-attack_commands.mount(app)
-proofs_commands.mount(app)
 
 # typer carries its own copy of click and shows only this class of its usage errors.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -79,8 +81,11 @@ def run(arguments: Sequence[str]) -> int:
     except KktCertError as error:
         say_error(str(error))
         return 1
-    except MemoryError as error:
-        say_error(f"not enough memory: {error}")
+    except (MemoryError, RuntimeError) as error:
+        # torch raises the second.
+        if not is_out_of_memory(error):
+            raise
+        say_error("not enough memory; --memory-limit SIZE refuses such work beforehand")
         return 1
     except OSError as error:
         say_error(f"{error.filename or 'output'}: {error.strerror or error}")

@@ -64,22 +64,3 @@ def attack_bytes(widths: Sequence[int], count: int) -> int:
     """
     parameters = sum(a * b for a, b in pairwise(widths))
     return TORCH + 8 * (6 * parameters + 2 * count * (24 * widths[0] + 8 * sum(widths)))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error of torch or Python says that memory ran out.
-
-    Example:
-        >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
-        True
-        >>> is_out_of_memory(RuntimeError("shape mismatch"))
-        False
-    """
-    text = str(error).lower()
-    words = (
-        "can't allocate memory",
-        "not enough memory",
-        "out of memory",
-        "cannot allocate memory",
-    )
-    return isinstance(error, MemoryError) or any(word in text for word in words)

@@ -2,7 +2,7 @@
 
 Every ``console`` block holds commands after ``$ ``, each followed by its output. A line ``...``
 stands for output left out; as many lines as stand before and after it are kept. Python blocks
-that name a file to save them in are saved first. From the root of the project:
+and specifications that name a file to save them in are saved first. From the root of the project:
 
     python docs/refresh_outputs.py [PAGE]...
 """
@@ -22,11 +22,13 @@ PAGES = tuple(
     for page in ("docs/tutorial.md", "README.md", "docs/gradient.md", "docs/checkpoints.md")
 )
 """In this order, in one folder: the README shows files that the tutorial makes."""
-ELSEWHERE = (ROOT / "docs/attack.md",)
-"""Refreshed in a folder of its own; a test beside that of the commands compares it."""
+ELSEWHERE = (ROOT / "docs/attack.md", ROOT / "docs/sweeps.md")
+"""Refreshed in a folder of its own each; a test beside that of the commands compares the first."""
 CUT = "..."
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
-_SAVED = re.compile(r"as `([\w.]+)`:\n\n```python\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+_SAVED = re.compile(
+    r"as `([\w.]+)`:\n\n```(?:python|toml)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL
+)
 
 
 def commands(block: str) -> list[tuple[str, list[str]]]:
@@ -72,7 +74,7 @@ def refresh(page: str, run: Callable[[str], str]) -> str:
 
 
 def save_scripts(page: str, folder: Path) -> None:
-    """Write the Python blocks that the page says to save."""
+    """Write the blocks that the page says to save."""
     for name, text in _SAVED.findall(page):
         (folder / name).write_text(text, encoding="utf-8")
 
@@ -96,7 +98,7 @@ def run_shell(command: str, folder: Path) -> str:
 def main() -> None:
     """Rewrite the pages in place; all unless some are named."""
     named = {Path(word).resolve() for word in sys.argv[1:]}
-    for pages in (PAGES, ELSEWHERE):
+    for pages in (PAGES, *((page,) for page in ELSEWHERE)):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             for path in pages:

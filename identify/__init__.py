@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from identify.exposure.batch_report import BatchAudit
     from identify.exposure.compare import Comparison, Matching, compare_recovery, match_samples
     from identify.exposure.membership import Membership, MembershipReport
+    from identify.exposure.noise_limit import with_noise_limit
     from identify.exposure.report import AuditReport
     from identify.hermite.data import HermiteData
     from identify.model.activations import Activation
@@ -163,6 +164,7 @@ __all__ = [
     "solve_stationary",
     "span_members",
     "three_cubes",
+    "with_noise_limit",
 ]
 
 _HOMES = {
@@ -222,6 +224,7 @@ _HOMES = {
         "compare_recovery",
         "match_samples",
     ),
+    "exposure.noise_limit": ("with_noise_limit",),
     "exposure.membership": (
         "Membership",
         "MembershipReport",

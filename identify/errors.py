@@ -159,3 +159,22 @@ def _rebuild(kind: type[KktCertError], args: tuple[Any, ...], state: dict[str, A
     error.args = args
     error.__dict__.update(state)
     return error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error of torch or Python says that memory ran out.
+
+    Example:
+        >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+        True
+        >>> is_out_of_memory(RuntimeError("shape mismatch"))
+        False
+    """
+    text = str(error).lower()
+    words = (
+        "can't allocate memory",
+        "not enough memory",
+        "out of memory",
+        "cannot allocate memory",
+    )
+    return isinstance(error, MemoryError) or any(word in text for word in words)

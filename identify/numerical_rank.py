@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg
 
 from identify.arrays import FloatArray
-from identify.thresholds import GAP
+from identify.thresholds import COARSE_NOISE, GAP
 
 
 @dataclass(frozen=True)
@@ -77,3 +77,18 @@ def row_space(rows: FloatArray, threshold: float, seed: int) -> tuple[FloatArray
     _, values, right = scipy.linalg.svd(rows, full_matrices=False, check_finite=False)
     decision = decide_rank(values, threshold)
     return np.ascontiguousarray(right[: decision.rank].T), decision
+
+
+def drowned(noise: float) -> str:
+    """What may hide samples at the relative noise of float32 and above; nothing below.
+
+    Example:
+        >>> drowned(1e-15), "float64" in drowned(1e-7)
+        ('', True)
+    """
+    if noise < COARSE_NOISE:
+        return ""
+    return (
+        f"; at a noise of {noise:.1e} samples that the network is sure of, whose loss hardly "
+        "slopes, can drown: the same data computed in float64 may show them"
+    )

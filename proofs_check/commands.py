@@ -1,4 +1,4 @@
-"""The command of this package; `kktcert` mounts it. No statement is loaded before it runs."""
+"""The command of this package. No statement is loaded before it runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from identify.command.help import add_command
 from identify.command.limits import refuse_above
 from identify.command.memory import STATEMENTS
 from identify.command.names import Format
@@ -25,11 +24,6 @@ if TYPE_CHECKING:
 REFUTED, INTERRUPTED = 3, 130
 _FEW = 3
 """Statements that are shown in full, and run without further processes."""
-
-
-def mount(app: typer.Typer) -> None:
-    """Add the command of this package to the application."""
-    add_command(app, proofs, "proofs uniqueness --examples 0.1", "3 a statement is refuted")
 
 
 def proofs(

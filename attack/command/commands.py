@@ -1,4 +1,4 @@
-"""The commands of this package; `kktcert` mounts them. Importing this imports no torch."""
+"""The commands of this package but for sweep. Importing this imports no torch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from typing import Annotated
 import typer
 
 from attack.command.attack_options import NullOptions, ObjectiveOptions, ScoreOptions, SearchOptions
-from attack.command.sweep import sweep
 from attack.command.training_options import (
     ComputeOptions,
     DataOptions,
     FileOptions,
     TrainingOptions,
 )
-from identify.command.help import add_command
 from identify.command.limits import refuse_above
 from identify.command.memory import figures_bytes
 from identify.command.names import Format
@@ -27,9 +25,8 @@ from identify.command.options import (
     RunOptions,
     ThreadOptions,
 )
-from identify.command.output import OutputFolder, require_extra, say_error
-from identify.command.run import INTERRUPTED
-from identify.errors import FileError, one_line
+from identify.command.output import INTERRUPTED, OutputFolder, require_extra, say_error
+from identify.errors import FileError, is_out_of_memory, one_line
 
 PACKAGES = ("torch",)
 INDEX = "figures.json"
@@ -37,19 +34,6 @@ INDEX = "figures.json"
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="The folder of a run of kktcert attack.")
 ]
-
-
-def mount(app: typer.Typer) -> None:
-    """Add the commands of this package to the application."""
-    add_command(app, train, "train digits --network 64-50-10,tanh --per-class 1 --out victim")
-    add_command(app, attack, "attack victim.safetensors --objective haim --count 20 --out run")
-    add_command(
-        app,
-        evaluate,
-        "evaluate run --truth victim.truth.npz --held-out victim.held-out.npz",
-    )
-    add_command(app, figures, "figures run --out pictures")
-    add_command(app, sweep, "sweep seeds.toml --out seeds.sqlite")
 
 
 def train(
@@ -136,7 +120,6 @@ def attack(
         failed_writing,
         naming_options,
     )
-    from attack.memory import is_out_of_memory
 
     told = log.log()
     try:

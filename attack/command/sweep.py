@@ -13,8 +13,7 @@ import typer
 from identify.command.groups import in_panel
 from identify.command.names import Format
 from identify.command.options import LogOptions
-from identify.command.output import check_writable, require_extra
-from identify.command.run import INTERRUPTED
+from identify.command.output import INTERRUPTED, check_writable, require_extra
 from identify.errors import InvalidInputError, one_line
 
 _sweep, _showing = in_panel("Sweep"), in_panel("Results")

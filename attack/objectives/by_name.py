@@ -39,7 +39,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "gradient_norm": (*_COMMON, "loss", "decay"),
     "bilevel": (*_COMMON, "loss", "decay", "inner", "unrolled", "rate", "momentum", "tolerance"),
 }
-_WORDS = ("activation", "task", "features", "loss")
+_WORDS = ("activation", "task", "features", "loss", "inner")
 _PRESET_OPTIONS = ("activation", "floor", "features", "task", "normaliser")
 _SOFTNESS = 20.0
 _PERIOD = 300.0

@@ -27,8 +27,8 @@ from identify.errors import InvalidInputError
 DEFAULT_STEPS = 2_000
 _SCALES = {"haim": 0.01, "buzaglo": 0.01, "loo": 0.2}
 _ELIMINATED = 2_000
-_KNOWN_WEIGHTS = ("bilevel", "gradient_norm")
-"""Objectives that name the loss, in which every sample weighs 1; free multipliers drift."""
+_KNOWN_WEIGHTS = ("bilevel",)
+"""Objectives in which every sample weighs 1; free multipliers drift."""
 StartLike = str | os.PathLike[str] | StartImages | Candidates | Run
 
 

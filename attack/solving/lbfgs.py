@@ -15,6 +15,19 @@ from attack.solving.problem import Move, Point, Problem, Solver, State, shares
 _DECREASE, _CURVATURE = 1e-4, 0.9
 _SEARCH = 20
 _INDEPENDENT = 1e-12
+_PAIRS, _FEW, _FEW_PAIRS = 10, 100, 50
+"""Pairs by default; with few unknowns more. There 10 converge so slowly that a descent
+towards zero looks like a stall, and splits are made where nothing is stationary."""
+
+
+def default_memory(unknowns: int) -> int:
+    """The pairs that are kept unless a number is given.
+
+    Example:
+        >>> default_memory(48), default_memory(3_280)
+        (50, 10)
+    """
+    return _FEW_PAIRS if unknowns <= _FEW else _PAIRS
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,7 @@ class LimitedMemory(Solver):
         True
     """
 
-    memory: int = 10
+    memory: int | None = None
     name: str = field(default="lbfgs", init=False)
     hold: int = field(default=50, init=False)
     window: int = field(default=50, init=False)
@@ -82,7 +95,8 @@ class LimitedMemory(Solver):
                 if problem.multipliers != "free":
                     step[:, found.candidates.x.shape[1] :] = 0
                 change = _flat_gradient(found) - _flat_gradient(at)
-                kept = _added(history, step, change, self.memory)
+                most = self.memory or default_memory(here.numel())
+                kept = _added(history, step, change, most)
                 return Move(at, found.candidates, _state(kept, found), evaluations)
         return Move(at, at.candidates, _state([], at), evaluations, "no further decrease")
 

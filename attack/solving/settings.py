@@ -26,7 +26,8 @@ _RATES = {"sgd": (1e-2, 1e-4), "adam": (0.02, 0.02)}
 class SolveSettings:
     """Solver, multipliers and splitting of an attack; None is replaced by the default.
 
-    ``rate_x``, ``rate_lam``, ``momentum`` are those of sgd and adam, ``memory`` the pairs of lbfgs.
+    ``rate_x``, ``rate_lam``, ``momentum`` are those of sgd and adam, ``memory`` the pairs of lbfgs,
+    unless given 10, and 50 with up to 100 unknowns.
     ``multipliers`` are "free", "fixed", or "eliminated" every ``eliminate_every`` steps with a
     relative ``ridge``. ``penalties`` are "shared" by the halves of a candidate, so that a split
     changes none by itself, or "whole" for each, as "paper" has them. ``splitting`` "paper" splits
@@ -98,7 +99,7 @@ class SolveSettings:
             _number(name, getattr(self, name))
         if self.momentum is not None and not 0 <= self.momentum < 1:
             raise InvalidInputError("momentum", "a number in [0, 1)", self.momentum)
-        self._default("memory", 10, self.solver == "lbfgs")
+        self._default("memory", None, self.solver == "lbfgs")
         self._default("eliminate_every", 1, self.multipliers == "eliminated")
         if self.ridge is not None:
             _positive("ridge", self.ridge)
@@ -124,7 +125,7 @@ class SolveSettings:
     def build(self) -> Solver:
         """Build the solver."""
         if self.solver == "lbfgs":
-            return LimitedMemory(self.memory or 10)
+            return LimitedMemory(self.memory)
         if self.solver == "gauss-newton":
             return GaussNewton()
         default_x, default_lam = _RATES[self.solver]

@@ -26,8 +26,8 @@ COMMANDS = (
     "attack", "audit", "check", "evaluate", "member", "plant", "recover", "replay", "span",
     "train", "verify",
 )  # fmt: skip
-RESUMABLE = ("attack",)
-"""Commands that write into a folder `--out` and go on there with `--resume`."""
+RESUMABLE = {"attack": "checkpoint.safetensors"}
+"""Commands that write into a folder `--out` and go on with `--resume` where this file is."""
 LARGEST = 100_000
 """Most runs of a sweep."""
 _PLACE = re.compile(r"\{([A-Za-z0-9_-]+)\}")

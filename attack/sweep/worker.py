@@ -64,7 +64,7 @@ def run_task(
         out = place / FOLDER
         if checkpoint is not None:
             unpack_folder(checkpoint, out)
-        with _kept(out, keep, every):
+        with _kept(out, RESUMABLE.get(task.calls[0].command, ""), keep, every):
             for call in task.calls:
                 more = _own_options(call.command, out, checkpoint is not None, every)
                 words = call.filled({**task.values, FOLDER: str(out)}, **more)
@@ -94,6 +94,8 @@ def pack_folder(path: Path) -> bytes:
     with tarfile.open(fileobj=target, mode="w") as archive:
         if path.is_dir():
             for part in sorted(path.rglob("*")):
+                if part.suffix == ".tmp":
+                    continue
                 # A file that is being replaced has gone when its turn comes.
                 with contextlib.suppress(FileNotFoundError):
                     archive.add(part, part.relative_to(path).as_posix(), recursive=False)
@@ -159,8 +161,11 @@ def _folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _kept(folder: Path, keep: Keep | None, every: float) -> Iterator[None]:
-    """Hand on an archive of the folder now and then, if anything in it has changed."""
+def _kept(folder: Path, needed: str, keep: Keep | None, every: float) -> Iterator[None]:
+    """Hand on an archive of the folder now and then, if anything in it has changed.
+
+    Without the file that is needed to go on nothing is handed on.
+    """
     if keep is None:
         yield
         return
@@ -170,7 +175,7 @@ def _kept(folder: Path, keep: Keep | None, every: float) -> Iterator[None]:
         last = None
         while not ended.wait(every):
             stamp = _stamp(folder)
-            if stamp and stamp != last:
+            if stamp != last and (folder / needed).is_file():
                 last = stamp
                 keep(pack_folder(folder))
 

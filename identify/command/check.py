@@ -77,7 +77,8 @@ def check(
 def _no_checker(report: Path) -> str:
     """The one line on reports that have no checker yet, else nothing."""
     try:
-        if report.stat().st_size > _LARGEST:
+        # A pipe would be waited for.
+        if not report.is_file() or report.stat().st_size > _LARGEST:
             return ""
         content = json.loads(report.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -28,6 +28,7 @@ from identify.command.options import (
     RunOptions,
 )
 from identify.command.output import (
+    INTERRUPTED,
     OutputFolder,
     check_file_target,
     replacing,
@@ -35,7 +36,6 @@ from identify.command.output import (
 )
 from identify.command.page import check_line, write_report
 from identify.command.run import (
-    INTERRUPTED,
     RESULTS,
     assess,
     show_facts,

@@ -12,7 +12,7 @@ from identify.command.deep import DeepRequest
 from identify.command.gate import BLOCKED, Gate, parse_gate
 from identify.command.inputs import open_data
 from identify.command.limits import check_memory
-from identify.command.names import EvidenceName, MethodName
+from identify.command.names import EvidenceName, MethodName, SourceName, WhatIfName
 from identify.command.options import (
     ImageOptions,
     LogOptions,
@@ -22,6 +22,7 @@ from identify.command.options import (
     RunOptions,
 )
 from identify.command.output import (
+    INTERRUPTED,
     Log,
     OutputFolder,
     say_error,
@@ -29,7 +30,6 @@ from identify.command.output import (
 from identify.command.page import check_line, write_report
 from identify.command.routing import attack_line, routed
 from identify.command.run import (
-    INTERRUPTED,
     RESULTS,
     assess,
     show_report,
@@ -38,6 +38,7 @@ from identify.command.run import (
 from identify.command.sheet import Sheet
 from identify.command.stationary import recover_relu, verify_relu
 from identify.errors import (
+    InvalidInputError,
     NotCoveredError,
     UnsupportedModelError,
 )
@@ -64,6 +65,10 @@ def verify(
             "--trust-metadata", help="Let --fail-on believe the rounding that a file states."
         ),
     ] = False,
+    what_if: Annotated[
+        WhatIfName | None,
+        typer.Option(help="noise: the smallest that leaves a gradient undecided."),
+    ] = None,
     run: RunOptions,
     memory: MemoryOptions,
     output: OutputOptions,
@@ -73,7 +78,17 @@ def verify(
     gate = parse_gate(fail_on)
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
         try:
-            deep = DeepRequest(model, source, layout, assume, run, memory, log.log(), evidence)
+            deep = DeepRequest(
+                model, source, layout, assume, run, memory, log.log(), evidence, what_if
+            )
+            covered = deep.applies() and source.source is SourceName.GRADIENT
+            if what_if is not None and not covered:
+                raise InvalidInputError(
+                    "--what-if",
+                    "nothing but for --source gradient of a network with --activation",
+                    what_if.value,
+                    "leave it out; for powers give levels with --noise",
+                )
             if deep.applies():
                 with routed(model, source, layout):
                     return verify_relu(deep, gate, folder)

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from identify.arrays import FloatArray
+from identify.budget import Budget, Progress
 from identify.command.data_options import AssumeOptions, ModelOptions, SourceOptions
 from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
+from identify.command.groups import as_options
 from identify.command.inputs import check_dimension, features_note
 from identify.command.memory import refuse_gradient
-from identify.command.names import ArithmeticName, EvidenceName, Format, ScaleName, SourceName
+from identify.command.names import (
+    ArithmeticName,
+    EvidenceName,
+    Format,
+    ScaleName,
+    SourceName,
+    WhatIfName,
+)
 from identify.command.options import MemoryOptions, RunOptions
-from identify.command.output import Log, OutputFolder, say_error
+from identify.command.output import INTERRUPTED, Log, OutputFolder, say_error
 from identify.command.page import AUDIT, check_line, write_page, write_report
-from identify.command.run import INTERRUPTED, show_written
+from identify.command.run import show_written
 from identify.command.sheet import Sheet
 from identify.disaggregation.records import GLOBALLY, LOCALLY
 from identify.errors import InvalidInputError, NotYetSupportedError
@@ -45,6 +54,7 @@ class DeepRequest:
     memory: MemoryOptions
     log: Log
     evidence: EvidenceName = EvidenceName.AUTO
+    what_if: WhatIfName | None = None
 
     @property
     def loss(self) -> str | None:
@@ -93,28 +103,21 @@ class DeepRequest:
 
     def assess(self, network: DeepNetwork, gradient: DeepGradient) -> tuple[GradientReport, bool]:
         """The report, and whether Ctrl-C cut it short."""
-        from identify.assess_batch import assess_gradient, interrupted_gradient_report
+        from identify.assess_batch import interrupted_gradient_report
 
         loss = self.loss
         started = time.monotonic()
+        report = None
         try:
+            with as_options():
+                budget = Budget.of(self.run.time_limit)
             with self.log.progress() as show:
-                report = assess_gradient(
-                    network,
-                    gradient,
-                    loss,
-                    reduction=None
-                    if self.source.reduction is None
-                    else self.source.reduction.value,
-                    decay=self.source.gradient_decay(),
-                    head=self.layout.head,
-                    samples=self.assume.samples,
-                    time_limit=self.run.time_limit,
-                    prove=self.evidence is not EvidenceName.NUMERICAL,
-                    seed=self.run.seed,
-                    progress=show,
-                )
+                report = self._judge(network, gradient, self.run.time_limit, show)
+                if self.what_if is not None:
+                    report = self._with_noise(network, gradient, report, budget, show)
         except KeyboardInterrupt:
+            if report is not None:
+                return replace(report, interrupted=True), True
             partial = interrupted_gradient_report(
                 network,
                 gradient,
@@ -126,6 +129,49 @@ class DeepRequest:
             )
             return partial, True
         return report, False
+
+    def _judge(
+        self,
+        network: DeepNetwork,
+        gradient: DeepGradient,
+        time_limit: float | None,
+        show: Progress | None = None,
+    ) -> GradientReport:
+        from identify.assess_batch import assess_gradient
+
+        reduction = self.source.reduction
+        return assess_gradient(
+            network,
+            gradient,
+            self.loss,
+            reduction=None if reduction is None else reduction.value,
+            decay=self.source.gradient_decay(),
+            head=self.layout.head,
+            samples=self.assume.samples,
+            time_limit=time_limit,
+            prove=self.evidence is not EvidenceName.NUMERICAL,
+            seed=self.run.seed,
+            progress=show,
+        )
+
+    def _with_noise(
+        self,
+        network: DeepNetwork,
+        gradient: DeepGradient,
+        report: GradientReport,
+        budget: Budget,
+        show: Progress,
+    ) -> GradientReport:
+        from identify.exposure.noise_limit import with_noise_limit
+
+        told = replace(budget, progress=show)
+        return with_noise_limit(
+            report,
+            gradient,
+            lambda noisy, seconds: self._judge(network, noisy, seconds),
+            seed=self.run.seed,
+            budget=told,
+        )
 
 
 def refuse_deep_options(request: DeepRequest, network: DeepNetwork) -> None:

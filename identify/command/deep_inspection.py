@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from identify.checkpoints.pair import check_pair
 from identify.disaggregation.stationary import SOURCES, check_stationary
 from identify.errors import KktCertError
 from identify.model.deep import DeepNetwork
@@ -75,7 +76,7 @@ def describe_deep(
     known["weights"] = {
         source.replace("_", "-"): _weights(network, source, head) for source in SOURCES
     }
-    known["weights"]["fine-tuning"] = (False, "for powers as activation; see the command span")
+    known["weights"]["fine-tuning"] = _pair(network, head)
     if network.activations[-1].kink is None:
         most = largest_smooth_batch(network.widths, network.outputs)
         return {
@@ -118,6 +119,17 @@ def _weights(network: DeepNetwork, source: str, head: bool) -> tuple[bool, str]:
     except KktCertError as error:
         return False, str(error.context.get("what", error))
     return True, "two layers with relu between them; verify measures whether they are stationary"
+
+
+def _pair(network: DeepNetwork, head: bool) -> tuple[bool | None, str]:
+    """Whether the samples between this network and another can be asked for, and why not."""
+    if head:
+        return False, "not with --head"
+    try:
+        check_pair(network, network)
+    except KktCertError as error:
+        return False, f"{error.context.get('what', error)}; see the command span"
+    return None, "--initial FILE"
 
 
 def _not_covered(network: DeepNetwork) -> str:

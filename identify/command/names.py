@@ -78,3 +78,9 @@ class MethodName(StrEnum):
     AUTO = "auto"
     PENCIL = "pencil"
     TENSORLY = "tensorly"
+
+
+class WhatIfName(StrEnum):
+    """What else is asked about the same data."""
+
+    NOISE = "noise"

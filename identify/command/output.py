@@ -18,6 +18,8 @@ from identify.errors import FileError, InvalidInputError, one_line
 
 Progress = Callable[[str, float], None]
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
 LOGGERS = ("identify", "attack", "proofs_check")
 """The loggers of the packages; -v prints what they say."""
 FIRST_LINE, NEXT_LINE = 2.0, 60.0

@@ -98,11 +98,13 @@ def verify_line(
     layers = head[-1] if "--layers" in head else layout.layers
     found = chain_of(file, layers, head=layout.head or bool(head))
     given, word = source.source, _word(file, layout)
-    if not found or given is SourceName.FINE_TUNING or not word:
+    if not found or not word or (given is SourceName.FINE_TUNING and (head or len(found) != 2)):
         return ""
     outputs = file.shapes[f"{found[-1]}.weight"][0] if f"{found[-1]}.weight" in file.shapes else 2
     weights = given is SourceName.WEIGHT_DECAY or (given is SourceName.KKT and outputs == 1)
-    if len(found) != 2 or head or layout.head or not weights:
+    if given is not SourceName.FINE_TUNING and (
+        len(found) != 2 or head or layout.head or not weights
+    ):
         given = SourceName.GRADIENT
     words = ["kktcert", "verify", str(path), *head]
     words += ["--head"] if layout.head and not head else []
@@ -111,6 +113,8 @@ def verify_line(
     words += ["--activation", word, "--source", given.value]
     if given is SourceName.GRADIENT:
         words += ["--gradient", str(source.gradient or "FILE")]
+    if given is SourceName.FINE_TUNING:
+        words += ["--initial", str(source.initial or "FILE")]
     return shlex.join(words)
 
 
@@ -164,7 +168,7 @@ def routed(path: Path, source: SourceOptions, layout: ModelOptions) -> Iterator[
             raise
         said, hint = f"its name, in {path} or as an option", _activation_hint(path, source, layout)
         if hint:
-            hint = f"{hint[0]}; {POWER}{hint[1]}"
+            hint = f"{hint[0]}; {POWER}{_span_hint(path, source)}{hint[1]}"
             raise type(error)("activation", said, "none", hint) from error
         line = attack_line(path, source, layout)
         hint = f"{POWER}{_span_hint(path, source)}"

@@ -22,7 +22,6 @@ RESULTS = (
     "report.json", "report.html", "samples.npz", "alternatives.npz", "contact.png", "audit.json",
 )  # fmt: skip
 """Every file that the commands on a network write into a folder."""
-INTERRUPTED = 130
 
 
 def assess(

@@ -43,11 +43,34 @@ def demo(
     from identify.demo.demo import run_demo
 
     with OutputFolder(out, force=force) as folder:
-        with log.log().progress() as show:
-            result = run_demo(out, seed=seed, progress=show)
+        try:
+            with log.log().progress() as show:
+                result = run_demo(out, seed=seed, progress=show)
+        except OSError as error:
+            remove_half_written(error, out)
+            raise
         folder.written += [entry.name for entry in out.iterdir()]
         print(result, flush=True)
     return 0
+
+
+def remove_half_written(error: OSError, folder: Path) -> None:
+    """Remove the newest file of a folder after an error of writing without a name, and name it.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "half.txt").write_text("ha")
+        >>> error = OSError(28, "No space left on device")
+        >>> remove_half_written(error, folder)
+        >>> Path(error.filename).name, list(folder.iterdir())
+        ('half.txt', [])
+    """
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    if error.filename is None and found:
+        newest = max(found, key=lambda path: path.stat().st_mtime_ns)
+        newest.unlink()
+        error.filename = str(newest)
 
 
 def inspect(

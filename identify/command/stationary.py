@@ -17,11 +17,10 @@ from identify.command.deep import (
 )
 from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
 from identify.command.names import EvidenceName, SourceName
-from identify.command.output import OutputFolder, say_error
+from identify.command.output import INTERRUPTED, OutputFolder, say_error
 from identify.command.page import write_report
 from identify.command.pair import PairRequest, recover_pair, verify_pair
 from identify.command.routing import attack_line
-from identify.command.run import INTERRUPTED
 from identify.command.sheet import Sheet
 from identify.disaggregation.records import GLOBALLY
 from identify.model.deep import DeepNetwork

@@ -17,7 +17,7 @@ from identify.disaggregation.records import (
     LayerRank,
     PrintedProof,
 )
-from identify.text import drowned
+from identify.numerical_rank import drowned
 from identify.thresholds import KERNEL_GAP, KERNEL_NOISE, LARGEST_BOUND
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from identify.arrays import FloatArray
 from identify.errors import InvalidInputError
@@ -65,6 +64,8 @@ def loss_value(loss: str, outputs: FloatArray, targets: npt.ArrayLike) -> FloatA
         >>> loss_value("squared", np.array([[3.0]]), [1.0])
         array([2.])
     """
+    from scipy import special
+
     loss = read_loss(loss)
     target = _targets(loss, outputs, targets)
     if loss == "cross_entropy":
@@ -86,6 +87,8 @@ def loss_slope(loss: str, outputs: FloatArray, targets: npt.ArrayLike) -> FloatA
         >>> loss_slope("cross_entropy", np.array([[0.0, 0.0]]), [1])
         array([[ 0.5, -0.5]])
     """
+    from scipy import special
+
     loss = read_loss(loss)
     target = _targets(loss, outputs, targets)
     if loss == "cross_entropy":

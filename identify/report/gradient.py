@@ -20,6 +20,7 @@ from identify.disaggregation.records import (
     ShownSet,
 )
 from identify.report.deep_certificate import certificate_of
+from identify.report.noise_limit import NoiseLimit, noise_lines
 from identify.report.plain import plain
 from identify.report.report import digest
 from identify.text import bullets, counted, labelled, number, section, table
@@ -39,6 +40,7 @@ class GradientReport:
 
     ``found`` holds the arrays: samples (n, d), labels, error bounds, masks, loss slopes.
     ``problem`` says which network, loss and reduction were assumed; ``inputs`` hashes the arrays.
+    ``noise_limit`` is there if the smallest noise that leaves nothing decided was asked for.
 
     Example:
         >>> from identify.disaggregation.records import UNDECIDED
@@ -54,6 +56,7 @@ class GradientReport:
     seed: int
     versions: Mapping[str, str]
     interrupted: bool = False
+    noise_limit: NoiseLimit | None = None
 
     @property
     def verdict(self) -> str:
@@ -162,6 +165,7 @@ class GradientReport:
             "search": None if found.search is None else _search(found.search),
             "alternatives": [_shown(one) for one in found.alternatives],
             "smallest_visible_slope": found.visible,
+            "what_if_noise": None if self.noise_limit is None else self.noise_limit.to_dict(),
             "checks": [
                 {
                     "name": check.name,
@@ -197,6 +201,7 @@ class GradientReport:
         lines = [title, "=" * len(title), *_head(self), *_evidence(self.found)]
         lines += section("Samples", _samples(self.found))
         lines += section("Checks", _checks(self.found))
+        lines += section("What if there were noise", noise_lines(self.noise_limit))
         lines += section("Ranks of the gradients", _ranks(self.found.ranks))
         lines += section("Network", _problem(self.problem))
         lines += section("Assumptions", bullets(self.assumptions))

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from identify.hermite.data import HermiteData
 from identify.hermite.reduction import ReducedData
+from identify.numerical_rank import drowned
 from identify.records import TrainingSet
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.data_error import roundings
 from identify.recovery.hidden_share import HiddenShare
-from identify.text import counted, drowned
+from identify.text import counted
 from identify.thresholds import HIDDEN_SHARE
 
 if TYPE_CHECKING:

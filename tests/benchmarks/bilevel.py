@@ -108,6 +108,7 @@ def measure(victim: str, objective: str, start: str, seed: int, steps: int, data
     run = attack.reconstruct(
         case.victim, name, initial=case.initial if name == "bilevel" else None, options=options,
         count=len(case.data.labels), splitting="off", steps=steps, seed=seed,
+        settings={"multipliers": "fixed"},
         dtype=torch.float64, **started(case, start, seed),
     )  # fmt: skip
     seconds = time.process_time() - began

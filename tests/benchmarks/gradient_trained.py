@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from identify.budget import Budget
 from identify.disaggregation.disaggregate import disaggregate
 from identify.model.deep import DeepNetwork
 from tests.benchmarks.disaggregation import errors, images, spoil
@@ -79,7 +80,7 @@ def study(
         chosen = rng.choice(len(x), count, replace=False)
         problem = plant_batch(network, x[chosen], y[chosen].astype(np.int64))
         result = disaggregate(network, spoil(problem, "float32", 0), loss_of(network),
-                              reduction="mean", time_limit=60.0)  # fmt: skip
+                              reduction="mean", budget=Budget.of(60.0))  # fmt: skip
         relative, _ = errors(problem, result)
         good = relative < RECOVERED
         size = np.linalg.norm(problem.cotangents, axis=1)

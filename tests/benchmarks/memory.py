@@ -10,6 +10,7 @@ small. `--large` adds sizes that take minutes.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import subprocess
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from identify.model.deep import DeepNetwork
 from identify.model.loading import save_network
 from identify.model.two_layer import TwoLayerNetwork
 from tests.identify.disaggregation.problems import plant
@@ -62,6 +64,25 @@ def relu_files(folder: Path, sizes: list[int], count: int) -> tuple[str, ...]:
     return str(folder / f"{name}.npz"), "--source", "gradient", "--gradient", given, *kind
 
 
+def smooth_files(folder: Path, sizes: list[int], count: int) -> tuple[str, ...]:
+    """A GELU network and the gradient of a batch, as arguments of verify."""
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(b, a)) / np.sqrt(a) for a, b in itertools.pairwise(sizes)]
+    network = DeepNetwork(weights, [0.1 * rng.normal(size=b) for b in sizes[1:]], "gelu")
+    slopes = rng.normal(size=(count, sizes[-1]))
+    slopes -= slopes.mean(axis=1, keepdims=True)
+    gradient = network.gradient(rng.normal(size=(count, sizes[0])), slopes)
+    name = "smooth-" + "-".join(map(str, sizes))
+    for path, part in ((name, network), (f"{name}.gradient", gradient)):
+        pairs = zip(part.weights, part.biases, strict=True)
+        arrays = {f"{k}.{kind}": array for k, pair in enumerate(pairs)
+                  for kind, array in zip(("weight", "bias"), pair, strict=True)}  # fmt: skip
+        np.savez(folder / f"{path}.npz", **arrays)
+    given = str(folder / f"{name}.gradient.npz")
+    kind = ("--activation", "gelu", "--loss", "cross-entropy")
+    return str(folder / f"{name}.npz"), "--source", "gradient", "--gradient", given, *kind
+
+
 def data_file(folder: Path, samples: int, dimension: int) -> str:
     """Samples to plant."""
     path = folder / f"data-{samples}-{dimension}.npz"
@@ -81,6 +102,9 @@ def commands(folder: Path, *, large: bool) -> Iterator[tuple[str, ...]]:
         yield "check", str(out / "report.json"), *arguments
     for widths, count in (([64, 128, 512, 10], 8), ([784, 400, 900, 10], 20)):
         yield "verify", *relu_files(folder, widths, count)
+    yield "verify", *relu_files(folder, [784, 1000, 4000, 10], 50)
+    for widths, count in (([64, 100, 5], 4), ([784, 1000, 10], 6), ([784, 300, 600, 10], 4)):
+        yield "verify", *smooth_files(folder, widths, count)
     for count in (6, 10, 14):
         out = str(folder / f"planted-{count}.safetensors")
         yield "plant", data_file(folder, count, 64), "--degree", "3", "--out", out, "--force"

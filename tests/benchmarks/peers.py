@@ -6,7 +6,9 @@ compared. `Peer.run` returns what a user of those programs would have after the 
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,23 +103,36 @@ class Peer:
         assert floor is not None
         return total + box + 5 * ((floor - lam).relu() ** 2).sum()
 
-    def run(self, steps: int, every: int) -> tuple[Candidates, list[tuple[int, float, float]]]:
-        """Run; the history has (step, CPU seconds, loss before that step), the end included."""
+    def _begun(self) -> tuple[Tensor, Tensor, torch.optim.Optimizer]:
+        """Points and multipliers at the start, and the solver that moves them in place."""
         x = self.start.x.to(self.dtype).clone().requires_grad_()
         lam = self.start.lam.to(self.dtype).clone().requires_grad_()
         setting = self.setting
         rates = [{"params": [x], "lr": setting.rate_x}, {"params": [lam], "lr": setting.rate_lam}]
-        solver: torch.optim.Optimizer
         if setting.optimiser == "adam":
-            solver = torch.optim.Adam(rates)
-        else:
-            solver = torch.optim.SGD(rates, momentum=setting.momentum)
+            return x, lam, torch.optim.Adam(rates)
+        return x, lam, torch.optim.SGD(rates, momentum=setting.momentum)
+
+    def _step(self, x: Tensor, lam: Tensor, solver: torch.optim.Optimizer, step: int) -> Tensor:
+        solver.zero_grad()
+        loss = self.loss(x, lam, step)
+        loss.backward()  # type: ignore[no-untyped-call]
+        solver.step()
+        return loss
+
+    def steps(self) -> Iterator[Candidates]:
+        """The candidates after every step, without end; the next step moves them in place."""
+        x, lam, solver = self._begun()
+        for step in itertools.count():
+            self._step(x, lam, solver, step)
+            yield Candidates(x.detach(), lam.detach(), self.start.labels)
+
+    def run(self, steps: int, every: int) -> tuple[Candidates, list[tuple[int, float, float]]]:
+        """Run; the history has (step, CPU seconds, loss before that step), the end included."""
+        x, lam, solver = self._begun()
         history, began = [], time.process_time()
         for step in range(steps):
-            solver.zero_grad()
-            loss = self.loss(x, lam, step)
-            loss.backward()  # type: ignore[no-untyped-call]
-            solver.step()
+            loss = self._step(x, lam, solver, step)
             if step % every == 0:
                 history.append((step, time.process_time() - began, float(loss.detach())))
         seconds = time.process_time() - began

@@ -1,7 +1,7 @@
 """Batches of CIFAR-10 images from one gradient of a smooth network: share, error, time.
 
     KKTCERT_DATA=... python -m tests.benchmarks.smooth [--rows gelu-50-200 ...] [--seeds 5]
-                                                       [--float32] [--seconds 120]
+                                                       [--float32] [--seconds 600]
 
 A row is ACTIVATION-n-m (one output, no loss; cubic without bias) or deep-ACTIVATION-n-WIDTHS
 (cross-entropy, ten classes, labels unknown). torch's default initialisation; images (x - 0.5) /
@@ -30,9 +30,11 @@ ROWS = (
     "gelu-10-25", "tanh-10-25", "silu-10-25", "sigmoid-10-25", "softplus-10-25",
     "gelu-20-60", "tanh-20-60", "silu-20-60", "sigmoid-20-60", "softplus-20-60",
     "gelu-50-200", "tanh-50-200", "silu-50-200", "sigmoid-50-200", "softplus-50-200",
-    "gelu-100-400", "tanh-100-400", "sigmoid-100-400",
-    "cubic-20-41", "cubic-50-600", "cubic-100-2200",
+    "gelu-100-400", "tanh-100-400", "sigmoid-100-400", "gelu-200-800", "tanh-200-800",
+    "sigmoid-200-800", "cubic-20-41", "cubic-50-600", "cubic-100-2200",
     "deep-gelu-8-256,256", "deep-gelu-16-256,256", "deep-gelu-32-256,256", "deep-gelu-64-256,256",
+    "deep-tanh-8-512,512,512", "deep-tanh-16-512,512,512", "deep-tanh-32-512,512,512",
+    "deep-tanh-64-512,512,512",
 )  # fmt: skip
 
 
@@ -70,7 +72,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", default=list(ROWS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--float32", action="store_true")
-    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--seconds", type=float, default=600.0)
     options = parser.parse_args()
     stored = np.load(Path(os.environ["KKTCERT_DATA"]) / "cifar10_subset.npz")["test_images"]
     images = (stored.reshape(len(stored), -1) / 255.0 - 0.5) / 0.25

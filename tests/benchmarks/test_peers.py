@@ -14,6 +14,7 @@ from attack.objectives.presets import preset
 from attack.solving.problem import Problem
 from attack.solving.second_order import check_second_order
 from attack.splitting.split_round import split_candidates
+from tests.benchmarks import attack_steps
 from tests.benchmarks.peers import Peer
 
 pytestmark = pytest.mark.medium
@@ -78,3 +79,14 @@ def test_nothing_has_the_size_of_all_parameters_for_every_candidate(name: str, m
     parameters = sum(p.numel() for p in form.initialise(1).parameters())
     basis = count * 24 * 70  # of Lanczos
     assert basis <= seen.numbers <= 2 * basis < count * parameters / 3
+
+
+@pytest.mark.parametrize("method", attack_steps.METHODS)
+def test_timed_steps_end_at_the_same_candidates(method: str) -> None:
+    found = attack_steps.measure(method, "6-9-8-1", 5, "float64", repeats=3)
+    assert found.apart < 1e-10
+    assert len(found.peer) == len(found.ours) == 3
+    assert min(*found.peer, *found.ours) > 0
+    header, _, line = attack_steps.table([found]).strip().splitlines()
+    assert header.count("|") == line.count("|")
+    assert f"| {method} | 5 | float64 |" in line

@@ -96,10 +96,15 @@ _SCOPE = either(
 _SHOWN = {"samples": listed(_numbers), "cotangents": listed(_numbers),
           "error_bounds": listed(real(0.0)), "residual": real(0.0),
           "margin": real(0.0)}  # fmt: skip
+_VERDICT = choice("globally", "locally", "nonidentifiable", "undecided")
+_TRIAL = {"noise": real(0.0), "verdict": _VERDICT, "candidates": _flag,
+          "samples": whole(0)}  # fmt: skip
+_NOISE = {"decided_up_to": real(0.0), "undecided_from": maybe(real(0.0)),
+          "stopped": maybe(as_text), "trials": listed(table(_TRIAL))}  # fmt: skip
 _FIELDS: dict[str, Kind] = {
     "schema_version": choice(1),
     "kind": choice(KIND),
-    "verdict": choice("globally", "locally", "nonidentifiable", "undecided"),
+    "verdict": _VERDICT,
     "reason": _sentence,
     "scope": maybe(_SCOPE),
     "candidates": _flag,
@@ -135,6 +140,7 @@ _LATER: dict[str, Kind] = {
     "completed": listed(whole(1)),
     "search": maybe(table(_SEARCH)),
     "alternatives": listed(table(_SHOWN), 0, 2),
+    "what_if_noise": maybe(table(_NOISE)),
 }
 _TYPES = table(_FIELDS, _LATER)
 

@@ -14,6 +14,7 @@ from identify.disaggregation.bounds import Bounds
 from identify.disaggregation.checks import Labels, check_loss, read_labels, relative_noise
 from identify.disaggregation.depth import Descent
 from identify.disaggregation.records import Check, Disaggregation, SearchFacts
+from identify.disaggregation.search.equations import evaluate
 from identify.disaggregation.search.evidence import (
     Coverage,
     SampleBound,
@@ -22,10 +23,11 @@ from identify.disaggregation.search.evidence import (
     null_hits,
     power,
 )
-from identify.disaggregation.search.find import Hunt, Sample, Search, search
+from identify.disaggregation.search.find import Hunt, Sample, Search, accept, search
+from identify.disaggregation.search.joint import joint_of, joint_power, solve_joint
 from identify.disaggregation.search.pose import Posed, labelled, pose, thinned
 from identify.disaggregation.search.sides import choose_sides
-from identify.disaggregation.search.spaces import Spaces
+from identify.disaggregation.search.spaces import Spaces, full_view
 from identify.disaggregation.search.verdict import Findings, judge
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.thresholds import LOOSEST
@@ -52,6 +54,8 @@ class _Outcome:
     coverage: Coverage
     null: tuple[int, int]
     power: int
+    bounds: tuple[tuple[Sample, SampleBound], ...] = ()
+    spare: int | None = None
 
 
 def search_batch(
@@ -116,11 +120,19 @@ def _search(hunt: Hunt, loss: str | None, seed: int) -> _Outcome:
     if tied is not None and before < 1:
         hunt = replace(hunt, spaces=tied, thin=tied)
         before = power(tied, [], seed=seed)
+    together = None
+    if before < 1:
+        together = _all_at_once(hunt, before, seed)
+        if together is not None and (together.search.samples or before < 0):
+            return together
     if before < 0:
         # More unknowns than equations: every start would end at a zero that means nothing.
         found = Search(stopped=f"power {before}, a sample has more unknowns than equations")
         return _Outcome(found, hunt.spaces, Coverage(0, (), ()), (0, 0), before)
     found = search(hunt)
+    if together is not None and len(found.samples) < hunt.spaces.rank:
+        # At power 0 single points fit by chance; all of them together give the gradient.
+        return together
     r = power(hunt.spaces, found.samples, seed=seed)
     coverage, null = Coverage(0, (0,) * len(found.samples), ()), (0, 0)
     if found.samples and r >= 1 and len(found.samples) == hunt.spaces.rank:
@@ -131,6 +143,41 @@ def _search(hunt: Hunt, loss: str | None, seed: int) -> _Outcome:
     return _Outcome(found, hunt.spaces, coverage, null, r)
 
 
+def _all_at_once(hunt: Hunt, before: int, seed: int) -> _Outcome | None:
+    """The samples by their joint equations, where these have equations to spare."""
+    spaces = hunt.spaces
+    joint = joint_of(spaces)
+    spare = 0 if joint is None else joint_power(joint, spaces.rank, seed=seed)
+    if joint is None or spare < 1:
+        return None
+    found = solve_joint(joint, spaces.rank, hunt.rng, hunt.budget)
+    state = Search(starts=found.starts, steps=found.steps, stopped=found.stopped)
+    view = full_view(spaces)
+    bounds = []
+    for point, bound in zip(found.points, found.bounds, strict=True):
+        # Alone, a sample has a continuum of zeros around it: it must not be moved again.
+        here = evaluate(view, view.chart_of(point), None, tangents=False)
+        sample = accept(hunt, here, None)
+        if sample is not None:
+            state.samples.append(sample)
+            slope = joint.power * float(bound)
+            bounds.append((sample, SampleBound(float(bound), slope, found.condition)))
+    if len(state.samples) < len(found.points):
+        state.stopped = "its residual in the joint solution is more than the noise explains"
+    nothing = Coverage(0, (0,) * len(state.samples), ())
+    return _Outcome(state, spaces, nothing, (0, 0), before, tuple(bounds), spare)
+
+
+def _bounds_of(outcome: _Outcome, spaces: Spaces, samples: list[Sample]) -> list[SampleBound]:
+    """What bounds each sample: its own equations, or those of all together."""
+    if not outcome.bounds:
+        return [bound_sample(spaces, sample) for sample in samples]
+    points = np.array([own.point for own, _ in outcome.bounds])
+    # Samples may have been turned to their negatives, and are in another order.
+    nearest = [int(np.argmax(np.abs(points @ sample.point))) for sample in samples]
+    return [outcome.bounds[place][1] for place in nearest]
+
+
 def _confirm(
     posed: Posed, outcome: _Outcome, loss: str | None, reduction: str | None
 ) -> Disaggregation:
@@ -139,7 +186,7 @@ def _confirm(
     open_sides = spaces.two_sided
     if len(samples) == rank:
         samples, open_sides = choose_sides(posed, spaces, samples)
-    bounds = [bound_sample(spaces, sample) for sample in samples]
+    bounds = _bounds_of(outcome, spaces, samples)
     facts = _facts(outcome, samples, bounds)
     caveats = (*CAVEATS, SIGN_CAVEAT) if open_sides else CAVEATS
     base = Disaggregation(
@@ -154,6 +201,7 @@ def _confirm(
         Findings(
             rank, posed.ranks, posed.network.depth - 1, outcome.power, facts,
             checks or (), None if limits is None else float(limits.samples.max()),
+            outcome.spare,
         )
     )  # fmt: skip
     return replace(base, verdict=verdict, reason=reason)

@@ -299,7 +299,13 @@ def polish(
     state.steps += steps
     if not np.isfinite(here.cost) or here.share > hunt.cap:
         return None
-    here = settle(view, here, label)
+    return accept(hunt, settle(view, here, label), label)
+
+
+def accept(hunt: Hunt, here: Point, label: int | None) -> Sample | None:
+    """The sample at a point of the full spaces, if the noise allows its residual."""
+    spaces = hunt.spaces
+    view = full_view(spaces)
     found = view.point(here.y[: view.dimension])
     where = coordinates(spaces, found, here.run)
     noise = block_noise(spaces, where, here, found, label)

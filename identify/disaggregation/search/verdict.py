@@ -18,7 +18,11 @@ from identify.thresholds import LARGEST_BOUND
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that the verdict looks at; ``hidden`` is the number of hidden layers."""
+    """Everything that the verdict looks at.
+
+    ``hidden`` is the number of hidden layers, ``spare`` what the joint equations of all samples
+    have to spare, if these gave them.
+    """
 
     rank: int
     ranks: tuple[LayerRank, ...]
@@ -27,6 +31,7 @@ class Findings:
     search: SearchFacts
     checks: tuple[Check, ...]
     largest_bound: float | None
+    spare: int | None = None
 
 
 def judge(findings: Findings) -> tuple[str, str]:
@@ -81,6 +86,12 @@ def _power(findings: Findings) -> str:
     return (
         f"power {findings.power}: a sample meets no more equations than it has unknowns, so that "
         f"a zero need not be a sample"
+        + (
+            ""
+            if findings.spare is None
+            else f"; these solve the equations of all samples together, {findings.spare} or more "
+            "of which are to spare, but that is evidence and no proof"
+        )
     )
 
 

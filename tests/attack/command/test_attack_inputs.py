@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from attack.memory import free_memory, is_out_of_memory
+from attack.memory import free_memory
 from attack.networks.files import load_network
 from attack.networks.spec import parse_spec
 from attack.objectives.gradient_facts import labels_from_bias, samples_in
+from identify.errors import is_out_of_memory
 from tests.attack.command.command_runs import finished_run, one_line
 from tests.command_line import files, kkt
 
@@ -166,7 +167,12 @@ class TestMemory:
         network = parse_spec("4-3-1,tanh").initialise(seed=0)
         torch.save(dict(zip(network.names(), network.parameters(), strict=True)), tmp_path / "m.pt")
         arguments = ("attack", tmp_path / "m.pt", "--activation", "tanh", "--out", tmp_path / "run")
-        one_line(kkt(*arguments, "--count", 10**12), 2, "lower --count")
+        for count in (10**9, 10**12, 10**15):
+            one_line(kkt(*arguments, "--count", count), 2, "lower --count")
+        for objective in ("buzaglo", "loo"):
+            more = ("--initial", tmp_path / "m.pt") if objective == "loo" else ()
+            found = kkt(*arguments, "--objective", objective, *more, "--count", 10**12)
+            assert (found.code, len(found.lines)) == (2, 1)
         assert not (tmp_path / "run").exists()
 
         def fail(*_, **__):

@@ -46,6 +46,13 @@ def test_a_victim_its_run_and_its_scores_are_private(tmp_path):
     assert found.code == 0, found
     scored = kkt("evaluate", where / "run", "--truth", where / "v.truth.npz")
     assert scored.code == 0, scored
+    drawn = kkt("figures", where / "run", "--out", where / "figures")
+    assert drawn.code == 0, drawn
+    more = kkt("attack", victim, "--count", 3, "--steps", 4, "--splitting", "off",
+               "--out", where / "run", "--resume")  # fmt: skip
+    assert more.code == 0, more
+    names = {path.suffix for path in where.rglob("*")}
+    assert {".safetensors", ".npz", ".png", ".json"} <= names
     assert open_to_others(where) == []
 
 

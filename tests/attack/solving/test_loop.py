@@ -149,7 +149,7 @@ def test_rounds_are_recorded_and_lower_the_loss() -> None:
     )  # fmt: skip
     found = run(
         objective, start=objective.start(1, 0, 1.0), splitting="auto", solver="lbfgs",
-        steps=200, limit=4, hooks=hooks, log_every=5,
+        steps=400, limit=4, hooks=hooks, log_every=5,
     )  # fmt: skip
     assert [r for r in found.state.rounds if r.accepted]
     for r in found.state.rounds:
@@ -356,7 +356,7 @@ def test_settings_fill_in_what_is_left_out() -> None:
     assert (chosen.rate_x, chosen.rate_lam, chosen.momentum) == (1e-2, 1e-4, 0.9)
     assert (chosen.window, chosen.interval) == (250, 2500)
     chosen = SolveSettings("lbfgs")
-    assert (chosen.memory, chosen.window, chosen.interval) == (10, 50, 250)
+    assert (chosen.memory, chosen.window, chosen.interval) == (None, 50, 250)
     assert SolveSettings(**chosen.to_dict()) == chosen
 
 

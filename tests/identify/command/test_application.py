@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import json
 import logging
@@ -66,6 +68,42 @@ class TestLog:
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 3
         assert all(row.startswith("kktcert: solving, 25%, ") for row in lines)
+
+    @pytest.mark.parametrize("command", ["verify", "recover", "check", "demo"])
+    def test_no_long_command_is_silent(self, tmp_path, monkeypatch, command):
+        """Standard error is no terminal: a line comes while the work goes on."""
+        model, gradient, _ = gradient_pair(tmp_path)
+        given = [str(model), "--source", "gradient", "--gradient", str(gradient)]
+        out = ["--out", str(tmp_path / "out")]
+        words = [command, *given, *out]
+        if command == "check":
+            assert kkt("verify", *given, *out).code == 0
+            words = [command, str(tmp_path / "out/report.json"), *given]
+        elif command == "demo":
+            pytest.importorskip("matplotlib")
+            pytest.importorskip("sklearn")
+            words = [command, *out]
+        target = {"check": "identify.checker.check.check_report",
+                  "demo": "identify.demo.demo.run_demo"}.get(
+                      command, "identify.assess.assess_identifiability")  # fmt: skip
+        told, seen = threading.Event(), []
+
+        class Line(io.StringIO):
+            def write(self, text):
+                seen.append(text)
+                told.set()
+                return len(text)
+
+        def wait(*_, **__):
+            # The work goes on until a line came, or too long.
+            assert told.wait(20.0)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(target, wait)
+        monkeypatch.setattr("identify.command.output.FIRST_LINE", 0.01)
+        with contextlib.redirect_stderr(Line()):
+            assert kktcert.run(words) == 130
+        assert "".join(seen).startswith("kktcert: ")
 
     @staticmethod
     def at_once():

@@ -206,7 +206,12 @@ class TestRecover:
     def test_nonidentifiable_gives_the_sets_and_no_samples(self, open_case, tmp_path):
         outcome = kkt("recover", *open_case, "--image-shape", "2,2", "--out", tmp_path / "out")
         assert outcome.code == 0
-        assert sorted(files(tmp_path / "out")) == ["alternatives.npz", "contact.png", "report.html", "report.json"]
+        assert sorted(files(tmp_path / "out")) == [
+            "alternatives.npz",
+            "contact.png",
+            "report.html",
+            "report.json",
+        ]
 
     def test_undecided_with_a_recovery(self, tmp_path, monkeypatch):
         # Without its search the open case ends undecided, with a set that fits.
@@ -215,7 +220,12 @@ class TestRecover:
         options = ("--source", "weight-decay", "--image-shape", "2,2", "--out", tmp_path / "out")
         outcome = kkt("recover", model, *options)
         assert (outcome.code, outcome.err) == (0, "")
-        assert sorted(files(tmp_path / "out")) == ["contact.png", "report.html", "report.json", "samples.npz"]
+        assert sorted(files(tmp_path / "out")) == [
+            "contact.png",
+            "report.html",
+            "report.json",
+            "samples.npz",
+        ]
         with np.load(tmp_path / "out" / "samples.npz") as found:
             assert np.all(np.isnan(found["error_bounds"]))
         content = check_report((tmp_path / "out" / "report.json").read_text())
@@ -272,7 +282,8 @@ class TestFailedRuns:
     @pytest.mark.parametrize(
         ("error", "words"),
         [(OSError(28, "No space left on device", "x"), "x: No space left on device"),
-         (MemoryError("2 TiB"), "not enough memory: 2 TiB")],
+         (MemoryError("2 TiB"), "not enough memory; --memory-limit SIZE refuses such work "
+          "beforehand")],
     )  # fmt: skip
     def test_one_line_and_exit_code_1(self, pair, tmp_path, monkeypatch, error, words):
         def work(*arguments, **options):

@@ -149,7 +149,7 @@ class TestWords:
         assert found.out.splitlines()[-1].startswith("written to ")
 
 
-@pytest.mark.parametrize("module", ["typer", "numpy", "proofs_check.commands"])
+@pytest.mark.parametrize("module", ["typer", "numpy", "proofs_check.entries"])
 def test_ctrl_c_during_the_imports(module):
     code = (
         "import sys\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -48,6 +49,22 @@ def test_span_says_the_number_and_who_lies_in_it(files, tmp_path):
     told = json.loads(kkt(*arguments, "--format", "json").out)
     assert told["samples_at_least"] == 5
     assert [s["answer"] for s in told["membership"]["samples"]] == ["member"] * 5 + ["no trace"] * 4
+
+
+def test_spans_and_replays_are_for_the_owner_alone(files, tmp_path):
+    labels = npz(tmp_path / "labels.npz", labels=np.load(files["asked"])["labels"][:5])
+    pair, where = (files["initial"], files["final"]), tmp_path / "where"
+    where.mkdir(mode=0o700)
+    before = os.umask(0o000)
+    try:
+        assert kkt("span", *pair, "--out", where / "span.safetensors").code == 0
+        recipe = ("--recipe", "steps=12,rate=0.05", "--activation", "gelu", "--labels", labels)
+        assert kkt("replay", *pair, *recipe, "--image-shape", "5,8", "--out", where / "r").code == 0
+    finally:
+        os.umask(before)
+    written = list(where.rglob("*"))
+    assert {"span.safetensors", "samples.npz", "replay.json"} <= {path.name for path in written}
+    assert [path for path in written if path.stat().st_mode & 0o077] == []
 
 
 def test_span_says_that_there_is_no_number(files, tmp_path):

@@ -13,7 +13,14 @@ import pytest
 from identify.command.limits import check_memory, parse_bytes, refuse_above, threads
 from identify.errors import InvalidInputError
 from identify.hermite.data import HermiteData
-from tests.command_line import files, gradient_pair, kkt, random_network
+from tests.command_line import (
+    files,
+    gradient_pair,
+    kkt,
+    random_network,
+    stationary_network,
+    stored,
+)
 from tests.identify.disaggregation.problems import plant
 from tests.model_files import npz
 
@@ -44,6 +51,38 @@ def test_results_are_for_the_owner_alone(tmp_path, gradient, command):
     assert files(out)
     assert open_to_others(tmp_path / "deep") == []
     assert os.umask(0o000) == 0o000  # the caller's own is back
+
+
+@pytest.mark.usefixtures("loose")
+@pytest.mark.parametrize("command", ["alternatives", "audit", "relu", "demo"])
+def test_every_command_that_writes_writes_for_the_owner(tmp_path, command):
+    where = tmp_path / "where"
+    if command == "alternatives":
+        model = stored(stationary_network(), tmp_path / "two.npz")
+        given = (command, model, "--source", "weight-decay", "--image-shape", "2,2")
+    elif command == "audit":
+        model, path, x = gradient_pair(tmp_path)
+        data = npz(tmp_path / "x.npz", samples=x)
+        given = (command, model, data, "--source", "gradient", "--gradient", path)
+    elif command == "relu":
+        planted = plant([16, 24, 150, 4], 3, 0)
+        files_of = (("m", planted.network), ("g", planted.gradient))
+        model, path = (
+            npz(tmp_path / f"{name}.npz", **{f"{k}.weight": w for k, w in enumerate(part.weights)},
+                **{f"{k}.bias": b for k, b in enumerate(part.biases)})
+            for name, part in files_of
+        )  # fmt: skip
+        given = ("recover", model, "--activation", "relu", "--source", "gradient", "--gradient",
+                 path, "--image-shape", "4,4")  # fmt: skip
+    else:
+        pytest.importorskip("matplotlib")
+        pytest.importorskip("sklearn")
+        given = (command,)
+    found = kkt(*given, "--out", where)
+    assert found.code == 0, found.err
+    assert files(where)
+    assert command == "audit" or any(path.suffix == ".png" for path in where.rglob("*"))
+    assert open_to_others(where) == []
 
 
 @pytest.mark.usefixtures("loose")

@@ -10,7 +10,7 @@ import json
 import numpy as np
 import pytest
 
-from identify.errors import InvalidInputError, NotYetSupportedError
+from identify.errors import InvalidInputError, NotYetSupportedError, UnsupportableModelError
 from identify.exposure.audit import audit
 from identify.model.two_layer import TwoLayerNetwork
 
@@ -332,6 +332,8 @@ def test_labels_of_other_kinds_are_left_unused_where_none_are_needed():
 
 def test_several_outputs_are_not_yet_supported():
     with pytest.raises(NotYetSupportedError):
+        audit(TwoLayerNetwork(np.eye(3), np.ones((3, 3)), 3), np.eye(3))
+    with pytest.raises(UnsupportableModelError, match="not opposite"):
         audit(TwoLayerNetwork(np.eye(3), np.ones((2, 3)), 3), np.eye(3))
 
 

@@ -44,7 +44,7 @@ class TestSamples:
             ({"samples": np.full((2, 3), np.nan)}, "NaN"),
             ({"samples": np.ones((2, 3)), "labels": np.ones(3)}, r"expected \(2,\)"),
             ({"samples": np.ones((2, 3)), "labels": np.array([1, np.nan])}, "NaN"),
-            ({"samples": np.ones((2, 3)), "labels": np.array(["a", "b"])}, "has dtype"),
+            ({"samples": np.ones((2, 3)), "labels": np.array(["a", "b"])}, "labels are numbers"),
         ],
     )
     def test_bad_data(self, tmp_path, arrays, message):

@@ -11,7 +11,7 @@ from attack.training.descent import DescentSettings
 from attack.training.losses import LOSSES as TRAINED
 from attack.training.losses import prepare_labels
 from identify.assess_batch import assess_gradient
-from identify.checkpoints.recipe import Recipe, parse_recipe
+from identify.checkpoints.recipe import Recipe, parse_open_recipe
 from identify.errors import InvalidInputError
 from identify.exposure.batch_members import GivenSamples, gradient_members
 from identify.hermite.data import HermiteData
@@ -45,7 +45,7 @@ def test_every_entrance_takes_them():
     assert DescentSettings(loss="CrossEntropyLoss").loss == "cross-entropy"
     assert LossReadout("MSELoss").loss == "squared"
     assert Recipe(1, 0.1, loss="cross-entropy").loss == "cross_entropy"
-    assert parse_recipe("steps=1,rate=0.1,loss=BCELoss").loss == "logistic"
+    assert parse_open_recipe("steps=1,rate=0.1,loss=BCELoss").loss == "logistic"
     labels = prepare_labels("cross_entropy", [0, 1], 2, 3, torch.zeros(1))
     assert labels.dtype == torch.int64
     network = random_network()
