@@ -132,8 +132,6 @@ class Sweep:
 
     def __post_init__(self) -> None:
         for call in (self.call, *self.then):
-            if call.command not in COMMANDS:
-                raise InvalidInputError("command", listed(COMMANDS), call.command)
             unknown = call.places() - {*self.grid, *self.random, FOLDER}
             if unknown:
                 raise InvalidInputError(
@@ -218,7 +216,10 @@ def _call(content: Mapping[str, Any]) -> Call:
         name.lstrip("-"): _values(name, given) if isinstance(given, list) else _value(name, given)
         for name, given in _table(content, "options").items()
     }
-    return Call(str(content.get("command", "")), arguments, options)
+    command = str(content.get("command", ""))
+    if command not in COMMANDS:
+        raise InvalidInputError("command", listed(COMMANDS), command)
+    return Call(command, arguments, options)
 
 
 def _known(content: Mapping[str, Any], keys: tuple[str, ...]) -> Mapping[str, Any]:
