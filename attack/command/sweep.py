@@ -112,6 +112,8 @@ def _run(spec: Path, options: SweepOptions, showing: ShowOptions, log: LogOption
     from attack.sweep.store import FAILED, WAITING
 
     wanted = read_sweep(spec)
+    if wanted.search is not None:
+        require_extra("sweep", "sweep", ("optuna",))
     inputs = inputs_of(wanted, spec.parent)
     target = options.out or spec.with_suffix(SUFFIX)
     machines = Machines(options.scheduler, options.workers, options.threads)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attack.sweep.outcome import Outcome
+from attack.sweep.search import propose
 from attack.sweep.spec import FOLDER, RESUMABLE, Sweep, Task
 from attack.sweep.store import Results
 from attack.sweep.worker import ENTRY, pack_folder, run_task
@@ -76,7 +77,7 @@ def inputs_of(sweep: Sweep, folder: Path) -> dict[str, bytes]:
     """
     words = {
         word
-        for task in sweep.tasks()
+        for task in sweep.tasks() or (sweep.task(0, {}),)
         for call in task.calls
         for word in call.filled({**task.values, FOLDER: f"{{{FOLDER}}}"})[1:]
     }
@@ -119,12 +120,27 @@ def run_sweep(
     """
     machines, habits = machines or Machines(), habits or Habits()
     tasks = results.missing(failed=habits.failed)
-    if not tasks:
+    sweep = results.sweep
+    search = None if sweep is None else sweep.search
+    left = 0 if sweep is None or search is None else sweep.draws - len(results.rows())
+    if not tasks and left <= 0:
         return
     told = progress or (lambda stage, share: None)
     told("starting workers", 0.0)
     with connected(machines) as client:
+        began = time.monotonic()
         _Round(client, results, machines, habits, told).run(tasks, inputs)
+        while sweep is not None and search is not None and left > 0:
+            spent = time.monotonic() - began
+            if habits.time_limit is not None and spent >= habits.time_limit:
+                return
+            here = habits
+            if habits.time_limit is not None:
+                here = replace(habits, time_limit=habits.time_limit - spent)
+            count = min(left, max(1, len(client.scheduler_info()["workers"])))
+            new = results.add(propose(results, sweep, search, count))
+            _Round(client, results, machines, here, told).run(new, inputs)
+            left -= count
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,7 +31,7 @@ RESUMABLE = {"attack": "checkpoint.safetensors"}
 LARGEST = 100_000
 """Most runs of a sweep."""
 _PLACE = re.compile(r"\{([A-Za-z0-9_-]+)\}")
-_KEYS = ("command", "arguments", "options", "grid", "random", "draws", "seed", "then")
+_KEYS = ("command", "arguments", "options", "grid", "random", "draws", "seed", "then", "search")
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,18 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Search:
+    """What a search makes small or large: a result by its name, such as ``attack.loss``."""
+
+    objective: str
+    direction: Literal["minimize", "maximize"] = "minimize"
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("minimize", "maximize"):
+            raise InvalidInputError("direction", "minimize or maximize", self.direction)
+
+
+@dataclass(frozen=True)
 class Task:
     """One run: its `number`, the `values` that are its own, and the `calls` in their order."""
 
@@ -113,7 +125,8 @@ class Task:
 class Sweep:
     """A command with its followers, a grid of values and random draws of others.
 
-    Every point of the grid is combined with every draw; the draws are the same at all points.
+    Every point of the grid is combined with every draw; the draws are the same at all points. With
+    a `search` the draws follow what earlier ones found, and there is no grid.
 
     Example:
         >>> sweep = Sweep(Call("verify", ("net.npz",)), grid={"seed": (0, 1), "noise": (0.0, 0.1)})
@@ -129,11 +142,12 @@ class Sweep:
     random: Mapping[str, Spread] = field(default_factory=dict)
     draws: int = 1
     seed: int = 0
+    search: Search | None = None
 
     def __post_init__(self) -> None:
+        if self.search is not None and (self.grid or not self.random):
+            raise InvalidInputError("search", "random values and no grid", "others")
         for call in (self.call, *self.then):
-            if call.command not in COMMANDS:
-                raise InvalidInputError("command", listed(COMMANDS), call.command)
             unknown = call.places() - {*self.grid, *self.random, FOLDER}
             if unknown:
                 raise InvalidInputError(
@@ -156,11 +170,13 @@ class Sweep:
         return count
 
     def tasks(self) -> tuple[Task, ...]:
-        """Return all runs, the last value of the grid changing first."""
-        calls = (self._with_values(), *self.then)
-        return tuple(
-            Task(number, values, calls) for number, values in enumerate(self._points(), start=1)
-        )
+        """Return all runs, the last value of the grid changing first; of a search none yet."""
+        points = () if self.search else self._points()
+        return tuple(self.task(number, values) for number, values in enumerate(points, start=1))
+
+    def task(self, number: int, values: Mapping[str, Value]) -> Task:
+        """Return the run of that number with its values."""
+        return Task(number, values, (self._with_values(), *self.then))
 
     def _points(self) -> Iterator[dict[str, Value]]:
         generator = np.random.default_rng(self.seed)
@@ -187,7 +203,8 @@ def read_sweep(path: PathLike) -> Sweep:
 
     Keys: `command`, `arguments` (a list), `options` (a table; a list repeats the option, true is a
     switch), `grid` (a table of lists), `random` (a table of `{low, high, log, integer}` or lists),
-    `draws`, `seed`, and tables `[[then]]` with command, arguments and options of their own.
+    `draws`, `seed`, `search` (a table of `objective` and `direction`), and tables `[[then]]` with
+    command, arguments and options of their own.
 
     Raises FileError for a file that cannot be read, InvalidInputError for unknown or wrong keys.
     """
@@ -208,7 +225,17 @@ def read_sweep(path: PathLike) -> Sweep:
         {name: _spread(name, given) for name, given in random.items()},
         _count(content, "draws", 1, least=1),
         _count(content, "seed", 0, least=0),
+        _search(content),
     )
+
+
+def _search(content: Mapping[str, Any]) -> Search | None:
+    given = _known(_table(content, "search"), ("objective", "direction"))
+    if "search" not in content:
+        return None
+    if not isinstance(given.get("objective"), str):
+        raise InvalidInputError("search", "an objective such as attack.loss", given)
+    return Search(given["objective"], given.get("direction", "minimize"))
 
 
 def _call(content: Mapping[str, Any]) -> Call:
@@ -218,7 +245,10 @@ def _call(content: Mapping[str, Any]) -> Call:
         name.lstrip("-"): _values(name, given) if isinstance(given, list) else _value(name, given)
         for name, given in _table(content, "options").items()
     }
-    return Call(str(content.get("command", "")), arguments, options)
+    command = str(content.get("command", ""))
+    if command not in COMMANDS:
+        raise InvalidInputError("command", listed(COMMANDS), command)
+    return Call(command, arguments, options)
 
 
 def _known(content: Mapping[str, Any], keys: tuple[str, ...]) -> Mapping[str, Any]:

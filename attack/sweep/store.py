@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from attack.sweep.outcome import Outcome, versions
-from attack.sweep.spec import Sweep, Task
+from attack.sweep.spec import Sweep, Task, Value
 from identify.errors import FileError, InvalidInputError
 from identify.model.tensor_file import PathLike
 
 FORMAT = 1
 WAITING, DONE, FAILED = "waiting", "done", "failed"
+_INSERT = 'insert into runs (number, identity, "values", calls, state) values (?, ?, ?, ?, ?)'
 _TABLES = """
 create table facts (name text primary key, value text not null);
 create table runs (
@@ -86,11 +87,7 @@ class Results:
             database.executemany(
                 "insert into facts values (?, ?)", [(k, json.dumps(v)) for k, v in facts.items()]
             )
-            database.executemany(
-                'insert into runs (number, identity, "values", calls, state)'
-                " values (?, ?, ?, ?, ?)",
-                [_first_row(task) for task in sweep.tasks()],
-            )
+            database.executemany(_INSERT, [_first_row(task) for task in sweep.tasks()])
             database.commit()
             yield Results(target, database, sweep)
 
@@ -107,7 +104,8 @@ class Results:
         with Results.read(target) as found:
             known = dict(found._database.execute("select number, identity from runs"))
             wanted = {task.number: task.identity for task in sweep.tasks()}
-            if known != wanted:
+            same = found.fact("sweep") == json.loads(json.dumps(asdict(sweep)))
+            if not same if sweep.search else known != wanted:
                 raise InvalidInputError(
                     "--resume", f"the sweep of {target}", "another one",
                     "give the specification that it was started with, or another file",
@@ -135,6 +133,20 @@ class Results:
                 raise FileError(target, "is of another version of kktcert sweep")
             yield Results(target, database, None)
 
+    @property
+    def sweep(self) -> Sweep | None:
+        """The sweep whose results these are; None in a file that is only looked at."""
+        return self._sweep
+
+    def add(self, points: Sequence[Mapping[str, Value]]) -> tuple[Task, ...]:
+        """Add runs with these values, and return them."""
+        assert self._sweep is not None
+        (last,) = self._database.execute("select coalesce(max(number), 0) from runs").fetchone()
+        tasks = tuple(self._sweep.task(last + k, values) for k, values in enumerate(points, 1))
+        self._database.executemany(_INSERT, [_first_row(task) for task in tasks])
+        self._database.commit()
+        return tasks
+
     def fact(self, name: str) -> Any:
         """Return what is on file about the whole sweep: format, sweep, inputs, versions."""
         found = self._database.execute("select value from facts where name = ?", (name,))
@@ -145,9 +157,10 @@ class Results:
         assert self._sweep is not None
         states = (WAITING, FAILED) if failed else (WAITING,)
         marks = ", ".join("?" * len(states))
-        rows = self._database.execute(f"select number from runs where state in ({marks})", states)
-        wanted = {number for (number,) in rows}
-        return tuple(task for task in self._sweep.tasks() if task.number in wanted)
+        rows = self._database.execute(
+            f'select number, "values" from runs where state in ({marks}) order by number', states
+        )
+        return tuple(self._sweep.task(number, json.loads(values)) for number, values in rows)
 
     def checkpoint(self, number: int) -> bytes | None:
         """Return where a run stood when it was last heard of."""

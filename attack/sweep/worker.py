@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from attack.sweep.outcome import Outcome, versions
-from attack.sweep.spec import FOLDER, RESUMABLE, Task
+from attack.sweep.spec import COMMANDS, FOLDER, RESUMABLE, Task
 from identify.command.limits import OWNER_ONLY, threads
 
 ENTRY = "kktcert:run"
@@ -124,7 +124,7 @@ def _numbered(files: Mapping[str, bytes]) -> Iterator[tuple[int, tuple[str, byte
 
 def _own_options(command: str, out: Path, resume: bool, every: float) -> dict[str, Any]:
     """What the sweep adds to a command line."""
-    more: dict[str, Any] = {"quiet": True, "format": "json"}
+    more: dict[str, Any] = {"quiet": True, "format": "json"} if command in COMMANDS else {}
     if command in RESUMABLE:
         more |= {"out": str(out), "resume": resume, "save-seconds": every}
     return more

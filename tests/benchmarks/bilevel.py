@@ -1,9 +1,10 @@
 """Privacy due to uncertainty? The bilevel attack and DecoReco from different starts.
 
-Run from the root, whole or in parts; finished runs are kept in the folder and skipped:
+Run from the root, whole or in parts; a sweep over all cores keeps finished runs in a file, and the
+same line goes on with it:
 
-    KKTCERT_DATA=... OMP_NUM_THREADS=1 python -m tests.benchmarks.bilevel --out bilevel
-                     [--victims affine] [--seeds 0 1] [--picture docs/images/bilevel.png] [--table]
+    KKTCERT_DATA=... OMP_NUM_THREADS=1 python -m tests.benchmarks.bilevel --out bilevel.sqlite
+                     [--victims affine] [--seeds 0 1] [--picture docs/images/bilevel.png]
 
 Victims: classifiers of CIFAR-10 on 10 images, one of each class, drawn by the seed, with weight
 decay 1e-2: affine (3072-10), and with 32 hidden units of tanh. Both are trained from an
@@ -25,6 +26,8 @@ image as nearest neighbour among training and 300 held-out images.
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -40,11 +43,14 @@ from attack.evaluation.metrics import ssim
 from attack.networks.network import Network
 from attack.networks.spec import parse_spec
 from attack.solving.starts import StartImages
+from attack.sweep.cluster import Habits, Machines, run_sweep
+from attack.sweep.spec import Call, Sweep
+from attack.sweep.store import Results
 from attack.training.images import ImageData, load_images
 from attack.training.losses import TrainingProblem
 from attack.training.to_stationarity import polish
 from identify.arrays import FloatArray
-from tests.benchmarks.splitting_table import Row, finished, keep, markdown
+from tests.benchmarks.splitting_table import Row, markdown
 
 VICTIMS = {"affine": "-10,identity", "two-layer": "-32-10,tanh"}
 OBJECTIVES = {"bilevel": "bilevel", "DecoReco": "gradient_norm"}
@@ -52,6 +58,7 @@ SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
 STARTS = (*(f"{share:.0%} true" for share in SHARES), "other images")
 KEYS = ("victim", "objective", "start", "seed", "steps", "data")
 DECAY, TOLERANCE, LOSS = 1e-2, 1e-8, "cross-entropy"
+ENTRY = "tests.benchmarks.bilevel:run"
 HELD_OUT = 30
 """Held-out images of each class."""
 
@@ -213,7 +220,7 @@ def _lines(axis: Any, rows: list[Row], name: str, colour: str, label: str) -> No
 def main(arguments: list[str] | None = None) -> None:
     """Run what is missing, then print the table and draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder of finished runs")
+    parser.add_argument("--out", type=Path, required=True, help="file of finished runs")
     parser.add_argument("--victims", nargs="+", default=list(VICTIMS), choices=VICTIMS)
     parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES), choices=OBJECTIVES)
     parser.add_argument("--starts", nargs="+", default=list(STARTS), choices=STARTS)
@@ -221,27 +228,37 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--data", default="cifar10", help="or digits, mnist")
     parser.add_argument("--picture", type=Path)
-    parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--workers", type=int, help="processes, one a core unless given")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    target = options.out / "runs.jsonl"
-    done = finished(target, *KEYS)
-    wanted = [
-        (victim, objective, start, seed, options.steps, options.data)
-        for seed in options.seeds
-        for victim in options.victims
-        for objective in options.objectives
-        for start in options.starts
-    ]
-    for key in [] if options.table else [key for key in wanted if key not in done]:
-        done[key] = measure(*key)
-        keep(target, done[key])
-        print({name: done[key][name] for name in (*KEYS[:4], "parameters", "images", "seconds")},
-              flush=True)  # fmt: skip
-    rows = sorted((done[key] for key in wanted if key in done), key=lambda row: _order(row))
+    grid: dict[str, tuple[Any, ...]] = {
+        "seed": tuple(options.seeds), "victim": tuple(options.victims),
+        "objective": tuple(options.objectives), "start": tuple(options.starts),
+        "steps": (options.steps,), "data": (options.data,),
+    }  # fmt: skip
+    sweep = Sweep(Call("bilevel"), grid=grid)
+    opened = Results.resume if options.out.exists() else Results.create
+    with opened(options.out, sweep) as results:
+        run_sweep(results, {}, Machines(workers=options.workers), Habits(entry=ENTRY),
+                  progress=lambda stage, share: print(stage, file=sys.stderr))  # fmt: skip
+        done = results.rows()
+    for row in done:
+        if row.error:
+            print(f"{dict(row.values)}: {row.error}")
+    rows = sorted((row.results["bilevel"] for row in done if row.results), key=_order)
     print(table(rows))
     if options.picture is not None:
         draw(rows, options.picture)
+
+
+def run(words: Sequence[str]) -> int:
+    """One attack, in the words of a sweep: its row as JSON on standard output."""
+    given = dict(zip([word.removeprefix("--") for word in words[1::2]], words[2::2], strict=True))
+    row = measure(
+        given["victim"], given["objective"], given["start"], int(given["seed"]),
+        int(given["steps"]), given["data"],
+    )  # fmt: skip
+    print(json.dumps(row))
+    return 0
 
 
 def _order(row: Row) -> tuple[int, int, int]:
