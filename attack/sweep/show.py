@@ -39,6 +39,8 @@ def sweep_table(rows: Sequence[Row], columns: Sequence[str] = ()) -> list[str]:
     Raises InvalidInputError for a column that no run has.
     """
     records = [flat(row) for row in rows]
+    if not any(row.results for row in rows):
+        columns = ()
     names = [_named(column, records) for column in columns] or _varying(rows, records)
     own = list(rows[0].values) if rows else []
     head = ["run", *own, "state", *names]
