@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -93,6 +94,9 @@ def report(
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="The page to write.")],
     force: Annotated[bool, typer.Option("--force", help="Replace a page that is there.")] = False,
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="Its title.")] = None,
+    no_images: Annotated[
+        bool, typer.Option("--no-images", help="Leave out all pictures; they are private.")
+    ] = False,
     log: LogOptions,
 ) -> int:
     """Make one page of many runs, the exposed ones first."""
@@ -100,6 +104,8 @@ def report(
 
     check_file_target(out, (".html",), force=force)
     pages = [_page_of(folder) for folder in folders]
+    if no_images:
+        pages = [replace(page, pictures=()) for page in pages]
     with replacing(out) as target:
         target.write_text(render(pages, title), encoding="utf-8")
     exposed = sum(page.meaning == "bad" for page in pages)
@@ -109,8 +115,6 @@ def report(
 
 def _page_of(folder: Path) -> Any:
     """The page of a folder: the one that was written, or one from report.json alone."""
-    from dataclasses import replace
-
     from identify.report.page.build import report_page
     from identify.report.page.content import read_page
 
