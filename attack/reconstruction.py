@@ -13,6 +13,7 @@ from torch import Tensor
 from attack.arguments import NetworkLike
 from attack.objectives.base import Objective
 from attack.objectives.candidates import Candidates
+from attack.objectives.cotangents import LOSSES
 from attack.objectives.presets import Preset
 from attack.runs.beginning import Beginning, Effort, StartLike
 from attack.runs.folder import RunFolder
@@ -24,6 +25,7 @@ from attack.runs.task import Target, Task
 from attack.solving.loop import Hooks, Progress
 from attack.solving.settings import SolveSettings
 from identify.errors import InvalidInputError
+from identify.model.losses import read_loss
 from identify.model.tensor_file import PathLike
 
 
@@ -67,7 +69,8 @@ def reconstruct(
 
     Args:
         network: the victim: an `attack.Network`, a torch module, or a file.
-        objective: a name of `attack.OBJECTIVES` or an objective; "haim" or that of the preset.
+        objective: a name of `attack.OBJECTIVES`, an objective, or None for that of the preset or
+            the one for what is given: gradient, initial network, one output or several.
         initial: the network before training, for "loo" and "bilevel".
         gradient: of the loss of one batch, for "gradient_matching": tensors, network or file.
         options: of the objective, as in `attack.objectives.by_name.OPTIONS`.
@@ -163,6 +166,7 @@ class Attack:
         """Load what is attacked and make what it starts from, before anything is written."""
         task = target.task(beginning.given_count)
         loss = (target.options or {}).get("loss")
+        loss = None if loss is None else read_loss(loss, LOSSES)
         first, about = beginning.candidates(task, loss)
         task = task.settled(first)
         settings = effort.settings(task, first.count)

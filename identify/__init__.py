@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from identify.budget import Budget
     from identify.checker.check import check_report
     from identify.checker.outcome import CheckInputError, CheckResult, Claim
+    from identify.checkpoints.pair import PairSamples, separate_pair
     from identify.checkpoints.recipe import Recipe
     from identify.checkpoints.replay import Replay, replay_samples, retrain
     from identify.checkpoints.span import CheckpointSpan, find_span, load_span, save_span
@@ -104,6 +105,7 @@ __all__ = [
     "MembershipReport",
     "NotDeterminedError",
     "NotYetSupportedError",
+    "PairSamples",
     "PlantedNetwork",
     "PlantedRelu",
     "PlantingError",
@@ -153,6 +155,7 @@ __all__ = [
     "save_alternatives",
     "save_network",
     "save_span",
+    "separate_pair",
     "solve_gradient",
     "solve_stationary",
     "span_members",
@@ -177,6 +180,7 @@ _HOMES = {
         "CheckResult",
         "Claim",
     ),
+    "checkpoints.pair": ("PairSamples", "separate_pair"),
     "checkpoints.recipe": ("Recipe",),
     "checkpoints.replay": (
         "Replay",

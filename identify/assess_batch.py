@@ -19,6 +19,7 @@ from identify.disaggregation.verdict import mark_late
 from identify.errors import InvalidInputError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.deep_files import take_deep_gradient
+from identify.model.losses import read_loss
 from identify.progress import logged
 from identify.report.gradient import GradientReport
 from identify.report.plain import versions
@@ -91,7 +92,7 @@ def assess_gradient(
     budget = Budget.of(time_limit, logged(progress, _LOG))
     given = take_deep_gradient(gradient, network, head=head)
     taken, found_decay = without_decay(network, given, decay, seed=seed)
-    kind = None if loss is None else loss.replace("-", "_")
+    kind = None if loss is None else read_loss(loss)
     _LOG.debug("one gradient of %s, loss %s", network, kind)
 
     def solve(count: int | None, named: str | None = kind) -> Disaggregation:

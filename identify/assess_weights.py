@@ -12,6 +12,7 @@ from identify.disaggregation.stationary import Stationary, StationaryFacts, exam
 from identify.disaggregation.verdict import mark_late
 from identify.errors import InvalidInputError
 from identify.model.deep import DeepNetwork
+from identify.model.losses import read_loss
 from identify.progress import logged
 from identify.report.plain import versions
 from identify.report.stationary import StationaryReport
@@ -53,7 +54,8 @@ def assess_stationary(
 
     Raises:
         InvalidInputError: values out of range, a network of zeros, an output bias for "kkt".
-        NotYetSupportedError: another depth or activation, several outputs for "kkt".
+        NotYetSupportedError: another depth or activation; for "kkt" more than two outputs, or two
+            whose weights are not opposite.
 
     Cost: that of `assess_gradient`.
 
@@ -75,7 +77,7 @@ def assess_stationary(
     if seed < 0:
         raise InvalidInputError("seed", "at least 0", seed)
     budget = Budget.of(time_limit, logged(progress, _LOG))
-    word = None if loss is None else loss.replace("-", "_")
+    word = None if loss is None else read_loss(loss)
     given = Stationary(source.replace("-", "_"), trained, word, samples)
 
     def solve(count: int | None) -> tuple[Disaggregation, StationaryFacts]:
@@ -150,6 +152,11 @@ def _assumptions(network: DeepNetwork, given: Stationary) -> tuple[str, ...]:
             f"the weights are, up to a factor, a KKT point of the smallest norm of {layers} with "
             "margins of at least 1"
         )
+        if network.outputs == 2:
+            said.append(
+                "the margins are of the difference of the two outputs, label 1 for the second; "
+                "outputs and multipliers are those of the difference over the root of 2"
+            )
     else:
         said.append(
             f"the gradient of the loss plus a multiple of the weights is 0 in {layers}, with one "

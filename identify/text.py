@@ -6,6 +6,8 @@ import math
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from identify.thresholds import COARSE_NOISE
+
 WIDTH = 100
 _LABEL = 14
 
@@ -36,6 +38,21 @@ def counted(count: int, noun: str) -> str:
         ('1 sample', '3 samples')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def drowned(noise: float) -> str:
+    """What may hide samples at the relative noise of float32 and above; nothing below.
+
+    Example:
+        >>> drowned(1e-15), "float64" in drowned(1e-7)
+        ('', True)
+    """
+    if noise < COARSE_NOISE:
+        return ""
+    return (
+        f"; at a noise of {noise:.1e} samples that the network is sure of, whose loss hardly "
+        "slopes, can drown: the same data computed in float64 may show them"
+    )
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], indent: int = 2) -> list[str]:

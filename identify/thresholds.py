@@ -9,6 +9,8 @@ them.
 
 NOISE_FLOOR = 1e-13
 """No float64 data are believed to be more exact: a few hundred roundings of products and sums."""
+COARSE_NOISE = 1e-10
+"""Relative noise from which a report names float64 as a way out: float32 has 1e-7."""
 NOISE_LIMIT = 0.03
 """Largest noise level: ten times it is a third of the data, and no rank can be told above."""
 BALANCE_LIMIT = 1e-2
@@ -132,3 +134,6 @@ REACHED = 100.0
 """Expected roundings of the residual up to which a replay reaches the final weights."""
 REPLAY_BOUND = BOUND_LIMIT
 """A relative error bound from which a replayed sample is not determined."""
+PAIR_FITS = 0.06
+"""What samples may leave of a first layer's change between checkpoints: 0.5 % with the right ones,
+10 % and more with others, of which nothing is drawn."""

@@ -68,6 +68,7 @@ def test_reference_lists_every_command():
     [
         ("reportjson", "report.schema.json"),
         ("reportjson-of-a-relu-networks-weights", "stationary_report.schema.json"),
+        ("reportjson-of-two-checkpoints", "pair_report.schema.json"),
         ("reportjson-of-one-gradient-of-a-deep-network", "deep_report.schema.json"),
     ],
 )
@@ -123,6 +124,19 @@ def masked(text):
 def test_the_mask_covers_whole_hashes_and_nothing_else(digits):
     assert masked(f"sha256 {digits}, rank 35 of 1.2e-13") == "sha# #, rank # of #"
     assert masked("verdict globally") != masked("verdict locally")
+
+
+def test_every_command_has_its_first_screen_in_a_page_that_is_refreshed():
+    tool = load_refresh()
+    shown = {
+        command.split()[1]
+        for path in (*tool.PAGES, *tool.ELSEWHERE)
+        for block in re.findall(r"```console\n(.*?)```", path.read_text("utf-8"), flags=re.DOTALL)
+        for command, output in tool.commands(block)
+        if command.startswith("kktcert ") and output
+    }
+    every = set(typer.main.get_command(kktcert.app).commands)
+    assert every - shown == set()
 
 
 @pytest.mark.medium

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,52 @@ class AttackCall:
         }
 
 
+_OPTIONS = {
+    "activation": ("--activation", "give --activation relu, or the one that the network has"),
+    "options": ("--option", ""),
+    "settings": ("--setting", ""),
+    "objective": ("--objective", ""),
+    "preset": ("--preset", ""),
+    "initial": ("--initial", ""),
+    "gradient": ("--gradient", ""),
+    "labels": ("--labels", ""),
+    "count": ("--count", ""),
+    "start": ("--start", ""),
+    "start_scale": ("--start-scale", ""),
+    "ridge": ("--ridge", ""),
+    "span": ("--span", ""),
+    "device": ("--device", ""),
+}
+
+
+@contextmanager
+def naming_options(settings: list[str] | None = None) -> Iterator[None]:
+    """Let what the library refuses name the option that holds it, and how it is given.
+
+    ``settings`` are the texts NAME=VALUE of --setting.
+
+    Example:
+        >>> with naming_options():
+        ...     raise InvalidInputError("options", "some of floor for haim", "roof")
+        Traceback (most recent call last):
+        ...
+        identify.errors.InvalidInputError: --option: expected some of floor for haim, got roof
+    """
+    try:
+        yield
+    except InvalidInputError as error:
+        facts = error.context
+        name, hint = _OPTIONS.get(facts["name"], (facts["name"], ""))
+        hint = facts["hint"] or hint
+        if name.startswith("loss of"):
+            hint = "give --option loss=cross-entropy, or the loss that it was"
+        elif name.startswith("option "):
+            name = f"--{name}"
+        elif name in [text.partition("=")[0].strip().replace("-", "_") for text in settings or ()]:
+            name = f"--setting {name}"
+        raise type(error)(name, facts["expected"], facts["got"], hint) from error
+
+
 def attack_network(
     call: AttackCall, place: Destination, progress: Callable[[str, float], None] | None
 ) -> Run:
@@ -161,6 +208,7 @@ def attack_network(
         splitting=search.splitting.value,
         solver=None if search.solver is None else search.solver.value,
         steps=search.steps,
+        save_seconds=search.save_seconds,
         settings=settings or None,
         seed=run.seed,
         device=device,

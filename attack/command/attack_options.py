@@ -31,7 +31,7 @@ class ScoreOptions:
     image_shape: Annotated[
         str | None,
         _score(
-            metavar="H,W,C", help="Shape of an image; by default the run's or the truth's."
+            metavar="H,W,C", help="Shape of an image, by default the run's; none: rows of a table."
         ),
     ] = None  # fmt: skip
     add_mean: Annotated[
@@ -131,7 +131,7 @@ class ObjectiveOptions:
 
     objective: Annotated[
         ObjectiveName | None,
-        _attack(help="By default that of the preset, or haim."),
+        _attack(help="By default that of the preset, or the one for what is given."),
     ] = None
     preset: Annotated[
         str | None,
@@ -224,6 +224,9 @@ class SearchOptions:
         _attack(help="By default that of the preset, or lbfgs."),
     ] = None
     steps: Annotated[int | None, _attack(metavar="K", help="Steps at most.")] = None
+    save_seconds: Annotated[
+        float, _attack(metavar="S", help="Seconds between two checkpoints at most.")
+    ] = 30.0
     setting: Annotated[
         list[str] | None,
         _attack(
@@ -241,6 +244,10 @@ class SearchOptions:
             raise InvalidInputError("--count", "at least 1", self.count)
         if self.steps is not None and self.steps < 0:
             raise InvalidInputError("--steps", "at least 0", self.steps)
+        if not self.save_seconds > 0:
+            raise InvalidInputError(
+                "--save-seconds", "a positive number of seconds", self.save_seconds
+            )
         if not 0.0 <= self.share <= 1.0:
             raise InvalidInputError("--share", "a number from 0 to 1", self.share)
         if self.start == "noise" and self.share != 1.0:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from attack.command.attack_options import NullOptions, ObjectiveOptions, ScoreOptions, SearchOptions
+from attack.command.sweep import sweep
 from attack.command.training_options import (
     ComputeOptions,
     DataOptions,
@@ -48,6 +49,7 @@ def mount(app: typer.Typer) -> None:
         "evaluate run --truth victim.truth.npz --held-out victim.held-out.npz",
     )
     add_command(app, figures, "figures run --out pictures")
+    add_command(app, sweep, "sweep seeds.toml --out seeds.sqlite")
 
 
 def train(
@@ -127,12 +129,18 @@ def attack(
 ) -> int:
     """Reconstruct training data by optimisation, splitting candidates where it pays."""
     require_extra("attack", "attack", PACKAGES)
-    from attack.command.attack import AttackCall, Destination, attack_network, failed_writing
+    from attack.command.attack import (
+        AttackCall,
+        Destination,
+        attack_network,
+        failed_writing,
+        naming_options,
+    )
     from attack.memory import is_out_of_memory
 
     told = log.log()
     try:
-        with told.progress() as show:
+        with told.progress() as show, naming_options(search.setting):
             call = AttackCall(model, aim, search, file, compute, run, memory)
             found = attack_network(call, Destination(out, resume, force), show)
     except KeyboardInterrupt:

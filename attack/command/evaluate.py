@@ -29,11 +29,12 @@ from identify.arrays import FloatArray
 from identify.command.inputs import check_dimension, open_mean
 from identify.command.limits import refuse_above
 from identify.command.output import check_writable, replacing
-from identify.errors import InvalidInputError
+from identify.errors import InvalidInputError, listed
 from identify.exposure.affine import match_affinely, pixel_values
 from identify.model.dataset import Dataset, load_samples
 from identify.model.untrusted import read_tensors
 from identify.pictures import (
+    alike_neighbours,
     guess_image_shape,
     parse_image_shape,
     parse_range,
@@ -41,6 +42,8 @@ from identify.pictures import (
 )
 from identify.text import wrapped
 
+TABLE = "none"
+"""The word for rows of a table, in place of the shape of an image."""
 _SAME_MEAN = 1e-6
 
 
@@ -225,6 +228,8 @@ def _shape(
 ) -> tuple[tuple[int, ...], list[str]]:
     """The shape of a candidate as it is stored, (D,) for rows of a table; and a remark."""
     dimension = run.x.shape[1]
+    if options.image_shape == TABLE:
+        return (dimension,), []
     if options.image_shape is not None:
         return parse_image_shape(options.image_shape, dimension), []
     for shape in (run.image_shape, true.image_shape):
@@ -232,12 +237,24 @@ def _shape(
             return shape, []
     if guess_image_shape(dimension) is None:
         return (dimension,), []
-    found, remark = recognise_image_shape(true.samples + mean)
+    pixels = true.samples + mean
+    found, remark = recognise_image_shape(pixels)
+    remarks = [f"{remark[0].upper()}{remark[1:]}."] if remark and found else []
+    if found is not None and alike_neighbours(pixels, found):
+        return found, remarks
+    # Nothing says that these rows, whose number of entries is a square, are pictures.
+    low, high = parse_range(options.range)
+    if pixels.min() < low or pixels.max() > high:
+        said = "--image-shape H,W compares them as pictures"
+        return (dimension,), [f"Rows of {dimension} numbers are taken for rows of a table; {said}."]
     if found is None:
         raise InvalidInputError(
-            "--image-shape", "the order of the pixels", "none", "the pixels do not tell it"
-        )
-    return found, [f"{remark[0].upper()}{remark[1:]}."] if remark else []
+            "--image-shape", "the order of the pixels", "none",
+            f"the pixels do not tell it; give --image-shape {TABLE} for rows of a table",
+        )  # fmt: skip
+    said = f"--image-shape {TABLE} compares them as rows of a table"
+    size = " x ".join(map(str, found))
+    return found, [*remarks, f"Rows of {dimension} numbers are taken for images of {size}; {said}."]
 
 
 def _scaled(candidates: FloatArray, truth: FloatArray) -> list[str]:
@@ -245,8 +262,7 @@ def _scaled(candidates: FloatArray, truth: FloatArray) -> list[str]:
     found = match_affinely(candidates, truth, fixed_scale=True)
     if found is None:
         return []
-    away = abs(found.scale - 1.0) * float(np.abs(truth).max()) + abs(found.shift)
-    if away < 0.1 * float(np.std(truth)):
+    if found.hardly_moves(truth):
         return []
     plus = f" plus {found.shift:.4g}" if found.shift else ""
     verb = "candidates are" if found.count > 1 else "candidate is"
@@ -292,10 +308,12 @@ def _check_held_out(samples: FloatArray, path: Path, truth: FloatArray, mean: Fl
             "--held-out", "images with the mean of the truth removed", f"another mean in {path}"
         )
     known = {row.tobytes() for row in truth}
-    same = sum(row.tobytes() in known for row in samples)
+    same = [str(index) for index, row in enumerate(samples) if row.tobytes() in known]
     if same:
         raise InvalidInputError(
-            "--held-out", "images that were not trained on", f"{same} of the true samples in {path}"
+            "--held-out",
+            "images that were not trained on",
+            f"{len(same)} of the true samples in {path}, counted from 0 at {listed(same)}",
         )
 
 

@@ -212,14 +212,19 @@ class Evaluation:
             lines += ["", f"{matching} by {search if measure == 'ncc' else 'L2'}{scaled}"]
             tables = [part.scores[name].summary(self.settings) for _, part in columns]
             lines += [
-                _row(f"  {key}", [table[key] for table in tables])
+                _row(f"  {self._name(key)}", [table[key] for table in tables])
                 for key in tables[0]
                 if key not in _UNPRINTED and any(part[key] is not None for part in tables)
             ]
         lines += ["", "candidates to their nearest sample, best per sample"]
+        every: list[float | None] = []
         for key in self.found.extraction:
             values = [part.extraction[key] for _, part in columns]
-            lines.append(_row(f"  top {self.settings.top} {key}", values))
+            lines.append(_row(self._name(f"  top {self.settings.top} {key}"), values))
+            every += values
+        if None in every:
+            few = min(self.settings.top, self.samples)
+            lines.append(f"  (-: fewer than {few} samples are the nearest one of a candidate)")
         window = "" if table else f"SSIM window {self.settings.ssim_window}, "
         lines += ["", f"{window}seed {self.settings.seed}"]
         if "mean_image" not in self.null:
@@ -227,6 +232,11 @@ class Evaluation:
         if "held_out" not in self.null:
             lines.append("No held-out images given: the strongest null is missing.")
         return "\n".join(lines)
+
+    def _name(self, key: str) -> str:
+        """What a row is called: the best of few samples are all of them."""
+        best = f"top {self.settings.top} "
+        return key if self.samples >= self.settings.top else key.replace(best, "mean ")
 
 
 def _plain(value: Any) -> Any:

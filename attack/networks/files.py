@@ -143,7 +143,9 @@ def _activation(
     chosen = option or found
     if chosen is None:
         raise InvalidInputError(
-            "activation", f"a word such as relu, as {file.path} names none", "nothing"
+            "activation",
+            f"a word such as relu, as {file.path} names none",
+            "none",
         )
     if found is not None and found != chosen:
         raise InvalidInputError(

@@ -7,7 +7,7 @@ from attack.objectives.base import (
     Products,
     doubled_products,
 )
-from attack.objectives.bilevel import BilevelObjective, Unrolled, bilevel_objective
+from attack.objectives.bilevel import BilevelObjective, Converged, Unrolled, bilevel_objective
 from attack.objectives.buzaglo import buzaglo_objective
 from attack.objectives.candidates import Candidates
 from attack.objectives.gradient_matching import gradient_matching_objective, gradient_norm_objective
@@ -23,6 +23,7 @@ __all__ = [
     "OBJECTIVES",
     "BilevelObjective",
     "Candidates",
+    "Converged",
     "Evaluation",
     "Kernel",
     "LooPenalties",

@@ -1,7 +1,8 @@
-"""Data whose training problem leads to the victim, differentiated through its own steps."""
+"""Data whose training problem leads to the victim: through its steps, or at its solution."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,13 @@ from torch import Tensor
 
 from attack.networks.activations import Activation
 from attack.networks.network import Network, check_like_parameters
-from attack.objectives.base import Objective, needs_graph
+from attack.objectives.base import Objective, Products, doubled_products, needs_graph
 from attack.objectives.candidates import Candidates
 from attack.objectives.cotangents import LossReadout
 from attack.objectives.penalties import BoxPenalty, Penalty
 from attack.objectives.residual import check_image_shape, check_normaliser
 from attack.objectives.schedules import ONES, StartRange
+from attack.training.to_stationarity import polish, solve_hessian
 from identify.errors import InvalidInputError
 
 
@@ -44,28 +46,71 @@ class Unrolled:
             raise InvalidInputError("decay", "a finite number >= 0", self.decay)
 
 
+@dataclass(frozen=True)
+class Converged:
+    """Training to the end: L-BFGS and Newton's method until |grad E| <= ``tolerance``.
+
+    ``decay`` mu adds mu/2 |theta|^2 to what is minimised; without it a separable training has no
+    end. ``limit`` bounds the iterations of L-BFGS.
+
+    Raises InvalidInputError for settings out of range.
+    """
+
+    tolerance: float = 1e-8
+    decay: float = 0.0
+    limit: int = 2000
+
+    def __post_init__(self) -> None:
+        for name in ("tolerance", "decay"):
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise InvalidInputError(name, "a positive number", value)
+        if isinstance(self.limit, bool) or self.limit < 1:
+            raise InvalidInputError("limit", "at least 1 iteration", self.limit)
+
+
+@dataclass(frozen=True, eq=False)
+class _Inner:
+    """E as a function of theta at fixed candidates."""
+
+    objective: BilevelObjective
+    candidates: Candidates
+
+    def value(self, parameters: Sequence[Tensor]) -> Tensor:
+        """Return E."""
+        return self.objective.training_loss(self.candidates, list(parameters))
+
+
 @dataclass(frozen=True, eq=False)
 class BilevelObjective(Objective):
-    """|theta* - theta_T|^2 after T steps of training on the candidates, started at theta_0.
+    """|theta_v - theta(X)|^2, theta_v the victim, theta(X) trained on the candidates from theta_0.
 
     E(theta) = (1/normaliser) sum_i lam_i loss(f_theta(x_i), y_i) + decay/2 |theta|^2 is minimised
     by the steps of ``training``; its functions sum_i lam_i loss(f_theta(x_i), y_i) of theta are the
-    phi of the protocol, so halves of a candidate leave the training as it is. All derivatives are
-    those of autograd through the steps, splitting matrices by antisymmetric doubling. A gradient
-    costs about five passes over the candidates per step and keeps the graph of every step.
+    phi of the protocol, so halves of a candidate leave the training as it is.
+
+    `Unrolled`: all derivatives are those of autograd through the steps, splitting matrices by
+    antisymmetric doubling. A gradient costs about five passes over the candidates per step and
+    keeps the graph of every step.
+
+    `Converged`: theta(X) is a stationary point, and the gradient the implicit one,
+    -(d grad_theta E / dX)^T w with H w = 2 (theta(X) - theta_v), H the Hessian of E. A gradient
+    costs the training and one linear system, whatever the number of steps. Autograd knows the
+    first derivatives only; splitting matrices are those of -<w, grad_theta E>, which are exact.
 
     Raises InvalidInputError for networks of two forms.
 
     Source: Runkel, Gandikota, Geiping, Schoenlieb & Moeller (2024), "Training data reconstruction:
     privacy due to uncertainty?"; unrolling after Maclaurin, Duvenaud & Adams (2015),
-    "Gradient-based hyperparameter optimization through reversible learning".
+    "Gradient-based hyperparameter optimization through reversible learning"; the implicit gradient
+    after Pedregosa (2016), "Hyperparameter optimization with approximate gradient".
     """
 
     initial: Network
     final: Network
     readout: LossReadout
     normaliser: float
-    training: Unrolled
+    training: Unrolled | Converged
     penalties: tuple[Penalty, ...] = ()
     image_shape: tuple[int, int, int] | None = None
     multipliers: StartRange = ONES
@@ -107,7 +152,9 @@ class BilevelObjective(Objective):
         return False
 
     def trained_parameters(self, candidates: Candidates) -> list[Tensor]:
-        """Train on the candidates and return theta_T, with the graph of every step."""
+        """Train on the candidates and return theta; of unrolled steps with their graph."""
+        if isinstance(self.training, Converged):
+            return self._converged(candidates.detach(), self.training)
         rate, momentum = self.training.rate, self.training.momentum
         with torch.enable_grad():
             theta = [p.detach().requires_grad_() for p in self.initial.parameters()]
@@ -133,8 +180,42 @@ class BilevelObjective(Objective):
         return total
 
     def data_loss(self, candidates: Candidates) -> Tensor:
-        pairs = zip(self.trained_parameters(candidates), self.final.parameters(), strict=True)
-        return torch.stack([(p - q).square().sum() for p, q in pairs]).sum()
+        theta = self.trained_parameters(candidates)
+        away = [p - q for p, q in zip(theta, self.final.parameters(), strict=True)]
+        loss = torch.stack([part.square().sum() for part in away]).sum()
+        if isinstance(self.training, Unrolled) or not needs_graph(candidates):
+            return loss
+        along = self._along(candidates, theta, self._weights(candidates, theta))
+        return loss + along.detach() - along
+
+    def splitting_operator(self, candidates: Candidates) -> Products:
+        if isinstance(self.training, Unrolled):
+            return super().splitting_operator(candidates)
+        # Halves move E by the square of the shift, so that theta and w may stay as they are.
+        theta = self.trained_parameters(candidates)
+        weights = self._weights(candidates, theta)
+        return doubled_products(lambda c: -self._along(c, theta, weights), candidates)
+
+    def _converged(self, candidates: Candidates, training: Converged) -> list[Tensor]:
+        start = [p.detach() for p in self.initial.parameters()]
+        inner = _Inner(self, candidates)
+        done = polish(inner, start, tolerance=training.tolerance, limit=training.limit)
+        return done.parameters
+
+    def _weights(self, candidates: Candidates, theta: list[Tensor]) -> list[Tensor]:
+        """w with H w = 2 (theta - theta_v)."""
+        away = [2 * (p - q) for p, q in zip(theta, self.final.parameters(), strict=True)]
+        return solve_hessian(_Inner(self, candidates.detach()), theta, away)
+
+    def _along(self, candidates: Candidates, theta: list[Tensor], weights: list[Tensor]) -> Tensor:
+        """<w, grad_theta E> at theta, with a graph in x and lam."""
+        with torch.enable_grad():
+            leaves = [p.detach().requires_grad_() for p in theta]
+            slope = torch.autograd.grad(
+                self.training_loss(candidates, leaves), leaves, create_graph=True
+            )
+            parts = [(w * g).sum() for w, g in zip(weights, slope, strict=True)]
+            return torch.stack(parts).sum()
 
     def start_multipliers(self, count: int, generator: torch.Generator) -> Tensor:
         return self.multipliers.draw(count, 1, generator)
@@ -154,9 +235,13 @@ class BilevelObjective(Objective):
             "signed": False,
             "normaliser": self.normaliser,
             "loss": self.readout.loss,
-            **vars(self.training),
+            **self._described(),
             "penalties": [penalty.describe() for penalty in self.penalties],
         }
+
+    def _described(self) -> dict[str, Any]:
+        kind = {} if isinstance(self.training, Unrolled) else {"inner": "converged"}
+        return {**kind, **vars(self.training)}
 
 
 def bilevel_objective(
@@ -165,7 +250,7 @@ def bilevel_objective(
     *,
     normaliser: float,
     loss: str,
-    training: Unrolled | None = None,
+    training: Unrolled | Converged | None = None,
     activation: Activation | None = None,
     box: tuple[float, float] | None = None,
     image_shape: tuple[int, int, int] | None = None,

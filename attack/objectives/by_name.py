@@ -13,6 +13,7 @@ from attack.networks.activations import Activation, parse_activation
 from attack.networks.network import Network
 from attack.objectives import (
     OBJECTIVES,
+    Converged,
     LooPenalties,
     Objective,
     TemperatureSchedule,
@@ -36,8 +37,9 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "loo": (*_COMMON, "features", "box_weight", "blur", "sparsity", "period"),
     "gradient_matching": (*_COMMON, "loss", "decay"),
     "gradient_norm": (*_COMMON, "loss", "decay"),
-    "bilevel": (*_COMMON, "loss", "decay", "unrolled", "rate", "momentum"),
+    "bilevel": (*_COMMON, "loss", "decay", "inner", "unrolled", "rate", "momentum", "tolerance"),
 }
+_WORDS = ("activation", "task", "features", "loss")
 _PRESET_OPTIONS = ("activation", "floor", "features", "task", "normaliser")
 _SOFTNESS = 20.0
 _PERIOD = 300.0
@@ -109,6 +111,7 @@ def build_objective(
             "options", f"some of {', '.join(known)} for {preset.name if preset else name}",
             ", ".join(unknown),
         )  # fmt: skip
+    _check_kinds(chosen)
     normaliser = float(chosen.pop("normaliser", count))
     if preset is not None:
         return _from_preset(name, victim, normaliser, chosen, preset, image_shape)
@@ -130,6 +133,23 @@ def build_objective(
         "bilevel": _bilevel,
     }
     return builders[name](name, victim, arguments)
+
+
+def _check_kinds(options: Mapping[str, Any]) -> None:
+    """Refuse words where numbers are due, and the reverse."""
+    for name, value in options.items():
+        if value is None or isinstance(value, Activation):
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name in _WORDS:
+            if not isinstance(value, str):
+                raise InvalidInputError(f"option {name}", "a word", value)
+        elif name == "box":
+            pair = isinstance(value, list | tuple) and len(value) == 2
+            if not pair or not all(isinstance(v, int | float) for v in value):
+                raise InvalidInputError("option box", "two numbers [LOW, HIGH]", value)
+        elif not number:
+            raise InvalidInputError(f"option {name}", "a number", repr(value))
 
 
 def _from_preset(
@@ -187,12 +207,20 @@ def _norm(name: str, victim: Victim, arguments: dict[str, Any]) -> Objective:
 
 def _bilevel(name: str, victim: Victim, arguments: dict[str, Any]) -> Objective:
     arguments = _with_loss(name, arguments)
-    training = {"steps": arguments.pop("unrolled", None)}
-    training |= {key: arguments.pop(key, None) for key in ("rate", "momentum", "decay")}
-    given = {key: value for key, value in training.items() if value is not None}
-    return bilevel_objective(
-        victim.network, victim.initial, training=Unrolled(**given), **arguments
-    )
+    named = {"unrolled": "steps", "rate": "rate", "momentum": "momentum", "decay": "decay"}
+    inner = arguments.pop("inner", "unrolled")
+    if inner not in ("unrolled", "converged"):
+        raise InvalidInputError("inner", "unrolled or converged", inner)
+    kind = Unrolled if inner == "unrolled" else Converged
+    if kind is Converged:
+        named = {"tolerance": "tolerance", "decay": "decay"}
+    given = {field: arguments.pop(key) for key, field in named.items() if key in arguments}
+    others = {"unrolled", "rate", "momentum", "tolerance"} & set(arguments)
+    if others:
+        raise InvalidInputError(
+            "options", f"some of {', '.join(named)} for inner={inner}", sorted(others)[0]
+        )
+    return bilevel_objective(victim.network, victim.initial, training=kind(**given), **arguments)
 
 
 def _with_loss(name: str, arguments: dict[str, Any]) -> dict[str, Any]:

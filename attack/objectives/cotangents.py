@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from identify.errors import InvalidInputError
+from identify.model.losses import read_loss
 
 LOSSES = ("logistic", "squared", "cross-entropy")
 
@@ -163,8 +164,7 @@ class LossReadout(_OneColumn):
     curved: bool = True
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise InvalidInputError("loss", f"one of {', '.join(LOSSES)}", self.loss)
+        object.__setattr__(self, "loss", read_loss(self.loss, LOSSES))
 
     def sample_losses(self, values: Tensor, labels: Tensor) -> Tensor:
         """Return loss(f(x_i), y_i), shape (m,), differentiable by autograd.

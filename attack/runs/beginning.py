@@ -27,6 +27,8 @@ from identify.errors import InvalidInputError
 DEFAULT_STEPS = 2_000
 _SCALES = {"haim": 0.01, "buzaglo": 0.01, "loo": 0.2}
 _ELIMINATED = 2_000
+_KNOWN_WEIGHTS = ("bilevel", "gradient_norm")
+"""Objectives that name the loss, in which every sample weighs 1; free multipliers drift."""
 StartLike = str | os.PathLike[str] | StartImages | Candidates | Run
 
 
@@ -147,6 +149,8 @@ class Effort:
         few = count * task.objective.columns <= _ELIMINATED and task.whole.name in _SCALES
         if asked.solver in (None, "lbfgs") and few and is_eliminable(task.whole):
             fields.setdefault("multipliers", "eliminated")
+        if task.whole.name in _KNOWN_WEIGHTS:
+            fields.setdefault("multipliers", "fixed")
         return SolveSettings(
             solver=asked.solver or "lbfgs",
             splitting=asked.splitting,

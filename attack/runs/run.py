@@ -16,19 +16,23 @@ import torch
 
 from attack.objectives.candidates import Candidates
 from attack.solving.second_order import SecondOrder
-from attack.solving.state import COLUMNS, Round, Row
+from attack.solving.state import COLUMNS, NO_SPLIT, Round, Row
+from identify.text import counted
 
 SCHEMA_VERSION = 1
 
 
 Array = npt.NDArray[Any]
+_NO_SPLIT = "no step lowers the loss, and no split that was tried"
 _ENDS = {
     "steps": "all steps done",
     "time limit": "time limit reached",
     "target loss": "target loss reached",
     "stationary": "the solver stands still",
     "no further decrease": "no step lowers the loss any more",
-    "second-order stationary": "no step and no split lowers the loss",
+    NO_SPLIT: _NO_SPLIT,
+    # As runs of earlier versions call it, which claimed more than the check at the end did.
+    "second-order stationary": _NO_SPLIT,
     "interrupted": "interrupted",
     "not finite": "the loss became infinite or no number",
 }
@@ -85,14 +89,14 @@ class Run:
     def __str__(self) -> str:
         settings = self.settings
         kept = sum(r.taken and r.accepted for r in self.rounds)
-        split = f"{len(self.rounds)} rounds, {kept} with splits kept"
+        split = f"{counted(len(self.rounds), 'round')}, {kept} with splits kept"
         if settings["solver"]["splitting"] == "off":
             split = "off"
         lines = [
             f"objective   {settings['objective']['name']} by {settings['solver']['solver']}",
             f"candidates  {len(self.candidates)}, {settings['count']} at the start",
             f"loss        {self.loss:.6g}, without penalties {self.data_loss:.6g}",
-            f"steps       {self.steps} ({self.stopped}) in {self.seconds:.1f} s",
+            f"steps       {self.steps} in {self.seconds:.1f} s",
             f"splitting   {split}",
             *self._restricted(),
             *self._tidied(),
@@ -122,7 +126,7 @@ class Run:
         idle = next(
             (k for k, r in enumerate(rounds) if r.taken and r.after < r.before), len(rounds)
         )
-        if self.stopped == "second-order stationary" and idle:
+        if _ENDS.get(self.stopped) == _NO_SPLIT and idle:
             why = f"no improvement for {idle} round{'' if idle == 1 else 's'}"
         if self.check is None:
             passed = "not done"

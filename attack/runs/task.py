@@ -124,9 +124,21 @@ class Target:
     def _count(self, victim: Victim, preset: Preset | None) -> int:
         if preset is not None:
             return preset.candidates * max(2, victim.network.outputs)
-        if self.objective == "gradient_matching" and victim.gradient is not None:
+        if self._name(victim, preset) == "gradient_matching" and victim.gradient is not None:
             return samples_in(victim.gradient)
         return DEFAULT_COUNT
+
+    def _name(self, victim: Victim, preset: Preset | None) -> str:
+        """The objective that is named, or the one for what is given."""
+        if isinstance(self.objective, Objective):
+            return self.objective.name
+        if self.objective or preset is not None:
+            return self.objective or (preset.objective if preset else "")
+        if victim.gradient is not None:
+            return "gradient_matching"
+        if victim.initial is not None:
+            return "loo"
+        return "haim" if victim.network.outputs == 1 else "buzaglo"
 
     def _objective(
         self, victim: Victim, preset: Preset | None, count: int, place: torch.device
@@ -140,7 +152,7 @@ class Target:
                 given = f"{self.objective.device} of the objective"
                 raise InvalidInputError("device", given, place)
             return self.objective
-        name = self.objective or ("haim" if preset is None else preset.objective)
+        name = self._name(victim, preset)
         shape = channels_first(self.image_shape, victim.network.dimension, self.options)
         return build_objective(
             name, victim, count, options=self.options, preset=preset, image_shape=shape

@@ -18,7 +18,15 @@ from attack.solving.problem import Move, Point, Problem, Solver, State
 from attack.solving.reduction import reduce_candidates
 from attack.solving.second_order import SecondOrder, check_second_order
 from attack.solving.settings import SolveSettings, default_limit
-from attack.solving.state import COLUMNS, LoopState, Round, Row, reduction_round, summarised
+from attack.solving.state import (
+    COLUMNS,
+    NO_SPLIT,
+    LoopState,
+    Round,
+    Row,
+    reduction_round,
+    summarised,
+)
 from attack.splitting.record import SplitRound
 from attack.splitting.split_round import split_candidates
 from identify.errors import InvalidInputError, KktCertError
@@ -52,8 +60,8 @@ class Hooks:
 class Solution:
     """Where a loop ended: `candidates`, `loss`, `data_loss`, why it `stopped`, and the `check`.
 
-    `stopped` is one of "steps", "target loss", "time limit", "second-order stationary" (the solver
-    can go no further and no split pays), and with splitting off or no room for more candidates
+    `stopped` is one of "steps", "target loss", "time limit", `NO_SPLIT` (the solver can go no
+    further and no split that was tried pays), and with splitting off or no room for more candidates
     "stationary" or "no further decrease". `state` continues the loop, `history` is complete.
     """
 
@@ -325,7 +333,7 @@ class _Loop:
         if not stuck or lower or new.count != given.count:
             return state, ""
         measured = taken and settings.splitting == "auto"
-        return self._ended(state, "second-order stationary" if measured else stuck)
+        return self._ended(state, NO_SPLIT if measured else stuck)
 
     def _refused(self, record: SplitRound, count: int, fell: float) -> str:
         """Why the result of a round is not used, empty if it is."""

@@ -94,6 +94,8 @@ class SolveSettings:
             if rates:
                 _positive(name, getattr(self, name))
         self._default("momentum", 0.9, self.solver == "sgd")
+        for name in ("momentum", "stall", "target_loss"):
+            _number(name, getattr(self, name))
         if self.momentum is not None and not 0 <= self.momentum < 1:
             raise InvalidInputError("momentum", "a number in [0, 1)", self.momentum)
         self._default("memory", 10, self.solver == "lbfgs")
@@ -163,6 +165,11 @@ def _one_of(name: str, value: object, words: tuple[str, ...]) -> None:
 def _whole(name: str, value: object, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InvalidInputError(name, f"a whole number >= {least}", value)
+
+
+def _number(name: str, value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise InvalidInputError(name, "a number", repr(value))
 
 
 def _positive(name: str, value: object) -> None:

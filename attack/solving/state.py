@@ -17,6 +17,8 @@ from attack.splitting.record import SplitRound
 
 COLUMNS = ("step", "loss", "data_loss", "candidates", "evaluations", "seconds")
 """Of the history; the loss is that before the step, evaluations are gradients."""
+NO_SPLIT = "no split lowers the loss"
+"""Why a loop ended whose solver could go no further, after a round of splitting."""
 Row = tuple[float, ...]
 
 

@@ -77,7 +77,7 @@ def round_sentence(record: SplitRound, count: int, method: str, flat: bool) -> s
     if record.idle_gradient:
         idle = f"; |D phi^T grad l| up to {record.idle_gradient:.3g} where lam = 0"
     return (
-        f"{reason}, {tidied}; {change}; second-order stationary with "
+        f"{reason}, {tidied}; {change}; "
         f"(eps, gamma) = ({record.gradient_norm:.3g}, {max(0.0, -record.smallest):.3g}): "
         f"|grad L| = eps, lambda_min({matrix}) >= -gamma "
         f"({sure}; {method}, {record.products} products){idle}"

@@ -14,6 +14,7 @@ from attack.networks.network import Network
 from attack.training.losses import LOSSES, MARGIN_LOSSES, TrainingProblem, margins, norm
 from attack.training.to_stationarity import polish
 from identify.errors import InvalidInputError, KktCertError
+from identify.model.losses import read_loss
 
 Progress = Callable[[str, float], None]
 _GROWTH, _SHRINK = 1.05, 0.5
@@ -63,8 +64,7 @@ class DescentSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise InvalidInputError("loss", f"one of {', '.join(LOSSES)}", self.loss)
+        object.__setattr__(self, "loss", read_loss(self.loss, LOSSES))
         if not 0.0 <= self.decay < math.inf:
             raise InvalidInputError("decay", "a number >= 0", self.decay)
         for name in ("rate", "tolerance"):

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from identify.errors import FileError, InvalidInputError
-from identify.model.dataset import find_samples, flat_labels
+from identify.model.dataset import find_samples, flat_labels, label_array
 from identify.model.untrusted import read_tensors
 
 AnyArray = npt.NDArray[Any]
@@ -207,7 +207,7 @@ def _npz(path: Path, split: str, family: str | None) -> RawImages:
     found = [name for name in names if name in file.shapes]
     if found:
         try:
-            labels = flat_labels(file.floats(found[0], integers=True), shape[0])
+            labels = flat_labels(label_array(file, found[0]), shape[0])
         except InvalidInputError as error:
             problem = f'"{found[0]}" has shape {file.shapes[found[0]]}'
             expected = str(error.context["expected"]).removeprefix("shape ")

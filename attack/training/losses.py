@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attack.networks.network import Network
 from identify.errors import InvalidInputError
+from identify.model.losses import read_loss
 
 LOSSES = ("logistic", "squared", "cross-entropy", "exponential")
 MARGIN_LOSSES = ("logistic", "cross-entropy", "exponential")
@@ -32,8 +33,7 @@ def prepare_labels(loss: str, labels: Any, count: int, outputs: int, like: Tenso
         >>> prepare_labels("logistic", [1, -1], 2, 1, torch.zeros(1))
         tensor([ 1., -1.])
     """
-    if loss not in LOSSES:
-        raise InvalidInputError("loss", f"one of {', '.join(LOSSES)}", loss)
+    loss = read_loss(loss, LOSSES)
     if labels is None:
         raise InvalidInputError("labels", f"targets for the loss {loss}", "none", "choose a task")
     array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import scipy.optimize
@@ -13,13 +14,19 @@ import scipy.sparse.linalg
 import torch
 from torch import Tensor
 
-from attack.training.losses import TrainingProblem
 from identify.arrays import FloatArray
 
 _RESTARTS = 4
 _NEWTON_STEPS = 30
 _PRODUCTS = 1000
 _ROUNDING = 1e-13
+
+
+class Minimised(Protocol):
+    """A function of parameters, such as `TrainingProblem`."""
+
+    def value(self, parameters: Sequence[Tensor]) -> Tensor:
+        """Return the value, twice differentiable by autograd."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +40,7 @@ class Polished:
 
 
 def polish(
-    problem: TrainingProblem,
+    problem: Minimised,
     parameters: Sequence[Tensor],
     *,
     tolerance: float,
@@ -60,6 +67,7 @@ def polish(
 
     Example:
         >>> from attack.networks.spec import parse_spec
+        >>> from attack.training.losses import TrainingProblem
         >>> network = parse_spec("3-4-1,tanh").initialise(seed=0)
         >>> x = torch.eye(3, dtype=torch.float64)
         >>> problem = TrainingProblem(network, x, torch.ones(3, 1, dtype=torch.float64),
@@ -119,7 +127,7 @@ def polish(
 
 
 def _newton(
-    problem: TrainingProblem,
+    problem: Minimised,
     theta: FloatArray,
     like: Sequence[Tensor],
     evaluate: Callable[[FloatArray], tuple[float, FloatArray]],
@@ -148,12 +156,46 @@ def _newton(
     return theta, gradient, _NEWTON_STEPS, "stationary" if done else "steps"
 
 
+def solve_hessian(
+    problem: Minimised,
+    parameters: Sequence[Tensor],
+    right: Sequence[Tensor],
+    *,
+    accuracy: float = 1e-10,
+) -> list[Tensor]:
+    """Return H^+ b, H the Hessian of F at the parameters, by MINRES with Hessian-vector products.
+
+    Args:
+        problem: F.
+        parameters: where H is taken.
+        right: b, in the shapes of the parameters.
+        accuracy: of the residual over |H| |x| + |b|.
+
+    Cost: two backward passes for each of at most 1000 products.
+    Source: Paige & Saunders (1975), "Solution of sparse indefinite systems of linear equations".
+
+    Example:
+        >>> from attack.networks.spec import parse_spec
+        >>> from attack.training.losses import TrainingProblem
+        >>> network = parse_spec("2-1,identity,bias=none").initialise(seed=0)
+        >>> problem = TrainingProblem(network, torch.eye(2, dtype=torch.float64),
+        ...                           torch.zeros(2, 1, dtype=torch.float64), "squared", 0.5)
+        >>> right = [torch.ones(1, 2, dtype=torch.float64)]
+        >>> solve_hessian(problem, network.parameters(), right)[0].round(decimals=6).tolist()
+        [[1.0, 1.0]]
+    """
+    like = [p.detach() for p in parameters]
+    found = _direction(problem, _flat(like), like, -_flat(right), None, accuracy)
+    return [part.detach() for part in _split(found, like)]
+
+
 def _direction(
-    problem: TrainingProblem,
+    problem: Minimised,
     theta: FloatArray,
     like: Sequence[Tensor],
     gradient: FloatArray,
     deadline: float | None,
+    accuracy: float = 1e-6,
 ) -> FloatArray:
     """-H^+ gradient by MINRES, which also bears singular and indefinite H."""
     leaves = _split(theta, like)
@@ -177,7 +219,7 @@ def _direction(
     )
     try:
         move, _ = scipy.sparse.linalg.minres(
-            hessian, -gradient, rtol=1e-6, maxiter=min(_PRODUCTS, 5 * theta.size), callback=keep
+            hessian, -gradient, rtol=accuracy, maxiter=min(_PRODUCTS, 5 * theta.size), callback=keep
         )
     except StopIteration:
         return best

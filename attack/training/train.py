@@ -16,9 +16,17 @@ from attack.networks.network import Network
 from attack.networks.spec import NetworkSpec, parse_spec
 from attack.training.descent import Descent, DescentSettings, HistoryEntry, Progress
 from attack.training.kkt_residual import MAX_MULTIPLIERS, KktFit, fit_multipliers, kink_share
-from attack.training.losses import MARGIN_LOSSES, TrainingProblem, margins, norm, prepare_labels
+from attack.training.losses import (
+    LOSSES,
+    MARGIN_LOSSES,
+    TrainingProblem,
+    margins,
+    norm,
+    prepare_labels,
+)
 from identify.arrays import FloatArray, real_array
 from identify.errors import InvalidInputError
+from identify.model.losses import read_loss
 
 _LOG = logging.getLogger(__name__)
 
@@ -186,6 +194,7 @@ def train_network(
         ('target loss', True)
     """
     started = time.monotonic()
+    loss = read_loss(loss, LOSSES)
     settings = DescentSettings(
         loss=loss, decay=decay, steps=steps, rate=rate, target_loss=target_loss,
         normalised=normalised, adaptive=adaptive, momentum=momentum, batch=batch,

@@ -39,7 +39,7 @@ from .outcome import (
     required,
 )
 from .reading.files import Network, read_network
-from .reading.gradient import one_output, read_gradient
+from .reading.gradient import one_output, one_output_head, read_gradient
 from .reading.report import Report, read_report
 from .source import build_data
 
@@ -133,6 +133,9 @@ def check_report(
             shift = None if assumed is None else assumed.gradient_decay
             model, gradient = one_output(files["model"], files["gradient"], shift)
             files = {"model": model, "gradient": gradient}
+        else:
+            files = one_output_head(files)
+            _check_offset(content, files["model"])
         case = Case(content, build_data(content.source, files, decay, point), deadline)
     checks = _checks(content, found)
     for number, (name, how, check) in enumerate(checks):
@@ -177,8 +180,7 @@ def _read_files(
     if key is not None and not isinstance(key, str):
         raise CheckInputError("key", "a name", repr(key)[:80])
     model, gradient, initial = paths
-    logits = 2 if report.source == "gradient" else 1
-    files = {"model": read_network(model, degree=degree, layers=layers, key=key, outputs=logits)}
+    files = {"model": read_network(model, degree=degree, layers=layers, key=key, outputs=2)}
     wanted = _ROLES.get(report.source)
     for role, path in (("gradient", gradient), ("initial", initial)):
         if role == wanted:
@@ -189,15 +191,20 @@ def _read_files(
                 files[role] = read_gradient(path, first, layers=layers, key=key)
             else:
                 files[role] = read_network(
-                    path, degree=first.degree, layers=layers, key=key, need_key=False
+                    path, degree=first.degree, layers=layers, key=key, need_key=False, outputs=2
                 )
                 _same_shapes(path, first, files[role])
         elif path is not None:
             raise CheckInputError(role, f"no file, the source being {report.source}", path)
-    offset = files["model"].output_bias
+    if files["model"].output.ndim == 1:
+        _check_offset(report, files["model"])
+    return files
+
+
+def _check_offset(report: Report, model: Network) -> None:
+    offset = model.output_bias
     if report.source == "kkt" and offset is not None and offset.any():
         raise CheckInputError("output.bias", "0 for the source kkt", offset[0])
-    return files
 
 
 def _same_shapes(path: object, first: Network, second: Network) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from identify.arrays import FloatArray
 from identify.budget import Budget, Progress
+from identify.checkpoints.pair import separate_pair
 from identify.checkpoints.recipe import Recipe
 from identify.checkpoints.replay_fit import fit_kinked, fit_smooth
 from identify.checkpoints.replay_problem import (
@@ -24,6 +25,9 @@ from identify.checkpoints.span import CheckpointSpan, stored_precision
 from identify.model.deep import DeepNetwork
 from identify.thresholds import REACHED, REPLAY_BOUND
 
+_NEAR = 1e-3
+"""The residual from which soft labels are rounded."""
+
 
 @dataclass(frozen=True, eq=False)
 class Replay:
@@ -31,7 +35,9 @@ class Replay:
 
     ``residual`` is the largest relative distance of a layer's change; ``rounding`` what the stored
     numbers leave of it; ``error_bounds`` (n,) relative; ``equations`` and ``unknowns`` at full
-    column rank where ``determined``. ``rate`` is the rate as fitted, or as given.
+    column rank where ``determined``. ``rate`` is the rate as fitted, or as given, ``steps`` the
+    number of steps. ``labels`` (n,) are classes or signs, (n, C) what is neither, as soft labels
+    that no rounding reached.
     """
 
     samples: FloatArray
@@ -45,6 +51,9 @@ class Replay:
     rate: float
     starts: int
     timed_out: bool
+    labels: FloatArray
+    steps: int
+    fitted: tuple[str, ...] = ()
 
     @property
     def reached(self) -> bool:
@@ -70,10 +79,13 @@ class Replay:
             "unknowns": self.unknowns,
             "equations": self.equations,
             "rate": self.rate,
+            "steps": self.steps,
+            "labels": self.labels.tolist(),
+            "fitted": list(self.fitted),
             "starts": self.starts,
             "timed_out": self.timed_out,
             "assumptions": [
-                f"{len(self.samples)} samples; labels and recipe as given: full-batch descent"
+                f"{len(self.samples)} samples; labels and recipe as given but for what was fitted"
             ],
         }
 
@@ -90,6 +102,7 @@ class Replay:
             f"  residual {self.residual:.1e}, rounding {self.rounding:.1e}",
             f"  largest error bound {np.max(self.error_bounds):.1e}; {self.equations} equations, "
             f"rank {self.rank} of {self.unknowns} unknowns; starts: {self.starts}",
+            *([f"  found with them: {', '.join(self.fitted)}"] if self.fitted else []),
         ])  # fmt: skip
 
 
@@ -98,7 +111,7 @@ def replay_samples(
     final: DeepNetwork,
     span: CheckpointSpan,
     recipe: Recipe,
-    labels: npt.ArrayLike,
+    labels: npt.ArrayLike | None = None,
     *,
     fit_rate: bool = False,
     start: FloatArray | None = None,
@@ -112,13 +125,16 @@ def replay_samples(
     The samples lie in the span of the first layer's change, so that n (n - 1) coordinates are
     unknown (n^2 without a bias). Training is simulated from the first checkpoint, its exact
     derivatives come by forward mode through all steps, and Levenberg-Marquardt matches the weights
-    of every layer. Starts are random points of the span; a ReLU network begins with smoothed ones.
+    of every layer. Starts are random points of the span. In a ReLU network of two layers the sides
+    of all neurons are held while the samples are fitted to the rows that agree, and then repaired.
 
     Args:
         initial, final: the checkpoints.
         span: of the two, from `find_span`, with a number of samples.
-        recipe: full-batch descent; nothing is said about other training.
-        labels: (n,) the label of each sample, in any order.
+        recipe: descent on all samples or known mini-batches; nothing is said about other training.
+        labels: (n,) the label of each sample, in any order unless there is a start or an order of
+            mini-batches; None where they are unknown: a two-layer ReLU network takes them from
+            `separate_pair`, others fit soft labels and round them.
         fit_rate: fit the rate beside the samples, from the recipe's.
         start: samples (n, d) to begin from instead of random points.
         starts: random starts at most.
@@ -148,29 +164,99 @@ def replay_samples(
         >>> found.determined, bool(np.abs(found.samples - x).max() < 1e-6)
         (True, True)
     """
-    problem = pose(initial, final, span, recipe, np.asarray(labels, dtype=np.float64), fit_rate)
-    budget = Budget.of(time_limit, progress)
-    rng = np.random.default_rng(seed)
-    kinked = any(getattr(kind, "kink", None) is not None for kind in problem.start.activations)
-    rounding = _rounding(initial, final)
+    return replay_within(
+        ReplayRequest(initial, final, span, recipe, fit_rate, seed),
+        None if labels is None else np.asarray(labels, dtype=np.float64),
+        start,
+        starts,
+        Budget.of(time_limit, progress),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayRequest:
+    """A pair with its span, the recipe, whether the rate is fitted, and the seed of the starts."""
+
+    initial: DeepNetwork
+    final: DeepNetwork
+    span: CheckpointSpan
+    recipe: Recipe
+    fit_rate: bool
+    seed: int
+
+
+def replay_within(
+    asked: ReplayRequest,
+    labels: FloatArray | None,
+    start: FloatArray | None,
+    starts: int,
+    budget: Budget,
+) -> Replay:
+    """`replay_samples` within a budget; without labels they are found too."""
+    if labels is not None:
+        return _replay(asked, labels, start, starts, budget)
+    pair = None if start is not None else separated(asked, budget.part(0.5))
+    found = None if pair is None else _replay(asked, pair[0], pair[1], 1, budget)
+    if found is None or not (found.reached or budget.expired):
+        found = _replay(asked, None, start, starts, budget)
+    return replace(found, fitted=("labels", *found.fitted))
+
+
+def separated(asked: ReplayRequest, budget: Budget) -> tuple[FloatArray, FloatArray] | None:
+    """Labels and candidates where no recipe is needed for them."""
+    initial, span = asked.initial, asked.span
+    kind = initial.activations[0].kink if initial.depth == 2 else None
+    covered = kind is not None and abs(kind) < 1.0 and span.has_bias
+    if asked.recipe.loss == "squared" or not covered or budget.expired:
+        return None
+    limit = budget.remaining if budget.limited else None
+    pair = separate_pair(
+        initial, asked.final, span, seed=asked.seed, time_limit=limit, progress=budget.progress
+    )
+    if not pair.candidates or pair.labels is None or pair.samples is None:
+        return None
+    return pair.labels, pair.samples
+
+
+def _replay(
+    asked: ReplayRequest,
+    labels: FloatArray | None,
+    start: FloatArray | None,
+    starts: int,
+    budget: Budget,
+) -> Replay:
+    span = asked.span
+    problem = pose(asked.initial, asked.final, span, asked.recipe, labels, asked.fit_rate)
+    rng = np.random.default_rng(asked.seed)
+    rounding = _rounding(asked.initial, asked.final)
     # Each step rounds once more.
-    limit = REACHED * rounding * float(np.sqrt(recipe.steps))
-    best = (np.inf, np.zeros(problem.unknowns))
+    limit = REACHED * rounding * float(np.sqrt(asked.recipe.steps))
+    best = (np.inf, np.zeros(problem.unknowns), problem)
     tried = 0
     for tried in range(1, (1 if start is not None else starts) + 1):
         budget.tell("replay", (tried - 1) / starts)
         begin = begin_at(problem, span, start, rng)
-        u = (
-            fit_kinked(problem, begin, budget)
-            if kinked and len(begin)
-            else fit_smooth(problem, begin, budget)[0]
-        )
-        size = largest_distance(problem, problem.residual(u))
+        u, size = _fit(problem, begin, limit, budget)
+        settled = problem
+        if problem.label_frame is not None and size < _NEAR:
+            settled, u = problem.hardened(u)
+            u, size = _fit(settled, u, limit, budget)
         if tried == 1 or size < best[0]:
-            best = (size, u)
+            best = (size, u, settled)
         if best[0] <= limit or budget.expired or problem.unknowns == 0:
             break
-    return _result(problem, span, best[1], best[0], (rounding, limit), tried, budget)
+    return _result(best[2], span, best[1], best[0], (rounding, limit), tried, budget)
+
+
+def _fit(
+    problem: ReplayProblem, u: FloatArray, limit: float, budget: Budget
+) -> tuple[FloatArray, float]:
+    kinked = any(getattr(kind, "kink", None) is not None for kind in problem.start.activations)
+    if kinked and len(u):
+        u = fit_kinked(problem, u, budget, limit)
+    else:
+        u = fit_smooth(problem, u, budget)[0]
+    return u, largest_distance(problem, problem.residual(u))
 
 
 def jacobian_numbers(network: DeepNetwork, samples: int) -> int:
@@ -240,8 +326,27 @@ def _result(
     live = sum(int(np.sum(np.any(end != start, axis=1))) * end.shape[1] for end, start in pairs)
     return Replay(
         samples, size, rounding, limit, bounds, rank, problem.unknowns, live,
-        problem.rated(u).rate, tried, budget.expired,
+        problem.rated(u).rate, tried, budget.expired, printed_labels(problem, u),
+        problem.recipe.steps, _fitted(problem, u),
     )  # fmt: skip
+
+
+def printed_labels(problem: ReplayProblem, u: FloatArray) -> FloatArray:
+    """Classes, signs or targets of the samples; soft labels as they are."""
+    wanted = problem.wanted(u)
+    if problem.recipe.loss == "squared":
+        return wanted[:, 0] if wanted.shape[1] == 1 else wanted
+    if not np.isin(wanted, (0.0, 1.0)).all():
+        return wanted
+    if problem.recipe.loss == "cross_entropy":
+        return np.asarray(wanted.argmax(axis=1), dtype=np.float64)
+    signs = 2.0 * wanted - 1.0
+    return signs[:, 0] if signs.shape[1] == 1 else signs
+
+
+def _fitted(problem: ReplayProblem, u: FloatArray) -> tuple[str, ...]:
+    words = [f"rate {problem.rated(u).rate:.10g}"] if problem.fit_rate else []
+    return tuple(words)
 
 
 def _isolation(

@@ -8,6 +8,7 @@ from scipy import linalg
 from identify.arrays import FloatArray
 from identify.budget import Budget
 from identify.checkpoints.replay_problem import ReplayProblem, typical_distance
+from identify.checkpoints.replay_sides import fit_sides
 from identify.checkpoints.simulate import SpanNetwork
 
 _REFRESH = 0.3
@@ -77,15 +78,23 @@ def _step(
     return None
 
 
-def fit_kinked(problem: ReplayProblem, u: FloatArray, budget: Budget) -> FloatArray:
-    """Smoothed runs first, then exact residuals with smoothed slopes, then rows by their weight."""
+def fit_kinked(problem: ReplayProblem, u: FloatArray, budget: Budget, enough: float) -> FloatArray:
+    """Two layers with their sides held, up to a residual that is ``enough``.
+
+    Else smoothed runs first, then exact residuals with smoothed slopes, then the sides or rows.
+    """
+    two = len(problem.start.layers) == 2
+    if two:
+        found = fit_sides(problem, u, budget)
+        if float(np.linalg.norm(problem.residual(found))) <= enough:
+            return found
     for width in _WIDTHS:
         tau = width * _spread(problem)
         u, _ = fit_smooth(
             problem, u, budget, network=problem.start.smoothed(tau), most=20, until=1e-4
         )
     u = _fit_by_smoothed_slopes(problem, u, budget)
-    return _polish(problem, u, budget)
+    return fit_sides(problem, u, budget) if two else _polish(problem, u, budget)
 
 
 def _spread(problem: ReplayProblem) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,10 +10,11 @@ from scipy import linalg
 
 from identify.arrays import FloatArray
 from identify.checkpoints.recipe import Recipe
-from identify.checkpoints.simulate import SpanNetwork, tangents, train
+from identify.checkpoints.simulate import Sides, SpanNetwork, tangents, targets, train
 from identify.checkpoints.span import CheckpointSpan
 from identify.errors import InvalidInputError
 from identify.model.deep import DeepNetwork
+from identify.model.losses import loss_slope
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +29,32 @@ class ReplayProblem:
     centre: FloatArray
     frame: FloatArray
     fit_rate: bool
+    label_frame: FloatArray | None = None
 
     @property
     def unknowns(self) -> int:
-        """The number of unknowns."""
-        return int(len(self.labels) * self.frame.shape[1] + self.fit_rate)
+        """The number of unknowns: points, soft labels where they are fitted, the rate."""
+        soft = 0 if self.label_frame is None else self.label_frame.shape[1]
+        return int(len(self.labels) * (self.frame.shape[1] + soft) + self.fit_rate)
+
+    def wanted(self, u: FloatArray) -> FloatArray:
+        """The labels, or soft labels (n, C) of the unknowns."""
+        if self.label_frame is None:
+            return self.labels
+        n, width = len(self.labels), self.frame.shape[1]
+        inner = u[n * width : n * (width + self.label_frame.shape[1])].reshape(n, -1)
+        return np.asarray(self.labels + inner @ self.label_frame.T)
+
+    def hardened(self, u: FloatArray) -> tuple[ReplayProblem, FloatArray]:
+        """The problem with soft labels rounded to the nearest ones, and the unknowns that stay."""
+        soft = self.wanted(u)
+        if soft.shape[1] > 1:
+            hard = np.eye(soft.shape[1])[soft.argmax(axis=1)]
+        else:
+            hard = (soft > 0.5).astype(np.float64)
+        tail = u[len(u) - int(self.fit_rate) :]
+        points = u[: len(hard) * self.frame.shape[1]]
+        return replace(self, labels=hard, label_frame=None), np.concatenate([points, tail])
 
     def points(self, u: FloatArray) -> FloatArray:
         """Coordinates (n, r) of the unknowns."""
@@ -44,26 +67,43 @@ class ReplayProblem:
             return self.recipe
         return replace(self.recipe, rate=self.recipe.rate * float(np.exp(u[-1])))
 
-    def residual(self, u: FloatArray, network: SpanNetwork | None = None) -> FloatArray:
+    def residual(
+        self, u: FloatArray, network: SpanNetwork | None = None, sides: Sides | None = None
+    ) -> FloatArray:
         """Trained layers minus the final ones, each over the norm of its change."""
-        got = train(network or self.start, self.points(u), self.labels, self.rated(u))
+        got = train(network or self.start, self.points(u), self.wanted(u), self.rated(u), sides)
+        return self.distances(got)
+
+    def distances(self, got: Sequence[FloatArray]) -> FloatArray:
+        """Layers minus the final ones, each over the norm of its change, in one vector."""
         return np.concatenate([
             ((a - b) * s).ravel() for a, b, s in zip(got, self.final, self.scales, strict=True)
         ])  # fmt: skip
 
-    def jacobian(self, u: FloatArray, network: SpanNetwork | None = None) -> FloatArray:
+    def jacobian(
+        self, u: FloatArray, network: SpanNetwork | None = None, sides: Sides | None = None
+    ) -> FloatArray:
         """The derivative of the residual, (equations, unknowns)."""
         n, width = len(self.labels), self.frame.shape[1]
-        directions = np.zeros((n, width, n, len(self.centre)))
+        soft = 0 if self.label_frame is None else self.label_frame.shape[1]
+        directions = np.zeros((n * (width + soft), n, len(self.centre)))
         for index in range(n):
-            directions[index, :, index] = self.frame.T
+            directions[index * width : (index + 1) * width, index] = self.frame.T
+        turns = None
+        if self.label_frame is not None:
+            turns = np.zeros((len(directions), *self.labels.shape))
+            for index in range(n):
+                first = n * width + index * soft
+                turns[first : first + soft, index] = self.label_frame.T
         chunks = tangents(
             network or self.start,
             self.points(u),
-            self.labels,
+            self.wanted(u),
             self.rated(u),
-            directions.reshape(n * width, n, -1),
+            directions,
             rate=self.fit_rate,
+            sides=sides,
+            turns=turns,
         )
         rows = [
             np.concatenate(
@@ -92,14 +132,15 @@ def pose(
     final: DeepNetwork,
     span: CheckpointSpan,
     recipe: Recipe,
-    labels: FloatArray,
+    labels: FloatArray | None,
     fit_rate: bool,
 ) -> ReplayProblem:
+    """The equations; without labels, soft ones are unknowns too."""
     if span.samples is None:
         raise InvalidInputError("span", "a span with a number of samples", span.reason)
     if (initial.biases[0] is not None) != span.has_bias:
         raise InvalidInputError("span", "first biases that were trained with the weights", "others")
-    if len(labels) != span.samples:
+    if labels is not None and len(labels) != span.samples:
         raise InvalidInputError("labels", f"{span.samples} of them, as the span says", len(labels))
     start, end = in_span(initial, span.basis), in_span(final, span.basis)
     changes = [float(np.linalg.norm(a - b)) for a, b in zip(end.layers, start.layers, strict=True)]
@@ -111,9 +152,27 @@ def pose(
         frame = linalg.null_space(last[None, :])
     else:
         centre, frame = np.zeros(span.samples), np.eye(span.samples)
+    turn = None
+    if labels is None:
+        labels, turn = _soft(span.samples, initial.outputs, recipe.loss)
+    else:
+        # Refuses labels that do not fit the loss.
+        loss_slope(recipe.loss, np.zeros((span.samples, initial.outputs)), labels)
+    wanted = targets(labels, recipe.loss, initial.outputs)
     return ReplayProblem(
-        replace(start, frozen=frozen), end.layers, scales, labels, recipe, centre, frame, fit_rate
-    )
+        replace(start, frozen=frozen), end.layers, scales, wanted, recipe, centre, frame, fit_rate,
+        turn,
+    )  # fmt: skip
+
+
+def _soft(count: int, outputs: int, loss: str) -> tuple[FloatArray, FloatArray]:
+    """Soft labels to begin with, and the directions in which they may move."""
+    if loss == "cross_entropy":
+        everywhere = np.full((count, outputs), 1.0 / outputs)
+        return everywhere, np.asarray(linalg.null_space(np.ones((1, outputs))))
+    # Samples of one output need different labels, or they stay exchangeable.
+    apart = np.where(np.arange(count) % 2 == 0, 0.1, 0.9)[:, None]
+    return np.repeat(apart, outputs, axis=1), np.eye(outputs)
 
 
 def begin_at(
@@ -126,8 +185,7 @@ def begin_at(
         inner = rng.normal(size=(len(problem.labels), problem.frame.shape[1]))
         if inner.size:
             inner *= typical_distance(problem) / np.linalg.norm(inner, axis=1, keepdims=True)
-    tail = np.zeros(int(problem.fit_rate))
-    return np.concatenate([inner.ravel(), tail])
+    return np.concatenate([inner.ravel(), np.zeros(problem.unknowns - inner.size)])
 
 
 def typical_distance(problem: ReplayProblem) -> float:

@@ -13,7 +13,6 @@ from scipy import special
 from identify.arrays import FloatArray
 from identify.checkpoints.recipe import Recipe
 from identify.model.activations import Activation
-from identify.model.losses import loss_slope
 
 _CHUNK = 4_000_000
 Reals = npt.NDArray[np.floating[Any]]
@@ -77,7 +76,7 @@ class Step:
 
     inputs: tuple[Reals, ...]
     slopes: tuple[Reals, ...]
-    curvatures: tuple[Reals, ...]
+    curvatures: tuple[Reals | None, ...]
     outputs: Reals
     cotangents: tuple[Reals, ...]
 
@@ -87,18 +86,59 @@ class Step:
         return product
 
 
+Sides = npt.NDArray[np.bool_]
+"""Of every step, sample and neuron of the first hidden layer (T, n, m): whether it is on."""
+
+
+def targets(labels: FloatArray, loss: str, outputs: int) -> FloatArray:
+    """T (n, C) with slopes link(f) - T: one row a sample, of classes, of -1 and 1, or as it is.
+
+    Rows (n, C) of other numbers are taken as they are, as soft labels.
+
+    Example:
+        >>> targets(np.array([1.0]), "cross_entropy", 3), targets(np.array([-1.0]), "logistic", 1)
+        (array([[0., 1., 0.]]), array([[0.]]))
+    """
+    if labels.ndim == 2 and loss == "cross_entropy":
+        return labels
+    if loss == "cross_entropy":
+        return np.asarray(np.eye(outputs)[labels.astype(np.int64)])
+    wanted = labels[:, None] if labels.ndim == 1 else labels
+    if loss == "logistic" and bool((np.abs(wanted) == 1.0).all()):
+        return np.asarray(0.5 + 0.5 * wanted)
+    return wanted
+
+
+def loss_slopes(loss: str, outputs: FloatArray, wanted: FloatArray) -> FloatArray:
+    """p = link(f) - T, (n, C)."""
+    if loss == "cross_entropy":
+        return np.asarray(special.softmax(outputs, axis=1) - wanted)
+    if loss == "logistic":
+        return np.asarray(special.expit(outputs) - wanted)
+    return np.asarray(outputs - wanted)
+
+
 def train(
-    network: SpanNetwork, points: FloatArray, labels: FloatArray, recipe: Recipe
+    network: SpanNetwork,
+    points: FloatArray,
+    labels: FloatArray,
+    recipe: Recipe,
+    sides: Sides | None = None,
 ) -> tuple[FloatArray, ...]:
     """The layers after the recipe's steps on points (n, r) with their labels.
 
-    Training that diverges ends in infinite layers. Cost: 6 n sizes a step.
+    ``sides`` hold the neurons of the first hidden layer to one side, whatever their sign; the
+    activation there is then linear. Training that diverges ends in infinite layers. Cost: 6 n
+    sizes a step.
     """
+    wanted = targets(labels, recipe.loss, len(network.layers[-1]))
     layers = [layer.copy() for layer in network.layers]
     speed = [np.zeros_like(layer) for layer in layers]
     with np.errstate(over="ignore", invalid="ignore"):
-        for _ in range(recipe.steps):
-            step = _pass(network, layers, points, labels, recipe.loss)
+        for count in range(recipe.steps):
+            part = recipe.batch(count)
+            held = None if sides is None else sides[count][part]
+            step = take_pass(network, layers, points[part], wanted[part], recipe.loss, held)
             for index, layer in enumerate(layers):
                 if network.frozen[index]:
                     continue
@@ -116,11 +156,14 @@ def tangents(
     directions: FloatArray,
     *,
     rate: bool = False,
+    sides: Sides | None = None,
+    turns: FloatArray | None = None,
 ) -> Iterator[tuple[Reals, ...]]:
     """Derivatives of the trained layers along directions (D, n, r) of the points, in float32.
 
-    Chunks of directions come one after the other, each layer as (D', m, k). With ``rate`` the last
-    of all is the derivative by the logarithm of the rate.
+    Chunks of directions come one after the other, each layer as (D', m, k). ``turns`` (D, n, C)
+    are the directions' parts in the targets. With ``rate`` the last of all is the derivative by
+    the logarithm of the rate. ``sides`` as for `train`.
 
     Cost: about 12 n sizes for a step and a direction.
     """
@@ -128,9 +171,12 @@ def tangents(
     total = len(directions) + rate
     for begin in range(0, total, chunk):
         part = directions[begin : begin + chunk]
+        turned = None if turns is None else turns[begin : begin + chunk]
         last = rate and begin + chunk >= total
         with np.errstate(over="ignore", invalid="ignore"):
-            found = _run_tangents(network, points, labels, recipe, part, rate=last)
+            found = _run_tangents(
+                network, points, labels, recipe, (part, turned), rate=last, sides=sides
+            )
         yield found
 
 
@@ -139,21 +185,33 @@ def _run_tangents(
     points: FloatArray,
     labels: FloatArray,
     recipe: Recipe,
-    directions: FloatArray,
+    along_all: tuple[FloatArray, FloatArray | None],
     *,
     rate: bool,
+    sides: Sides | None,
 ) -> tuple[Reals, ...]:
     kind = np.float32
+    wanted = targets(labels, recipe.loss, len(network.layers[-1]))
+    moved, turned = along_all[0].astype(kind), along_all[1]
+    turned = None if turned is None else turned.astype(kind)
     if rate:
-        directions = np.concatenate([directions, np.zeros((1, *points.shape))])
-    moved = directions.astype(kind)
+        moved = np.concatenate([moved, np.zeros((1, *points.shape), kind)])
+        if turned is not None:
+            turned = np.concatenate([turned, np.zeros((1, *wanted.shape), kind)])
     layers: list[Reals] = [layer.astype(kind) for layer in network.layers]
     speed = [np.zeros_like(layer) for layer in layers]
     along = [np.zeros((len(moved), *layer.shape), kind) for layer in layers]
     along_speed = [np.zeros_like(part) for part in along]
     for count in range(recipe.steps):
-        step = _pass(network, layers, points.astype(kind), labels, recipe.loss)
-        changes = _along(network, layers, along if count else None, step, moved, recipe.loss)
+        part = recipe.batch(count)
+        held = None if sides is None else sides[count][part]
+        step = take_pass(
+            network, layers, points[part].astype(kind), wanted[part], recipe.loss, held
+        )
+        changes = _along(
+            network, layers, along if count else None, step,
+            (moved[:, part], None if turned is None else turned[:, part]), recipe.loss,
+        )  # fmt: skip
         for index, layer in enumerate(layers):
             if network.frozen[index]:
                 continue
@@ -168,21 +226,34 @@ def _run_tangents(
     return tuple(along)
 
 
-def _pass(
-    network: SpanNetwork, layers: Sequence[Reals], points: Reals, labels: FloatArray, loss: str
+def take_pass(
+    network: SpanNetwork,
+    layers: Sequence[Reals],
+    points: Reals,
+    wanted: FloatArray,
+    loss: str,
+    sides: Sides | None = None,
 ) -> Step:
-    """Forward and backward, in the precision of the layers."""
+    """Forward and backward, in the precision of the layers; ``sides`` (n, m) hold the first."""
     kind = layers[0].dtype
-    inputs, slopes, curvatures = [points], [], []
+    inputs, slopes = [points], []
+    curvatures: list[Reals | None] = []
     for index, activation in enumerate(network.activations):
         z = inputs[-1] @ layers[index].T
         wide = z.astype(np.float64)
-        slopes.append(activation.slope(wide).astype(kind))
+        if sides is not None and index == 0:
+            slope = np.where(sides, 1.0, getattr(activation, "kink", None) or 0.0)
+            value = slope * wide
+        else:
+            slope, value = activation.slope(wide), activation.value(wide)
+        slopes.append(slope.astype(kind))
         if kind == np.float32:
-            curvatures.append(activation.curvature(wide).astype(kind))
-        inputs.append(_with_one(activation.value(wide).astype(kind), network.biased[index + 1]))
+            # Kinked activations have no curvature, and nothing is to be added.
+            straight = getattr(activation, "kink", None) is not None
+            curvatures.append(None if straight else activation.curvature(wide).astype(kind))
+        inputs.append(_with_one(value.astype(kind), network.biased[index + 1]))
     outputs = inputs[-1] @ layers[-1].T
-    delta = loss_slope(loss, outputs.astype(np.float64), labels).astype(kind) / kind.type(
+    delta = loss_slopes(loss, outputs.astype(np.float64), wanted).astype(kind) / kind.type(
         len(points)
     )
     cotangents = [delta]
@@ -199,17 +270,18 @@ def _along(
     layers: Sequence[Reals],
     along: Sequence[Reals] | None,
     step: Step,
-    moved: Reals,
+    directions: tuple[Reals, Reals | None],
     loss: str,
 ) -> list[Reals]:
     """The derivative of the gradient along the directions; ``along`` None while nothing moved."""
-    inside = [moved]
-    bends: list[Reals] = []
+    inside = [directions[0]]
+    bends: list[Reals | None] = []
     for index in range(len(network.activations)):
         dz = inside[-1] @ layers[index].T
         if along is not None:
             dz += np.matmul(step.inputs[index], along[index].transpose(0, 2, 1))
-        bends.append(step.curvatures[index] * dz)
+        curvature = step.curvatures[index]
+        bends.append(None if curvature is None else curvature * dz)
         dh = step.slopes[index] * dz
         if network.biased[index + 1]:
             dh = np.concatenate([dh, np.zeros((*dh.shape[:2], 1), dh.dtype)], axis=2)
@@ -217,7 +289,10 @@ def _along(
     df = inside[-1] @ layers[-1].T
     if along is not None:
         df += np.matmul(step.inputs[-1], along[-1].transpose(0, 2, 1))
-    ddelta = _loss_curvature(loss, step.outputs, df) / df.dtype.type(len(step.outputs))
+    ddelta = _loss_curvature(loss, step.outputs, df)
+    if directions[1] is not None:
+        ddelta = ddelta - directions[1]
+    ddelta = ddelta / df.dtype.type(len(step.outputs))
     found: list[Reals] = []
     for index in range(len(layers) - 1, -1, -1):
         delta = step.cotangents[index]
@@ -229,8 +304,10 @@ def _along(
             back = ddelta @ _plain(layers[index], network.biased[index])
             if along is not None:
                 back += np.matmul(delta, _plain(along[index], network.biased[index]))
-            down = delta @ _plain(layers[index], network.biased[index])
-            ddelta = step.slopes[index - 1] * back + down * bends[index - 1]
+            ddelta = step.slopes[index - 1] * back
+            bend = bends[index - 1]
+            if bend is not None:
+                ddelta += (delta @ _plain(layers[index], network.biased[index])) * bend
     return found[::-1]
 
 

@@ -22,6 +22,7 @@ from identify.command.options import LogOptions, MemoryOptions, OutputOptions, R
 from identify.command.output import (
     OutputFolder,
 )
+from identify.command.page import AUDIT, check_line, write_page
 from identify.command.routing import routed
 from identify.command.run import (
     RESULTS,
@@ -78,7 +79,10 @@ def audit(
             )
         if folder:
             folder.write_text("audit.json", found.to_json())
-            folder.write_text("report.json", found.identifiability.to_json())
+            report = found.identifiability
+            folder.write_text("report.json", report.to_json())
+            recheck = check_line(model, source, layout)
+            write_page(folder, report.to_dict(), str(found), recheck, AUDIT)
         text = found.to_json() if run.format is Format.JSON else f"{found}\n"
         print(text, end="", flush=True)
         if run.format is Format.TEXT:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from identify.checkpoints.pair import KIND as PAIR
 from identify.command.data_options import ModelOptions, SourceOptions
 from identify.command.memory import refuse_report
 from identify.command.names import Format
@@ -83,4 +84,6 @@ def _no_checker(report: Path) -> str:
         return ""
     if isinstance(content, dict) and content.get("kind") == STATIONARY:
         return f"{report}: reports on weights of ReLU networks have no independent check yet"
+    if isinstance(content, dict) and content.get("kind") == PAIR:
+        return f"{report}: reports on two checkpoints claim nothing that could be checked"
     return ""

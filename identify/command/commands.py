@@ -12,6 +12,7 @@ from identify.command.decide import recover, verify
 from identify.command.derive import derive
 from identify.command.help import add_command
 from identify.command.membership import member
+from identify.command.page import report
 from identify.command.show import demo, inspect
 
 
@@ -39,6 +40,7 @@ def mount(app: typer.Typer) -> None:
         "check results/report.json model.safetensors --require confirmed",
         "3 a claim is refuted, 4 the verdict is not confirmed, with --require",
     )
+    add_command(app, report, "report client-1 client-2 --out clients.html")
     add_command(app, span, "span initial.safetensors final.safetensors --out span.safetensors")
     add_command(
         app,

@@ -33,6 +33,7 @@ from identify.command.output import (
     replacing,
     say_error,
 )
+from identify.command.page import check_line, write_report
 from identify.command.run import (
     INTERRUPTED,
     RESULTS,
@@ -113,7 +114,7 @@ def alternatives(
             if sheet.shape is not None:
                 with folder.writing("contact.png") as path:
                     sheet.draw(path, report, sets, given=truth is not None)
-        folder.write_text("report.json", report.to_json())
+        write_report(folder, report, check_line(model, source, layout))
         show_sets(report, sets, run.format)
         if run.format is Format.TEXT:
             show_written(folder)

@@ -134,7 +134,10 @@ class SourceOptions:
         for name, value, source in pairs:
             if value is not None and self.source is not source:
                 raise InvalidInputError(
-                    "--source", f"{source.value} with {name}", self.source.value, f"drop {name}"
+                    "--source",
+                    f"{source.value} with {name}",
+                    self.source.value,
+                    f"add --source {source.value}, or drop {name}",
                 )
             if value is None and self.source is source:
                 raise InvalidInputError(

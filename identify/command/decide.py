@@ -26,6 +26,7 @@ from identify.command.output import (
     OutputFolder,
     say_error,
 )
+from identify.command.page import check_line, write_report
 from identify.command.routing import attack_line, routed
 from identify.command.run import (
     INTERRUPTED,
@@ -86,7 +87,7 @@ def verify(
         report, interrupted = assess(data, assume, run, log.log(), evidence)
         if folder:
             write_alternatives(folder, report.alternatives)
-            folder.write_text("report.json", report.to_json())
+            write_report(folder, report, check_line(model, source, layout))
         show_report(report, run.format, folder)
     if interrupted:
         return INTERRUPTED
@@ -164,7 +165,7 @@ def recover(
         if something and sheet.shape is not None:
             with folder.writing("contact.png") as path:
                 sheet.draw(path, report)
-        folder.write_text("report.json", report.to_json())
+        write_report(folder, report, check_line(model, source, layout))
         show_report(report, run.format, folder)
     if interrupted:
         return INTERRUPTED

@@ -12,11 +12,12 @@ import numpy as np
 from identify.arrays import FloatArray
 from identify.command.data_options import AssumeOptions, ModelOptions, SourceOptions
 from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
-from identify.command.inputs import check_dimension
+from identify.command.inputs import check_dimension, features_note
 from identify.command.memory import refuse_gradient
 from identify.command.names import ArithmeticName, EvidenceName, Format, ScaleName, SourceName
 from identify.command.options import MemoryOptions, RunOptions
 from identify.command.output import Log, OutputFolder, say_error
+from identify.command.page import AUDIT, check_line, write_page, write_report
 from identify.command.run import INTERRUPTED, show_written
 from identify.command.sheet import Sheet
 from identify.disaggregation.records import GLOBALLY, LOCALLY
@@ -29,7 +30,7 @@ from identify.report.gradient import GradientReport
 from identify.text import number
 from identify.thresholds import HIDDEN_SHARE
 
-_SCOPE = "use --source gradient, or a two-layer network with a power as activation"
+_SCOPE = "use --source gradient with --gradient FILE, the gradient of a batch's loss at the network"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,10 @@ class DeepRequest:
         )
         refuse_gradient(self.memory.memory_limit, network, gradient)
         return network, gradient
+
+    def check_line(self) -> str:
+        """The command line that checks a report of this request."""
+        return check_line(self.model, self.source, self.layout)
 
     def assess(self, network: DeepNetwork, gradient: DeepGradient) -> tuple[GradientReport, bool]:
         """The report, and whether Ctrl-C cut it short."""
@@ -152,8 +157,8 @@ def verify_deep(request: DeepRequest, gate: Gate, folder: OutputFolder) -> int:
     """Decide whether the gradient determines its batch; the exit code."""
     report, interrupted = request.assess(*request.open())
     if folder:
-        folder.write_text("report.json", report.to_json())
         _write_alternatives(folder, report)
+        write_report(folder, report, request.check_line())
     show_deep(report, request.run.format, folder)
     if interrupted:
         return INTERRUPTED
@@ -189,7 +194,7 @@ def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int
         with folder.writing("samples.npz") as path:
             np.savez(path, single_rows=found.single_rows)
     _write_alternatives(folder, report)
-    folder.write_text("report.json", report.to_json())
+    write_report(folder, report, request.check_line())
     show_deep(report, request.run.format, folder)
     if interrupted:
         return INTERRUPTED
@@ -217,11 +222,14 @@ def audit_deep(
     network, gradient = request.open()
     truth = load_samples(data)
     check_dimension(truth.samples, network.dimension, data)
+    if request.layout.head:
+        request.log.note(features_note(network.names[0]))
     report, interrupted = request.assess(network, gradient)
     found = audit_gradient(report, network, gradient, normalised(truth, *pixels), truth.labels)
     if folder:
         folder.write_text("audit.json", found.to_json())
         folder.write_text("report.json", report.to_json())
+        write_page(folder, report.to_dict(), str(found), request.check_line(), AUDIT)
     if request.run.format is Format.JSON:
         print(found.to_json(), end="", flush=True)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from identify.disaggregation.stationary import SOURCES, check_stationary
 from identify.errors import KktCertError
 from identify.model.deep import DeepNetwork
 from identify.model.deep_files import load_deep_network
@@ -71,6 +72,10 @@ def describe_deep(
     reason = _not_covered(network)
     if reason:
         return {**known, "covered": False, "reason": reason}
+    known["weights"] = {
+        source.replace("_", "-"): _weights(network, source, head) for source in SOURCES
+    }
+    known["weights"]["fine-tuning"] = (False, "for powers as activation; see the command span")
     if network.activations[-1].kink is None:
         most = largest_smooth_batch(network.widths, network.outputs)
         return {
@@ -86,20 +91,33 @@ def describe_deep(
     return {
         **known,
         "covered": True,
-        "reason": "a ReLU network, for --source gradient",
+        "reason": "a ReLU network, for --source gradient"
+        + (" and its weights" if any(fits for fits, _ in known["weights"].values()) else ""),
         "gradient": f"--gradient FILE; batches of up to {most} if all {width} neurons of the last "
         "hidden layer are mixed: on for some samples, off for others",
         "sizes": {"mixed_neurons_at_most": width, "largest_batch": most},
     }
 
 
-def chain_of(file: TensorFile, layers: str | None) -> tuple[str, ...]:
+def chain_of(file: TensorFile, layers: str | None, *, head: bool = False) -> tuple[str, ...]:
     """The layers of a file without an activation that a ReLU network could have, else none."""
+    shapes = file.shapes
     try:
-        found = find_deep_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)
+        found = find_deep_layers(file.path, shapes, layers=layers, ordered=file.ordered, head=head)
     except KktCertError:
         return ()
     return tuple(layer.name for layer in found) if len(found) > 1 else ()
+
+
+def _weights(network: DeepNetwork, source: str, head: bool) -> tuple[bool, str]:
+    """Whether the weights can be asked about, and why not."""
+    if head:
+        return False, "not with --head"
+    try:
+        check_stationary(network, source, "both")
+    except KktCertError as error:
+        return False, str(error.context.get("what", error))
+    return True, "two layers with relu between them; verify measures whether they are stationary"
 
 
 def _not_covered(network: DeepNetwork) -> str:

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from identify.arrays import FloatArray
 from identify.command.data_options import POWERS, AssumeOptions, ModelOptions, SourceOptions
-from identify.command.names import SourceName
 from identify.command.options import RunOptions
 from identify.command.routing import routed
 from identify.errors import FileError, InvalidInputError, NotYetSupportedError
@@ -46,7 +45,8 @@ def open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Hermi
             raise NotYetSupportedError(
                 f"{model}: networks with the activation {named} are covered by verify, "
                 "recover and audit alone",
-                "use one of these with --source gradient",
+                "with --source gradient and --out DIR, verify writes alternatives.npz where two "
+                "batches have the gradient",
             )
         for option, given in (("--head", layout.head), ("--reduction", source.reduction)):
             if given:
@@ -58,14 +58,7 @@ def open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> Hermi
 
 def _open_data(model: Path, source: SourceOptions, layout: ModelOptions) -> HermiteData:
     network = open_network(model, layout)
-    logits = network.outputs == 2 and network.activation is None
-    if logits and source.source is not SourceName.GRADIENT:
-        raise NotYetSupportedError(
-            f"two outputs are read as one, their difference, for --source gradient and not yet for "
-            f"--source {source.source.value}",
-            "give a network that was trained with one output",
-        )
-    if not logits:
+    if network.outputs != 2 or network.activation is not None:
         network.require_supported()
     loss = None if source.loss is None else source.loss.value
     gradient = initial = None
@@ -112,6 +105,14 @@ def check_dimension(samples: npt.NDArray[np.float64], dimension: int, path: Path
         raise InvalidInputError(
             str(path), f"samples of {dimension} numbers, as the network takes", samples.shape[1]
         )
+
+
+def features_note(layer: str) -> str:
+    """What --head means for the samples that are given."""
+    return (
+        f"with --head the samples are taken for the features that enter {layer}; images of that "
+        "size would seem to have left no trace"
+    )
 
 
 def open_mean(path: Path, dimension: int) -> npt.NDArray[np.float64]:

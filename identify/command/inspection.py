@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from identify.command.deep_inspection import chain_of, describe_deep
-from identify.errors import InvalidInputError, UnsupportedModelError, one_line
+from identify.errors import InvalidInputError, UnsupportedModelError, listed, one_line
 from identify.hermite.data import HermiteData
-from identify.model.dataset import load_samples
+from identify.model.activations import plain_activation
+from identify.model.dataset import equal_rows, load_samples, spell_groups
 from identify.model.deep_files import deep_activation
-from identify.model.layer_names import find_layers, in_order
+from identify.model.layer_names import SCOPE, find_layers, in_order
 from identify.model.loading import load_network
+from identify.model.other_layers import other_layers
 from identify.model.tensor_file import ROUNDING, PathLike, TensorFile
 from identify.model.two_layer import TwoLayerNetwork
 from identify.model.untrusted import read_tensors
@@ -43,8 +45,8 @@ class SourceFit:
 class Inspection:
     """What `kktcert inspect` says about a file.
 
-    `kind` is "network", "gradient", "data" or "arrays"; `chain` says whether the layers, without an
-    activation, could be those of a ReLU network.
+    `kind` is "network", "gradient", "data" or "arrays"; `chain` says whether the layers, or those
+    behind the others, could be those of a ReLU network, once options say so.
     """
 
     path: str
@@ -95,10 +97,13 @@ class Inspection:
             for a in self.arrays
         ]
         lines += table(["array", "shape", "dtype"], rows)
-        lines += [one_line(f"  {name} = {value}") for name, value in self.settings.items()]
+        for name, value in self.settings.items():
+            shown = plain_activation(value) if isinstance(value, str) else value
+            lines.append(one_line(f"  {name} = {shown}"))
         lines += _block("Network", self.network)
         lines += _block("Samples", self.data)
-        word = "covered: " if self.covered else "not covered: "
+        word = "covered if told more: " if self.chain else "not covered: "
+        word = "covered: " if self.covered else word
         lines += ["", f"Verifier: {'' if self.kind in _NO_NETWORK else word}{self.reason}"]
         if self.sources:
             words = {True: "fits", False: "does not fit", None: "needs another file"}
@@ -108,6 +113,7 @@ class Inspection:
         lines += _block("Cost of the verifier", self.cost)
         if self.run:
             lines += ["", "What to run", *(one_line(f"  {line}") for line in self.run)]
+            lines += _placeholders(self.run, named=self.covered)
         return "\n".join(lines)
 
 
@@ -166,9 +172,16 @@ def inspect_file(
         )
     if degree is None and deep_activation(file, activation, key=key) is not None:
         _check_numbers(file)
-        found = describe_deep(file, activation=activation, layers=layers, key=key, head=head)
-        note = found.pop("gradient", None)
-        fits = [SourceFit(name, False, "not for this activation") for name in _WEIGHTS]
+        try:
+            found = describe_deep(file, activation=activation, layers=layers, key=key, head=head)
+        except UnsupportedModelError as error:
+            others = None if layers else other_layers(file.shapes, ordered=file.ordered)
+            return Inspection(
+                **common, kind="network", covered=False, reason=str(error),
+                chain=bool(others is not None and others.options and not head),
+            )  # fmt: skip
+        note, weights = found.pop("gradient", None), found.pop("weights", {})
+        fits = [SourceFit(name, *weights[name]) for name in _WEIGHTS if name in weights]
         sources = () if note is None else (*fits, SourceFit("gradient", None, note))
         return Inspection(**common, **found, sources=sources)
     if layers is None and not _names_layers(file):
@@ -186,7 +199,8 @@ def inspect_file(
     try:
         network = load_network(file, degree=degree, activation=activation, layers=layers, key=key)
         described = _describe_network(network)
-        network.require_supported()
+        if network.outputs != 2 or network.activation is not None:
+            network.require_supported()
     except UnsupportedModelError as error:
         _check_numbers(file)
         return Inspection(
@@ -196,7 +210,8 @@ def inspect_file(
         **common,
         kind="network",
         covered=True,
-        reason="a two-layer monomial network with one output",
+        reason="a two-layer monomial network with "
+        + ("one output" if network.outputs == 1 else "two outputs, read as their difference"),
         network=described,
         **_describe_sources(network, seed),
     )
@@ -254,6 +269,13 @@ def _without_degree(file: TensorFile, common: Mapping[str, Any], layers: str | N
     )
     _check_numbers(file)
     chain = chain_of(file, layers)
+    others = None if layers else other_layers(file.shapes, ordered=file.ordered)
+    if others is not None:
+        said = f"besides the layers {listed(others.linear)} the network has {others}"
+        return Inspection(
+            **common, kind="network", covered=False, chain=bool(others.options),
+            reason=f"{said}; {others.advice() or SCOPE}",
+        )  # fmt: skip
     try:
         find_layers(file.path, file.shapes, layers=layers, ordered=file.ordered)
     except (UnsupportedModelError, InvalidInputError) as error:
@@ -306,6 +328,12 @@ def _describe_sources(network: TwoLayerNetwork, seed: int) -> dict[str, Any]:
     except InvalidInputError as error:
         dead = tuple(SourceFit(name, False, str(error)) for name in ("kkt", "weight-decay"))
         return {"sources": dead}
+    except UnsupportedModelError as error:
+        words = error.context["what"]
+        dead = tuple(SourceFit(name, False, words) for name in ("kkt", "weight-decay"))
+        other = (("gradient", "--gradient FILE"), ("fine-tuning", "--initial FILE"))
+        return {"sources": dead + tuple(SourceFit(name, None, words) for name, words in other)}
+    network = data.network
     balance = data.consistency or 0.0
     stationary = balance <= BALANCE_LIMIT
     words = f"balance residual {number(balance)}, {'at most' if stationary else 'above'} 1e-2"
@@ -385,6 +413,9 @@ def _describe_data(path: PathLike) -> dict[str, Any]:
         "share_of_mean": 1.0 - (spread / total) ** 2 if total > 0 else None,
         "span_dimension": rank,
     }
+    same = equal_rows(samples)
+    if same:
+        found["equal_samples"] = f"{spell_groups(same)} (counted from 0)"
     for degree in _DEGREES:
         if rank:
             found[f"neurons_needed_degree_{degree}"] = max(
@@ -400,6 +431,24 @@ def _label_counts(labels: Any) -> dict[str, int] | None:
     if len(values) > 20:
         return {"distinct values": len(values)}
     return {f"{value:g}": int(count) for value, count in zip(values, counts, strict=True)}
+
+
+def _placeholders(lines: Sequence[str], *, named: bool) -> list[str]:
+    """Say what the capitals in lines to type stand for."""
+    meanings = {
+        "FILE": "the gradient of a batch's loss, or for --initial the network before training"
+        if any("--initial FILE" in line for line in lines)
+        else "the gradient of a batch's loss",
+        "WORD": "the activation: relu, gelu, tanh and the like",
+        "MODEL": "the file of the network",
+        "A": "the power",
+        "MODEL.npz": "a new file",
+    }
+    used = dict.fromkeys(word for line in lines for word in line.split() if word in meanings)
+    said = [f"{word}: {meanings[word]}" for word in used]
+    if not named and any("--activation relu" in line for line in lines):
+        said.append("relu: or the word that the network has")
+    return [f"  ({'; '.join(said)})"] if said else []
 
 
 def _block(title: str, entries: Mapping[str, Any] | None) -> list[str]:

@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from identify.command.data_options import ModelOptions
-from identify.command.inputs import check_dimension, open_network
+from identify.command.inputs import check_dimension, features_note, open_network
 from identify.command.memory import refuse_files
 from identify.command.names import Format, LossName
 from identify.command.options import LogOptions, MemoryOptions, RunOptions
-from identify.errors import InvalidInputError, KktCertError
+from identify.errors import InvalidInputError, KktCertError, UnsupportedModelError
 from identify.exposure.affine import normalised
 from identify.exposure.batch_members import GivenSamples, gradient_members
 from identify.model.dataset import load_samples
@@ -72,7 +72,13 @@ def member(
     """Say which given samples a gradient was computed on, without reconstructing any."""
     files = [path for path in (model, gradient, images, held_out) if path is not None]
     refuse_files(memory.memory_limit, files, layout.key, "ask about fewer samples at once")
-    network, known = open_any(model, layout)
+    try:
+        network, known = open_any(model, layout)
+    except UnsupportedModelError as error:
+        hint = f"{error.context['hint']}; in Python attack.module_members takes module and images"
+        raise type(error)(error.context["what"], hint) from error
+    if layout.head:
+        log.log().note(features_note(network.names[0]))
     asked = pixels.read(images, network.dimension)
     others = None if held_out is None else pixels.read(held_out, network.dimension)
     found = gradient_members(

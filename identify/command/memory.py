@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from identify.arrays import FloatArray
-from identify.command.limits import PROCESS, parse_bytes, refuse_above
+from identify.command.limits import PROCESS, refuse_above
 from identify.disaggregation.factor import factor
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.tensor_file import TensorFile
@@ -23,12 +23,14 @@ DERIVE = 200 * 2**20
 """Bytes of `derive` with sympy and the largest system that it takes."""
 DEMO = 300 * 2**20
 """Bytes of the demonstration, whose networks have fixed sizes."""
-STATEMENTS = 450 * 2**20
+STATEMENTS = 520 * 2**20
 """Bytes of one process that checks statements, torch among what it loads."""
 PICTURES = 450 * 2**20
 """Bytes of torch and matplotlib before anything is drawn."""
 _TORCH = 350 * 2**20
 _COPIES, _JSON, _DENSE = 3, 7, 5
+_EXACT = 4
+"""The checker holds weights as whole numbers beside float64: so many times the copies."""
 _LARGEST_REPORT = 2**28
 _MIB = 2**20
 
@@ -60,19 +62,29 @@ def open_within(limit: str | None, path: Path, key: str | None) -> TensorFile:
     return file
 
 
-def refuse_files(limit: str | None, paths: Sequence[Path], key: str | None, hint: str) -> None:
-    """Refuse files whose numbers are above the limit; headers are read.
+def refuse_files(
+    limit: str | None,
+    paths: Sequence[Path],
+    key: str | None,
+    hint: str,
+    *,
+    times: int = 1,
+    beside: int = 0,
+) -> None:
+    """Refuse files whose numbers, so many ``times``, are above the limit; headers are read.
+
+    ``beside`` is what is taken besides them.
 
     Raises what `read_tensors` raises.
     """
     if limit is None:
         return
-    total = PROCESS
+    total = PROCESS + beside
     for path in paths:
         refuse_file(limit, path)
         torch = _TORCH if path.suffix.lower() in TORCH_SUFFIXES else 0
-        total = max(total, PROCESS + torch)
-        total += stored_bytes(read_tensors(path, key, need_key=False))
+        total = max(total, PROCESS + beside + torch)
+        total += times * stored_bytes(read_tensors(path, key, need_key=False))
     refuse_above(limit, total, hint)
 
 
@@ -86,10 +98,8 @@ def refuse_report(limit: str | None, report: Path, paths: Sequence[Path], key: s
     size = report.stat().st_size
     hint = "check on a machine with more memory"
     refuse_above(limit, PROCESS + _JSON * size, hint)
-    if size <= _LARGEST_REPORT:
-        refuse_above(limit, PROCESS + _JSON * size + _equations(report), hint)
-    allowed = max(1, parse_bytes(limit) - _JSON * size)
-    refuse_files(str(allowed), paths, key, hint)
+    beside = _JSON * size + (_equations(report) if size <= _LARGEST_REPORT else 0)
+    refuse_files(limit, paths, key, hint, times=_EXACT, beside=beside)
 
 
 def _equations(report: Path) -> int:

@@ -18,7 +18,9 @@ from identify.report.report import IdentifiabilityReport
 from identify.report.summary import headline
 from identify.text import number, table
 
-RESULTS = ("report.json", "samples.npz", "alternatives.npz", "contact.png", "audit.json")
+RESULTS = (
+    "report.json", "report.html", "samples.npz", "alternatives.npz", "contact.png", "audit.json",
+)  # fmt: skip
 """Every file that the commands on a network write into a folder."""
 INTERRUPTED = 130
 

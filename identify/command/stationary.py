@@ -18,6 +18,8 @@ from identify.command.deep import (
 from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
 from identify.command.names import EvidenceName, SourceName
 from identify.command.output import OutputFolder, say_error
+from identify.command.page import write_report
+from identify.command.pair import PairRequest, recover_pair, verify_pair
 from identify.command.routing import attack_line
 from identify.command.run import INTERRUPTED
 from identify.command.sheet import Sheet
@@ -108,17 +110,23 @@ class StationaryRequest:
 
 
 def verify_relu(deep: DeepRequest, gate: Gate, folder: OutputFolder) -> int:
-    """Decide about the weights or the gradient of a ReLU network; the exit code."""
+    """Decide about weights, a gradient or a pair of a ReLU network; the exit code."""
     if deep.source.source in SOURCES:
         return verify_stationary(StationaryRequest(deep), gate, folder)
+    if deep.source.source is SourceName.FINE_TUNING:
+        deep.assume.require_both("for --source fine-tuning")
+        return verify_pair(PairRequest(deep), gate, folder)
     deep.assume.require_both(f"for --source {deep.source.source.value}")
     return verify_deep(deep, gate, folder)
 
 
 def recover_relu(deep: DeepRequest, images: Any, folder: OutputFolder) -> int:
-    """Recover the samples behind the weights or the gradient of a ReLU network; the exit code."""
+    """Recover the samples behind weights, a gradient or a pair of a ReLU network; the exit code."""
     if deep.source.source in SOURCES:
         return recover_stationary(StationaryRequest(deep), images, folder)
+    if deep.source.source is SourceName.FINE_TUNING:
+        deep.assume.require_both("for --source fine-tuning")
+        return recover_pair(PairRequest(deep), images, folder)
     deep.assume.require_both(f"for --source {deep.source.source.value}")
     return recover_deep(deep, images, folder)
 
@@ -127,7 +135,7 @@ def verify_stationary(request: StationaryRequest, gate: Gate, folder: OutputFold
     """Decide whether the weights determine the training samples; the exit code."""
     report, interrupted = request.assess(request.open())
     if folder:
-        folder.write_text("report.json", report.to_json())
+        write_report(folder, report, request.deep.check_line())
     show_deep(report, request.deep.run.format, folder)
     if interrupted:
         return INTERRUPTED
@@ -155,7 +163,7 @@ def recover_stationary(request: StationaryRequest, images: Any, folder: OutputFo
         with folder.writing("samples.npz") as path:
             np.savez(path, **arrays)
         _draw(folder, sheet.settled(found.samples), report, request.deep)
-    folder.write_text("report.json", report.to_json())
+    write_report(folder, report, request.deep.check_line())
     show_deep(report, request.deep.run.format, folder)
     if interrupted:
         return INTERRUPTED

@@ -259,8 +259,18 @@ def check_loss(
         holds, note = None, "one sample and no reduction: an average would look the same"
     elif holds and loosest > LOOSE_LOSS:
         holds, note = None, "the errors leave the weights open"
+    if holds is False and reduction == "mean":
+        note += _factor_note(loss, width, float(weights.sum()), float(allowed.max()))
     value = float(max(off.max(), rest.max() if width > 1 else 0.0))
     return Check(name, holds, value, loosest, equations, note), counts
+
+
+def _factor_note(loss: str, width: int, total: float, allowed: float) -> str:
+    """Say when the weights sum to what torch's average over the outputs too leaves of 1."""
+    name, factor = ("MSELoss", 2.0 / width) if loss == "squared" else ("BCELoss", 1.0 / width)
+    if loss == "cross_entropy" or factor == 1.0 or abs(total / factor - 1.0) > allowed:
+        return ""
+    return f"the weights sum to {factor:.4g}, as torch's {name} makes them: leave reduction out"
 
 
 def _count_note(counts: FloatArray, allowed: FloatArray) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.linalg
 
 from identify.arrays import FloatArray
 from identify.disaggregation.factor import factor
@@ -13,6 +14,7 @@ OPTION = "--weight-decay-in-gradient"
 _TURNS = 30
 _SETTLED = 1e-13
 _TOLD = 1e-6
+_PENCIL = 200
 
 
 def without_decay(
@@ -27,7 +29,9 @@ def without_decay(
 
     (left and right as in `check_agreement`), and improves it where the last hidden layer's gradient
     has a clear rank r: outside its column and row space U, V the gradient is mu times the weights,
-    mu = <(I - U U^T) G (I - V V^T), W> / |(I - U U^T) W (I - V V^T)|^2, repeated.
+    mu = <(I - U U^T) G (I - V V^T), W> / |(I - U U^T) W (I - V V^T)|^2, repeated. Where Euler's
+    identity says nothing, as between smooth activations, it starts with the median eigenvalue of
+    the pencil of G and W, compressed to squares of one size s: mu has the multiplicity s - r.
 
     Raises InvalidInputError for a negative constant and other words, and for "auto" where the
     layers do not tell.
@@ -45,7 +49,7 @@ def without_decay(
     if isinstance(decay, str):
         if decay != "auto":
             raise InvalidInputError(OPTION, "a number or auto", repr(decay))
-        decay = _refine(network, gradient, _estimate(network, gradient), seed)
+        decay = _auto(network, gradient, seed)
     if not 0.0 <= decay < np.inf:
         raise InvalidInputError(OPTION, "a number of at least 0", decay)
     return _subtract(network, gradient, decay), float(decay)
@@ -63,7 +67,58 @@ def _subtract(network: DeepNetwork, gradient: DeepGradient, decay: float) -> Dee
     return DeepGradient(weights, biases)
 
 
-def _estimate(network: DeepNetwork, gradient: DeepGradient) -> float:
+def _auto(network: DeepNetwork, gradient: DeepGradient, seed: int) -> float:
+    start = _estimate(network, gradient)
+    if start is not None:
+        return _refine(network, gradient, start, seed)
+    start = _by_rank(network, gradient, seed)
+    if start is None:
+        raise InvalidInputError(OPTION, "a number, as the layers do not tell", "auto")
+    return _refine(network, gradient, start, seed)
+
+
+def _by_rank(network: DeepNetwork, gradient: DeepGradient, seed: int) -> float | None:
+    """The constant that leaves the last hidden layer's gradient a rank below half of its sides."""
+    pair = _last_hidden(network, gradient)
+    if pair is None:
+        return None
+    g, w = pair
+    size = min(*g.shape, _PENCIL)
+    rng = np.random.default_rng(seed)
+    left, right = (_frame(rng, length, size) for length in g.shape)
+    try:
+        values = scipy.linalg.eigvals(left.T @ g @ right, left.T @ w @ right)
+    except scipy.linalg.LinAlgError:
+        return None
+    real = np.asarray(values[np.isfinite(values)].real, dtype=np.float64)
+    if 2 * len(real) <= size:
+        return None
+    decay = max(0.0, float(np.median(real)))
+    found = factor(g - decay * w, seed=seed)
+    return decay if found.clear and 2 * found.rank < size else None
+
+
+def _frame(rng: np.random.Generator, length: int, size: int) -> FloatArray:
+    """Orthonormal columns (length, size)."""
+    return np.asarray(np.linalg.qr(rng.normal(size=(length, size)))[0], dtype=np.float64)
+
+
+def _last_hidden(
+    network: DeepNetwork, gradient: DeepGradient
+) -> tuple[FloatArray, FloatArray] | None:
+    """Gradient and weights of the last hidden layer, each with its bias where it is known."""
+    top = network.depth - 2
+    g = None if top < 0 else gradient.layer(top)
+    if g is None:
+        return None
+    w, bias = network.weights[top], network.biases[top]
+    if gradient.biases[top] is not None and bias is not None:
+        w = np.column_stack([w, bias])
+    return g, w
+
+
+def _estimate(network: DeepNetwork, gradient: DeepGradient) -> float | None:
+    """The least squares of Euler's identity; None where it does not tell."""
     shares, missing = [], []
     for index in range(network.depth - 1):
         lower, upper = gradient.weights[index], gradient.weights[index + 1]
@@ -83,22 +138,16 @@ def _estimate(network: DeepNetwork, gradient: DeepGradient) -> float:
     total = float(sum(share @ share for share in shares))
     size = sum(float(np.sum(weight**2)) for weight in network.weights)
     if not shares or np.sqrt(total) <= _TOLD * size:
-        raise InvalidInputError(OPTION, "a number, as the layers do not tell", "auto")
+        return None
     return float(sum(m @ s for m, s in zip(missing, shares, strict=True)) / total)
 
 
 def _refine(network: DeepNetwork, gradient: DeepGradient, start: float, seed: int) -> float:
     """Turn by turn from U, V at mu to the mu that they leave; the start where no rank is clear."""
-    top = network.depth - 2
-    if top < 0:
+    pair = _last_hidden(network, gradient)
+    if pair is None:
         return max(0.0, start)
-    g = gradient.layer(top)
-    bias = network.biases[top]
-    w = network.weights[top]
-    if g is None:
-        return max(0.0, start)
-    if gradient.biases[top] is not None and bias is not None:
-        w = np.column_stack([w, bias])
+    g, w = pair
     decay = start
     for _ in range(_TURNS):
         left = g - decay * w

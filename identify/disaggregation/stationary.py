@@ -17,6 +17,7 @@ from identify.disaggregation.records import GLOBALLY, UNDECIDED, Check, Disaggre
 from identify.errors import InvalidInputError, NotYetSupportedError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.patterns import count_directions, pattern_rank
+from identify.model.two_logits import SUM_LIMIT, common_share
 from identify.thresholds import (
     BALANCE_LIMIT,
     LOOSEST,
@@ -29,7 +30,7 @@ KKT = "kkt"
 WEIGHT_DECAY = "weight_decay"
 SOURCES = (KKT, WEIGHT_DECAY)
 TRAINED = ("both", "hidden")
-SCOPE = "a network of two layers with relu or leaky_relu between them"
+SCOPE = "covered is a network of two layers with relu or leaky_relu between them"
 
 _NAMES = {
     "gradient of layer 1": "stationarity of the hidden layer",
@@ -84,7 +85,8 @@ def check_stationary(network: DeepNetwork, source: str, trained: str) -> None:
 
     Raises:
         InvalidInputError: an unknown word, a hidden layer of zeros, or an output bias for "kkt".
-        NotYetSupportedError: another depth or activation, or several outputs for "kkt".
+        NotYetSupportedError: another depth or activation, or for "kkt" more than two outputs or
+            two whose weights are not opposite, both layers trained.
     """
     if source not in SOURCES:
         raise InvalidInputError("source", f"one of {', '.join(SOURCES)}", source)
@@ -98,10 +100,19 @@ def check_stationary(network: DeepNetwork, source: str, trained: str) -> None:
     if kink is None or abs(kink) >= 1.0:
         kind = str(network.activations[0])
         raise NotYetSupportedError(f"stationary points with {kind} are not yet covered", SCOPE)
-    if source == KKT and network.outputs > 1:
+    if source == KKT and network.outputs > 2:
         raise NotYetSupportedError(
-            "KKT points of several outputs are not yet covered", f"{SCOPE} and one output"
+            f"KKT points of {network.outputs} outputs are not yet covered",
+            f"{SCOPE} and one or two outputs; --source weight-decay takes several",
         )
+    if source == KKT and network.outputs == 2 and trained == "both":
+        share = common_share(network.weights[1])
+        if share > SUM_LIMIT:
+            raise NotYetSupportedError(
+                f"the weights of the two outputs are not opposite (their sum is {share:.1e} of "
+                "them), as at a KKT point of both layers they are",
+                "give --trained hidden if the output layer was fixed",
+            )
     bias = network.biases[1]
     if source == KKT and bias is not None and bias.any():
         raise InvalidInputError(
@@ -124,6 +135,25 @@ def stationary_gradient(network: DeepNetwork, trained: str) -> DeepGradient:
     bias = network.biases[0]
     output = -network.weights[1] if trained == "both" else None
     return DeepGradient((-network.weights[0], output), (None if bias is None else -bias, None))
+
+
+def one_margin(network: DeepNetwork) -> DeepNetwork:
+    """Read two outputs as the one (f_1 - f_0) / sqrt(2), which margins are made of.
+
+    (a_1 - a_0) / sqrt(2) is an orthonormal coordinate of the output layer, so that a KKT point
+    stays one, with multipliers sqrt(2) times as large; see `one_output_head`.
+
+    Example:
+        >>> two = DeepNetwork([[[2.0]], [[-3.0], [3.0]]], None, "relu")
+        >>> one_margin(two).weights[1] / 2**0.5
+        array([[3.]])
+    """
+    if network.outputs != 2:
+        return network
+    first, last = network.weights
+    bias = network.biases[0]
+    head = (last[1:] - last[:1]) / 2.0**0.5
+    return DeepNetwork([first, head], [bias, None], network.activations)
 
 
 def examine_stationary(
@@ -159,6 +189,8 @@ def examine_stationary(
     """
     trained = given.trained
     check_stationary(network, given.source, trained)
+    if given.source == KKT:
+        network = one_margin(network)
     gradient = stationary_gradient(network, trained)
     known = given.loss if given.source == WEIGHT_DECAY else None
     found = disaggregate(

@@ -17,6 +17,7 @@ from identify.disaggregation.records import (
     LayerRank,
     PrintedProof,
 )
+from identify.text import drowned
 from identify.thresholds import KERNEL_GAP, KERNEL_NOISE, LARGEST_BOUND
 
 
@@ -142,6 +143,7 @@ def _uniqueness(findings: Findings) -> str:
     return (
         f"the kernel of L is not cut off: the next value is {kernel.gap:.2g} times as large, "
         f"{KERNEL_GAP:.0f} are asked for; equal or nested masks, or noise{listed}"
+        f"{drowned(_top(findings).relative_noise)}"
     )
 
 

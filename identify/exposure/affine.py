@@ -11,7 +11,7 @@ from identify.errors import InvalidInputError
 from identify.model.dataset import Dataset
 from identify.text import number
 
-_ENTRIES, _CORRELATED, _AGREES = 8, 0.95, 0.1
+_ENTRIES, _CORRELATED, _AGREES, _HARDLY = 8, 0.95, 0.1, 0.25
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,19 @@ class AffineMatch:
         verb = "samples are" if self.count > 1 else "sample is"
         plus = f" plus {number(self.shift)}" if self.shift else ""
         return f"{self.count} recovered {verb} yours times {number(self.scale)}{plus}"
+
+    def hardly_moves(self, samples: FloatArray) -> bool:
+        """Whether the map changes the entries by less than a quarter of their deviation.
+
+        A good recovery that is not exact has such a map, and no other pixel values.
+
+        Example:
+            >>> rows = np.random.default_rng(0).random((3, 20))
+            >>> [AffineMatch(s, 0.0, 3).hardly_moves(rows) for s in (1.027, 0.95, 0.5, 255.0)]
+            [True, True, False, False]
+        """
+        moved = (self.scale - 1.0) * samples + self.shift
+        return float(np.sqrt(np.mean(moved**2))) < _HARDLY * float(np.std(samples))
 
 
 def match_affinely(
@@ -81,7 +94,7 @@ def affine_note(
 ) -> list[str]:
     """What to say to an owner whose file has other pixel values than the network saw."""
     found = match_affinely(recovered, samples, fixed_scale=fixed_scale)
-    if found is None or found.count <= exposed or (found.scale, found.shift) == (1.0, 0.0):
+    if found is None or found.count <= exposed or found.hardly_moves(samples):
         return []
     std = 1.0 / found.scale
     mean = 0.0 - found.shift * std

@@ -16,7 +16,7 @@ from identify.errors import InvalidInputError
 from identify.exposure.affine import affine_note
 from identify.exposure.batch_report import BatchAudit, BatchExposure
 from identify.exposure.compare import match_samples
-from identify.model.dataset import as_signs, flat_labels, flat_samples
+from identify.model.dataset import as_signs, equal_rows, flat_labels, flat_samples, spell_groups
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.losses import loss_slope
 from identify.report.gradient import GradientReport
@@ -77,6 +77,9 @@ def audit_gradient(
     exposed, recovered, place = _compare(report, network, x, y, groups)
     found = report.found
     notes = [_place_note(place)] if place else []
+    same = equal_rows(groups)
+    if same:
+        notes.append(f"samples of yours are equal and count as one: {spell_groups(same)}")
     if found.samples is not None and found.layer == 0:
         notes += affine_note(found.samples, x, len(exposed), fixed_scale=found.scaled)
     noise = max((rank.relative_noise for rank in found.ranks), default=0.0)

@@ -18,7 +18,7 @@ from identify.exposure.membership import (
     with_ones,
 )
 from identify.model.deep import DeepGradient, DeepNetwork
-from identify.model.losses import loss_slope
+from identify.model.losses import loss_slope, read_loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +75,7 @@ def gradient_members(
     """
     if len(gradient.weights) != network.depth:
         raise InvalidInputError("gradient", f"{network.depth} layers", len(gradient.weights))
+    loss = None if loss is None else read_loss(loss)
     everyone = [candidates] if held_out is None else [candidates, held_out]
     backward = loss is not None and all(group.labels is not None for group in everyone)
     groups = [_traces(network, gradient, g, loss if backward else None) for g in everyone]

@@ -186,9 +186,10 @@ class MembershipReport:
                 f"  {layer.name}: rank {layer.rank} of {min(layer.shape)}, "
                 f"gap {number(layer.gap)}; {used}"
             )
+        # Counted from 0, as arrays and audits do.
         header = ["sample", "answer", "residual", "score", "p"]
         rows = [
-            [str(i + 1), answer.value, *(number(float(v)) for v in values if v is not None)]
+            [str(i), answer.value, *(number(float(v)) for v in values if v is not None)]
             for i, (answer, *values) in enumerate(
                 zip(self.answers, self.fit.residuals, self.fit.scores, self._p(), strict=True)
             )

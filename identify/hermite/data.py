@@ -19,11 +19,13 @@ from identify.arrays import FloatArray
 from identify.errors import InvalidInputError, NotCoveredError
 from identify.hermite.gradient_decay import without_decay
 from identify.model.gradients import take_gradient
+from identify.model.losses import read_loss
 from identify.model.two_layer import TwoLayerNetwork
-from identify.model.two_logits import one_output
+from identify.model.two_logits import one_output, one_output_head, one_output_pair
 
 SOURCES = ("kkt", "weight-decay", "gradient", "fine-tuning")
 LOSSES = ("logistic", "squared", "cross-entropy")
+_COMPARABLE = 1e-100
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,10 +162,12 @@ class HermiteData:
         """Hermite data of a KKT point of the max-margin problem, up to its scale.
 
         w_j = alpha a_j T(w_j^(alpha-1), .); the consistency residual is the balance
-        sum_j ||w_j|^2 - alpha a_j^2| / sum_j (|w_j|^2 + alpha a_j^2), in [0, 1].
+        sum_j ||w_j|^2 - alpha a_j^2| / sum_j (|w_j|^2 + alpha a_j^2), in [0, 1]. Of two outputs
+        a_j is the difference over sqrt(2), as `one_output_head` says.
 
         Raises:
-            UnsupportedModelError: polynomial activation or several outputs.
+            UnsupportedModelError: polynomial activation, more than two outputs, or two whose
+                weights are not opposite.
             InvalidInputError: every neuron is zero, or the output bias is not.
 
         Source: stationarity of min |theta|^2/2 s.t. y_i f(x_i) >= 1 (Lyu & Li 2020).
@@ -177,7 +181,8 @@ class HermiteData:
         """Hermite data of a stationary point of loss + decay/2 |theta|^2.
 
         decay w_j = alpha a_j T(w_j^(alpha-1), .); without `decay` the coefficients are in units
-        of it. `loss` ("logistic", "squared", "cross-entropy") names the loss for the ties.
+        of it. `loss` ("logistic", "squared", "cross-entropy") names the loss for the ties. Two
+        outputs are read as `from_kkt` reads them, with neither `decay` nor `loss`.
 
         Raises:
             UnsupportedModelError, InvalidInputError: as `from_kkt`; decay not positive.
@@ -190,6 +195,9 @@ class HermiteData:
     def _from_stationary(
         cls, network: TwoLayerNetwork, source: str, decay: float | None, loss: str | None
     ) -> HermiteData:
+        if _two_logits(network):
+            _without_units(decay, loss)
+            network = one_output_head(network)
         network.require_supported()
         if source == "kkt" and network.output_bias is not None and np.any(network.output_bias):
             raise InvalidInputError(
@@ -255,7 +263,7 @@ class HermiteData:
         taken = take_gradient(gradient, network)
         if decay is not None:
             taken = without_decay(network, taken, decay)
-        if network.outputs == 2 and network.activation is None:
+        if _two_logits(network):
             _same_shapes(network, taken, "gradient")
             network, taken = one_output(network, taken)
         network.require_supported()
@@ -314,9 +322,12 @@ class HermiteData:
         Raises:
             InvalidInputError: shapes or degrees differ, nothing moved, or `point` is unknown.
         """
+        _same_shapes(initial, final, "final network")
+        if _two_logits(initial) and _two_logits(final):
+            _without_units(None, loss)
+            initial, final = one_output_pair(initial, final)
         initial.require_supported()
         final.require_supported()
-        _same_shapes(initial, final, "final network")
         if initial.degree != final.degree:
             raise InvalidInputError("degree", f"{initial.degree} in both files", final.degree)
         if point not in ("auto", "midpoint", "initial"):
@@ -361,10 +372,21 @@ class HermiteData:
 
 
 def check_loss(loss: str | None) -> str | None:
-    """The loss itself, or an error that lists the known ones."""
-    if loss is not None and loss not in LOSSES:
-        raise InvalidInputError("loss", f"one of {', '.join(LOSSES)}", loss)
-    return loss
+    """The loss under its name here, or an error that lists the known ones."""
+    return None if loss is None else read_loss(loss, LOSSES)
+
+
+def _two_logits(network: TwoLayerNetwork) -> bool:
+    """Whether the network has two outputs and a power, so that their difference is all of it."""
+    return network.outputs == 2 and network.activation is None
+
+
+def _without_units(decay: float | None, loss: str | None) -> None:
+    """Refuse what ties coefficients to outputs: those of the head's difference have other units."""
+    for name, value in (("decay", decay), ("loss", loss)):
+        if value is not None:
+            expected = "none for two outputs and the weights themselves"
+            raise InvalidInputError(name, expected, value, f"leave --{name} out")
 
 
 def _same_shapes(network: TwoLayerNetwork, other: TwoLayerNetwork, name: str) -> None:
@@ -413,7 +435,8 @@ def _check_degree(
     What fits no degree may be noise, clipping or weight decay, and the verdict says so.
     """
     left, right = euler_sides(network.points, rows, scales, values)
-    if not np.any(left) or not np.any(right):
+    # Sides that are no power of two near each other fit no degree, and their squares may vanish.
+    if not min(np.abs(left).max(), np.abs(right).max()) > _COMPARABLE:
         return
     ratio = float(left @ right) / float(left @ left)
     spread = float(np.linalg.norm(right - ratio * left)) / float(np.linalg.norm(right))

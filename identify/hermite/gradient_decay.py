@@ -49,7 +49,8 @@ def without_decay(
     before = [np.abs(array) + decay * np.abs(mine[name]) for name, array in theirs.items()
               if name in mine]  # fmt: skip
     size, left = _norm(before), _norm(list(parts.values()))
-    stated = gradient.origin or Origin(gradient.sha256())
+    wide = max(1.0, size / left) if left > 0.0 else 1.0
+    stated, own = gradient.origin or Origin(gradient.sha256()), gradient.dtype_rounding
     clean = TwoLayerNetwork(
         parts["hidden.weight"],
         parts["output.weight"],
@@ -58,7 +59,8 @@ def without_decay(
         hidden_bias=parts.get("hidden.bias"),
         output_bias=parts.get("output.bias", gradient.output_bias),
         # The difference of two rounded numbers carries their rounding, not its own.
-        rounding=min(gradient.rounding * (max(1.0, size / left) if left > 0.0 else 1.0), 0.5),
+        rounding=min(gradient.rounding * wide, 0.5),
+        dtype_rounding=None if own is None else min(own * wide, 0.5),
         origin=replace(stated, decay=float(decay)),
     )
     return fill_head(network, clean) if filled else clean

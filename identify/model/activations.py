@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -138,6 +139,32 @@ def parse_activation(text: str) -> Activation:
     except ValueError as error:
         raise InvalidInputError("activation", "name:number,number", repr(text)) from error
     return Activation(name.strip().lower(), numbers)
+
+
+def plain_activation(text: str) -> str:
+    """The name in JSON such as ``{"name": "gelu"}``, with its numbers; other text as it is.
+
+    Example:
+        >>> plain_activation('{"name": "gelu"}'), plain_activation('{"name": "power", "power": 3}')
+        ('gelu', 'monomial:3')
+        >>> plain_activation('{"name": "elu", "alpha": 0.5}'), plain_activation("relu")
+        ('elu:0.5', 'relu')
+    """
+    if not text.strip().startswith("{"):
+        return text
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    name = fields.pop("name", None)
+    numbers = [value for value in fields.values() if value is not None]
+    if not isinstance(name, str) or not all(isinstance(v, int | float) for v in numbers):
+        return text
+    if name == "softplus" and numbers == [1.0]:
+        return name  # the temperature that the word stands for
+    spelled = ",".join(f"{value:g}" for value in numbers)
+    name = "monomial" if name == "power" else name
+    return f"{name}:{spelled}" if spelled else name
 
 
 _Pair = tuple[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from identify.arrays import FloatArray, real_array
 from identify.errors import FileError, InvalidInputError, listed
-from identify.model.tensor_file import PathLike, TensorFile
+from identify.model.tensor_file import ROUNDING, PathLike, TensorFile
 from identify.model.untrusted import read_npy, read_tensors
 
 SAMPLES = ("samples", "images")
@@ -76,7 +77,7 @@ def load_samples(path: PathLike) -> Dataset:
     labels = None
     found = [name for name in names if name in file.shapes]
     if found:
-        given = file.floats(found[0], integers=True)
+        given = label_array(file, found[0])
         try:
             labels = flat_labels(given, shape[0])
         except InvalidInputError as error:
@@ -138,7 +139,55 @@ def read_labels(text: str) -> FloatArray:
     name = next((name for name in LABELS if name in file.shapes), None)
     if name is None:
         raise FileError(text, "holds no labels", f"it holds {listed(file.shapes)}")
-    return flat_labels(file.floats(name, integers=True), (file.shapes[name] or (1,))[0])
+    return flat_labels(label_array(file, name), (file.shapes[name] or (1,))[0])
+
+
+def label_array(file: TensorFile, name: str) -> FloatArray:
+    """Read labels as they are stored.
+
+    Raises FileError for what is no number, such as names of classes.
+
+    Example:
+        >>> file = TensorFile("a.npz", {"labels": (1,)}, {"labels": "str32"}, {}, True, np.zeros)
+        >>> label_array(file, "labels")
+        Traceback (most recent call last):
+        ...
+        identify.errors.FileError: a.npz: "labels" holds str32; labels are numbers, one for each sample, such as the classes 0, 1, 2; np.unique(names, return_inverse=True)[1] makes them of names
+    """  # noqa: E501
+    dtype = file.dtypes[name]
+    if dtype not in ROUNDING and dtype != "bool" and not dtype.startswith(("int", "uint")):
+        raise FileError(
+            file.path,
+            f'"{name}" holds {dtype}',
+            "labels are numbers, one for each sample, such as the classes 0, 1, 2; "
+            "np.unique(names, return_inverse=True)[1] makes them of names",
+        )
+    return file.floats(name, integers=True)
+
+
+def equal_rows(samples: npt.ArrayLike) -> tuple[tuple[int, ...], ...]:
+    """The indices of equal samples, from 0, one group for each that occurs more than once.
+
+    Example:
+        >>> equal_rows([[1, 2], [3, 4], [1, 2], [5, 6], [3, 4], [1, 2]])
+        ((0, 2, 5), (1, 4))
+    """
+    array = np.asarray(samples)
+    rows = np.ascontiguousarray(array.reshape(len(array), -1)) + 0.0  # -0 is 0
+    places: dict[bytes, list[int]] = {}
+    for index, row in enumerate(rows):
+        places.setdefault(row.tobytes(), []).append(index)
+    return tuple(tuple(group) for group in places.values() if len(group) > 1)
+
+
+def spell_groups(groups: Iterable[Sequence[int]]) -> str:
+    """Groups of indices in words, at most eight of them.
+
+    Example:
+        >>> spell_groups([(0, 2, 5), (1, 4)])
+        '0 = 2 = 5, 1 = 4'
+    """
+    return listed([" = ".join(map(str, group[:8])) for group in groups])
 
 
 def flat_samples(samples: npt.ArrayLike, dimension: int) -> FloatArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from identify.arrays import FloatArray
 from identify.errors import FileError, InvalidInputError, UnsupportableModelError, listed
-from identify.model.activations import Activation, parse_activation
+from identify.model.activations import Activation, parse_activation, plain_activation
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.deep_layers import StoredLayer, find_deep_layers
 from identify.model.gradients import gradient_in_memory
@@ -89,6 +89,8 @@ def named_activation(file: TensorFile, activation: str | None) -> Kinds | None:
         stored = stored[0]
     if isinstance(stored, bytes):
         stored = stored.decode("utf-8", "replace")
+    if isinstance(stored, str):
+        stored = plain_activation(stored)
     if stored is None and "degree" in file.settings:
         stored = f"a power of degree {file.settings['degree']}"
     degree = file.settings.get("degree")
@@ -165,7 +167,7 @@ def deep_activation(
 
 def _known(text: object) -> Kinds | None:
     try:
-        return _read_name(text) if isinstance(text, str) else None
+        return _read_name(plain_activation(text)) if isinstance(text, str) else None
     except InvalidInputError:
         return None
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from identify.errors import FileError, InvalidInputError, UnsupportableModelError, listed
 from identify.model.layer_names import in_order
+from identify.model.other_layers import other_layers
 
 SCOPE = (
     "linear layers with one activation between them are read; save these alone if the rest is no "
@@ -73,7 +74,7 @@ def find_deep_layers(
             for name in shapes
             if name.endswith(".weight") and _is_matrix(name, shapes)
         ]
-    _check_left(path, shapes, found, head=head)
+    _check_left(path, shapes, found, ordered=ordered, head=head)
     if layers is None and listing is None:
         found = _put_in_order(path, shapes, found, ordered)
     _check_chain(path, shapes, found)
@@ -120,15 +121,27 @@ def _from_list(listing: Sequence[str], shapes: Shapes) -> list[StoredLayer]:
     return found
 
 
-def _check_left(path: str, shapes: Shapes, found: Sequence[StoredLayer], *, head: bool) -> None:
+def _check_left(
+    path: str, shapes: Shapes, found: Sequence[StoredLayer], *, ordered: bool, head: bool
+) -> None:
     taken = {name for layer in found for name in (layer.weight, layer.bias)}
     left = [name for name in shapes if name not in taken]
     if not found:
         raise FileError(path, "has no matrices of linear layers", f"it holds {listed(shapes)}")
-    if left and not head:
-        names = listed([layer.name for layer in found])
+    names = listed([layer.name for layer in found])
+    first = found[0].name
+    others = other_layers(shapes, ordered=ordered, begins=first) if left else None
+    if others is not None and head and others.between:
         raise UnsupportableModelError(
-            f"{path}: besides the layers {names} the network has {listed(left)}", SCOPE
+            f"{path}: --head is for layers before {names}, and {listed(others.between)} "
+            f"{'stands' if len(others.between) == 1 else 'stand'} between or behind them",
+            others.advice() or SCOPE,
+        )
+    if left and not head:
+        what = listed(left) if others is None else str(others)
+        raise UnsupportableModelError(
+            f"{path}: besides the layers {names} the network has {what}",
+            SCOPE if others is None else others.advice() or SCOPE,
         )
 
 

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from identify.errors import FileError, InvalidInputError, UnsupportableModelError, listed, one_line
+from identify.model.activations import plain_activation
+from identify.model.other_layers import other_layers
 
 SCOPE = (
     "the verifier covers two-layer monomial networks with one output and, with --activation relu "
-    "(or gelu, tanh, ...), one gradient of networks of linear layers; with relu also weights of two"
+    "(or gelu, tanh, ...), one gradient of networks of linear layers; with relu also the weights "
+    "of two layers"
 )
 _MONOMIAL: tuple[float, ...] = ()
 
@@ -68,9 +71,12 @@ def find_layers(
     names = LayerNames(hidden, output, *biases)
     left = [name for name in shapes if name not in names.present()]
     if left:
+        others = other_layers(shapes, ordered=ordered)
+        what = listed(left) if others is None else str(others)
+        rest = f"{SCOPE}; save the two layers alone if the rest is no part of the network"
         raise UnsupportableModelError(
-            f"{path}: besides the layers {hidden} and {output} the network has {listed(left)}",
-            f"{SCOPE}; save the two layers alone if the rest is no part of the network",
+            f"{path}: besides the layers {hidden} and {output} the network has {what}",
+            rest if others is None else others.advice() or rest,
         )
     _check_shapes(path, shapes, names)
     return names
@@ -155,13 +161,20 @@ def _by_shape(path: str, shapes: Mapping[str, tuple[int, ...]], ordered: bool) -
                if (listing or n.endswith(".weight")) and len(shapes[n]) >= 2]  # fmt: skip
     kernels = [name for name in weights if len(shapes[name]) > 2]
     if kernels:
+        others = other_layers(shapes, ordered=ordered)
+        named = f"convolutions {listed(kernels)}" if others is None else str(others)
         raise UnsupportableModelError(
-            f"{path}: convolutions are not covered; the network has {listed(kernels)}", SCOPE
+            f"{path}: the network has {named}, which are not covered",
+            SCOPE if others is None else others.advice() or SCOPE,
         )
     if len(weights) > 2:
         raise UnsupportableModelError(
             f"{path}: the network has the layers {listed(weights)}",
             f"{SCOPE}; save the two layers alone if the rest is no part of the network",
+        )
+    if len(weights) < 2 and {"samples", "images"} & set(shapes):
+        raise FileError(
+            path, f"holds {listed(shapes)}: samples, and no network", "give the network's file"
         )
     if len(weights) < 2:
         raise FileError(
@@ -236,6 +249,7 @@ def _coefficients(value: object, path: str) -> tuple[tuple[float, ...], int | No
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
+        value = plain_activation(value)
         if value.strip().lower() == "monomial":
             return _MONOMIAL, None
         value = value.split(",")
@@ -243,9 +257,11 @@ def _coefficients(value: object, path: str) -> tuple[tuple[float, ...], int | No
         numbers = tuple(float(part) for part in value)  # type: ignore[attr-defined]
     except (TypeError, ValueError, OverflowError):
         name = ",".join(value) if isinstance(value, list) and _all_text(value) else value
+        word = str(name).strip()
+        what = "is not known" if word[:1].isalpha() and "," not in word else "is no polynomial"
         raise UnsupportableModelError(
-            f"{path}: the activation {_cut(name)} is no polynomial",
-            f"{SCOPE}; expected monomial, or the coefficients C0,C1,...",
+            f"{path}: the activation {_cut(name)} {what}",
+            f"{SCOPE}; for others expected monomial, or the coefficients C0,C1,...",
         ) from None
     if len(numbers) < 2 or not all(map(math.isfinite, numbers)) or numbers[-1] == 0:
         raise InvalidInputError(

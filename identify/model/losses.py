@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from scipy import special
@@ -11,6 +13,43 @@ from identify.errors import InvalidInputError
 
 LOSSES = ("cross_entropy", "logistic", "squared")
 """Names of the losses."""
+_SPELLINGS = {
+    "crossentropy": ("ce", "nll", "softmaxcrossentropy", "categoricalcrossentropy",
+                     "sparsecategoricalcrossentropy"),
+    "logistic": ("bce", "bcewithlogits", "binarycrossentropy", "binarycrossentropywithlogits",
+                 "log"),
+    "squared": ("mse", "l2", "square", "squarederror", "meansquarederror"),
+    "exponential": ("exp",),
+}  # fmt: skip
+_WORDS = {spelling: word for word, known in _SPELLINGS.items() for spelling in (word, *known)}
+
+
+def read_loss(name: str, known: Sequence[str] = LOSSES) -> str:
+    """The word among `known` for a loss as it is called elsewhere, such as CrossEntropyLoss.
+
+    Case, hyphens, underscores, a module in front and the word loss do not count; "mse" is
+    "squared", "bce" and "bce_with_logits" are "logistic". Losses are meant up to a factor: torch
+    averages (f - t)^2 over the outputs too, 2/C times the "squared" of here.
+
+    Raises InvalidInputError for a name that means none of them.
+
+    Example:
+        >>> read_loss("torch.nn.CrossEntropyLoss"), read_loss("mse_loss"), read_loss("BCE")
+        ('cross_entropy', 'squared', 'logistic')
+        >>> read_loss("cross_entropy", ("logistic", "cross-entropy"))
+        'cross-entropy'
+    """
+    if isinstance(name, str):
+        word = _fold(name.rpartition(".")[2])
+        word = _WORDS.get(word.removesuffix("loss"), word)
+        for one in known:
+            if _fold(one) == word:
+                return one
+    raise InvalidInputError("loss", f"one of {', '.join(known)}", name)
+
+
+def _fold(name: str) -> str:
+    return "".join(c for c in name.lower() if c not in "-_ ")
 
 
 def loss_value(loss: str, outputs: FloatArray, targets: npt.ArrayLike) -> FloatArray:
@@ -26,6 +65,7 @@ def loss_value(loss: str, outputs: FloatArray, targets: npt.ArrayLike) -> FloatA
         >>> loss_value("squared", np.array([[3.0]]), [1.0])
         array([2.])
     """
+    loss = read_loss(loss)
     target = _targets(loss, outputs, targets)
     if loss == "cross_entropy":
         chosen = outputs[np.arange(len(outputs)), target.astype(np.int64)]
@@ -46,6 +86,7 @@ def loss_slope(loss: str, outputs: FloatArray, targets: npt.ArrayLike) -> FloatA
         >>> loss_slope("cross_entropy", np.array([[0.0, 0.0]]), [1])
         array([[ 0.5, -0.5]])
     """
+    loss = read_loss(loss)
     target = _targets(loss, outputs, targets)
     if loss == "cross_entropy":
         result: FloatArray = special.softmax(outputs, axis=1)
@@ -58,8 +99,6 @@ def loss_slope(loss: str, outputs: FloatArray, targets: npt.ArrayLike) -> FloatA
 
 
 def _targets(loss: str, outputs: FloatArray, targets: npt.ArrayLike) -> FloatArray:
-    if loss not in LOSSES:
-        raise InvalidInputError("loss", f"one of {', '.join(LOSSES)}", loss)
     target = np.asarray(targets, dtype=np.float64)
     count, width = outputs.shape
     if loss == "cross_entropy":

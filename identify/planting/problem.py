@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from identify.arrays import FloatArray, real_array
 from identify.errors import InvalidInputError
+from identify.model.dataset import equal_rows, spell_groups
 from identify.planting.eigenvectors import EigenSystem, search
 from identify.tensors import symmetric_dimension
 
@@ -54,10 +55,12 @@ class PlantingProblem:
         sigma = np.linalg.svd(unit, compute_uv=False)
         rank = int(np.count_nonzero(sigma > _INDEPENDENT * sigma[0]))
         if rank < len(x):
+            same = spell_groups(equal_rows(x)) if equal_rows(x) else ""
             raise InvalidInputError(
                 "samples",
                 "linearly independent rows",
-                f"rank {rank} for {len(x)} rows",
+                f"rank {rank} for {len(x)} rows"
+                + (f" (counted from 0, equal rows are {same})" if same else ""),
                 "leave out repeated and dependent samples, or use fewer than the dimension",
             )
         y = None if labels is None else real_array("labels", labels).copy()

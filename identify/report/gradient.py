@@ -422,6 +422,9 @@ def _samples(found: Disaggregation) -> list[str]:
         bound = None if found.error_bounds is None else float(found.error_bounds[i])
         times = "-" if found.counts is None else f"{found.counts[i]:.3g}"
         rows.append([str(i + 1), number(bound), number(float(slope)), label, number(margin), times])
+    # A column of nothing but dashes says nothing: labels without a loss, say.
+    kept = [k for k in range(len(header)) if k == 0 or any(row[k] != "-" for row in rows)]
+    header, rows = [header[k] for k in kept], [[row[k] for k in kept] for row in rows]
     shown = 50
     lines = table(header, rows[:shown])
     return [*lines, f"  and {len(rows) - shown} more"] if len(rows) > shown else lines
@@ -469,4 +472,6 @@ def _spell(value: Any) -> str:
         if all(type(part) is int for part in value):
             return "-".join(map(str, value))
         return ", ".join(dict.fromkeys(words.get(part, str(part)) for part in value))
-    return str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "cross-entropy" if value == "cross_entropy" else str(value)

@@ -95,7 +95,7 @@ def span(at: Grounds[Reduced]) -> Finding:
         GAP,
         ratio,
         "gap in the singular values of the rows",
-        sentence=sentences.span_unclear(reduced),
+        sentence=sentences.span_unclear(reduced, at.stage.noise_level),
     )
 
 

@@ -11,7 +11,7 @@ from identify.records import TrainingSet
 from identify.recovery.assumptions import Assumptions
 from identify.recovery.data_error import roundings
 from identify.recovery.hidden_share import HiddenShare
-from identify.text import counted
+from identify.text import counted, drowned
 from identify.thresholds import HIDDEN_SHARE
 
 if TYPE_CHECKING:
@@ -79,15 +79,15 @@ def methods_disagree(second: SecondMethod) -> str:
     )
 
 
-def span_unclear(reduced: ReducedData) -> str:
-    """Reason where dim V is not decided."""
+def span_unclear(reduced: ReducedData, noise: float) -> str:
+    """Reason where dim V is not decided, at a relative noise of the data."""
     span = reduced.span
     if reduced.dimension == 0 or reduced.neurons == 0:
         return "no neuron stands out of the noise"
     return (
         f"the dimension of the samples' span is not clear: singular value {span.rank} is "
         f"{span.smallest:.1e} of the largest and the next {span.largest_uncounted or 0.0:.1e}, "
-        "less than a factor 100 apart"
+        f"less than a factor 100 apart{drowned(noise)}"
     )
 
 

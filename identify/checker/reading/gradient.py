@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -92,6 +93,31 @@ def one_output(model: Network, gradient: Network, decay: float | None) -> tuple[
         raise CheckInputError("gradient", "an output layer", "none, with output weights of 0")
     products = np.sum(model.points * gradient.points, axis=1)
     return model, replace(gradient, output=products / (model.degree * model.output))
+
+
+def one_output_head(files: Mapping[str, Network]) -> dict[str, Network]:
+    """Weights with two outputs as of the one (a_1 - a_0) / sqrt(2); others as they are.
+
+    What the outputs have in common, of the weights or of their movement, is noise.
+    """
+    model, first = files["model"], files.get("initial")
+    if any(net.output.ndim != 2 for net in files.values()):
+        if any(net.output.ndim == 2 for net in files.values()):
+            raise CheckInputError("initial", "as many outputs as the network", "another number")
+        return dict(files)
+    heights = model.output if first is None else model.output - first.output
+    total, size = float(np.linalg.norm(heights)), float(np.linalg.norm(model.output))
+    away = float(np.linalg.norm(heights[0] + heights[1])) / 2.0**0.5
+    share = away / total if total > 0.0 else 0.0
+    unit = max(net.rounding for net in files.values()) * (size / total if total > 0.0 else 0.0)
+    if share > max(SUM_LIMIT, 0.0 if first is None else min(unit, 1.0)):
+        raise CheckInputError("model", "opposite weights of two logits", f"{share:.1e}")
+    level = share * (total / size if size > 0.0 else 0.0)
+    found: dict[str, Network] = {}
+    for role, net in files.items():
+        one = _difference(net, 0.5**0.5)
+        found[role] = replace(one, rounding=min(max(one.rounding, level), 0.5))
+    return found
 
 
 def _without_decay(model: Network, gradient: Network, decay: float) -> Network:

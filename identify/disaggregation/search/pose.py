@@ -19,7 +19,9 @@ from identify.model.activations import Activation
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.losses import LOSSES
 
-SCOPE = "a network with at least one hidden layer and an activation that is not piecewise linear"
+SCOPE = (
+    "give a network with at least one hidden layer and an activation that is not piecewise linear"
+)
 REDUCTIONS = ("mean", "sum")
 _ROWS = 4
 _MOST_LABELS = 64

@@ -300,6 +300,7 @@ def test_arguments_that_do_not_fit(changes: dict[str, Any], words: str, tmp_path
     [
         ("steps", "all steps done; loss "),
         ("interrupted", "interrupted; loss "),
+        ("no split lowers the loss", "no improvement for 2 rounds; loss "),
         ("second-order stationary", "no improvement for 2 rounds; loss "),
         ("stationary", "the solver stands still; loss "),
     ],
@@ -312,7 +313,9 @@ def test_the_status_says_why_it_ended_and_what_the_check_found(stopped: str, wor
     ended = replace(found, stopped=stopped, rounds=rounds)
     assert ended.status.startswith(words)
     assert "1 merged (two had become one), 2 removed" in str(ended)
-    assert "merged" not in str(replace(found, rounds=()))
+    alone = str(replace(ended, rounds=()))
+    assert "merged" not in alone
+    assert "second-order stationary" not in alone  # which only the check can say
     assert found.check is not None
     for gamma, margin, expected in (
         (0.5, 1e-9, "not passed"), (0.0, 1e-9, "passed"), (0.0, math.inf, "not decided")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -138,7 +139,7 @@ class TestOthers:
         content = json.loads(outcome.out)
         assert [entry["samples"] for entry in content["sets"]] == [2, 3]
         assert all(entry["stationarity"] < 1e-10 for entry in content["sets"])
-        assert sorted(files(tmp_path / "out")) == ["alternatives.npz", "report.json"]
+        assert sorted(files(tmp_path / "out")) == ["alternatives.npz", "report.html", "report.json"]
 
     def test_alternatives_from_data(self, open_case, tmp_path):
         data = npz(tmp_path / "data.npz", samples=np.eye(4)[:2])
@@ -152,7 +153,7 @@ class TestOthers:
         outcome = kkt("alternatives", *random_case, "--out", tmp_path / "out")
         assert outcome.code == 1
         assert outcome.err.startswith("kktcert: error: no other training sets found")
-        assert list(files(tmp_path / "out")) == ["report.json"]
+        assert sorted(files(tmp_path / "out")) == ["report.html", "report.json"]
 
     def test_audit(self, pair, tmp_path):
         arguments, truth = pair
@@ -160,7 +161,7 @@ class TestOthers:
         options = (*arguments[1:], "--out", tmp_path / "out")
         outcome = kkt("audit", arguments[0], data, *options)
         assert (outcome.code, outcome.err) == (0, "")
-        assert sorted(files(tmp_path / "out")) == ["audit.json", "report.json"]
+        assert sorted(files(tmp_path / "out")) == ["audit.json", "report.html", "report.json"]
         content = json.loads((tmp_path / "out" / "audit.json").read_text())
         assert [entry["index"] for entry in content["exposed"]] == [0, 1, 2, 3]
         check_report((tmp_path / "out" / "report.json").read_text())
@@ -254,11 +255,14 @@ class TestApplication:
 def test_help_has_an_example_exit_codes_and_whole_words(monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "80")
     text = kkt(*([command] if command else []), "--help").out
-    assert "<bool>" not in text
+    assert re.findall(r"<[a-z\[A-Z]+\]?>|[{}]", text) == []  # <bool>, <list[Path]>, {MODEL}
     assert "\u2026" not in text  # a name that was cut
     if command is not None:
         assert f"Example: kktcert {command}" in text
         assert "Exit codes: 0 done" in text
+        parameters = typer.main.get_command(kktcert.app).commands[command].params
+        described = [p.help or "" for p in parameters if not getattr(p, "hidden", False)]
+        assert [w for line in described for w in line.split() if w not in text] == []
 
 
 def test_examples_of_the_help_name_only_options_that_exist():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
 import pytest
+import scipy.special
 
 import identify
+from identify.disaggregation.decay import without_decay
 from identify.errors import InvalidInputError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.deep_files import load_deep_network
@@ -107,14 +110,59 @@ def test_a_wrong_decay_is_not_confirmed(batch):
     assert (report.verdict, report.covered) == ("undecided", False)
 
 
-def test_layers_that_do_not_tell_the_decay_are_refused():
-    rng = np.random.default_rng(0)
-    network = DeepNetwork(
-        [rng.normal(size=(9, 5)), rng.normal(size=(3, 9))], None, "tanh"
-    )  # fmt: skip
-    gradient = network.gradient(rng.normal(size=(2, 5)), rng.normal(size=(2, 3)))
+def smooth_batch(sizes, kind, seed, count=3):
+    """A smooth network, its batch, and the gradient of cross-entropy there."""
+    rng = np.random.default_rng(seed)
+    weights = [rng.normal(size=(b, a)) / np.sqrt(a) for a, b in itertools.pairwise(sizes)]
+    network = DeepNetwork(weights, [0.1 * rng.normal(size=b) for b in sizes[1:]], kind)
+    x = rng.normal(size=(count, sizes[0]))
+    slopes = scipy.special.softmax(network.value(x), axis=1)
+    slopes[np.arange(count), np.arange(count) % sizes[-1]] -= 1.0
+    return network, x, network.gradient(x, slopes / count)
+
+
+def sent_with(network, gradient, decay):
+    weights = [g + decay * w for g, w in zip(gradient.weights, network.weights, strict=True)]
+    biases = [g + decay * b for g, b in zip(gradient.biases, network.biases, strict=True)]
+    return DeepGradient(tuple(weights), tuple(biases))
+
+
+@pytest.mark.parametrize("sizes", [(16, 60, 3), (14, 24, 50, 3)])
+@pytest.mark.parametrize(("kind", "decay"), [("gelu", 5e-4), ("tanh", 0.02), ("sigmoid", 0.3)])
+def test_smooth_layers_tell_their_decay_by_their_rank(sizes, kind, decay):
+    network, _, gradient = smooth_batch(sizes, kind, len(sizes))
+    sent = sent_with(network, gradient, decay)
+    cleaned, found = without_decay(network, sent, "auto")
+    assert found == pytest.approx(decay, rel=1e-9)
+    np.testing.assert_allclose(cleaned.weights[0], gradient.weights[0], atol=1e-10)
+    assert without_decay(network, gradient, "auto")[1] < 1e-12
+
+
+def test_smooth_gradients_with_decay_give_their_batch():
+    network, x, gradient = smooth_batch((16, 60, 3), "gelu", 0)
+    sent = sent_with(network, gradient, 0.01)
+    report = identify.assess_gradient(network, sent, "cross-entropy", decay="auto")
+    assert report.verdict == "locally"
+    assert distances(report.found.samples, x).max() < 1e-6
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-3, 0.1])
+@pytest.mark.parametrize("kept", [{1}, {0, 1}, {1, 2}])
+def test_layers_that_are_left_may_tell_the_decay(batch, decay, kept):
+    sent = with_decay(batch, decay).gradient
+    part = DeepGradient(*(
+        tuple(a if k in kept else None for k, a in enumerate(arrays))
+        for arrays in (sent.weights, sent.biases)
+    ))  # fmt: skip
+    found = without_decay(batch.network, part, "auto")[1]
+    assert found == pytest.approx(decay, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("count", [5, 9, 30])
+def test_layers_that_do_not_tell_the_decay_are_refused(count):
+    network, _, gradient = smooth_batch((5, 9, 3), "tanh", 0, count)
     with pytest.raises(InvalidInputError, match="the layers do not tell"):
-        identify.assess_gradient(network, gradient, decay="auto")
+        identify.assess_gradient(network, sent_with(network, gradient, 0.1), decay="auto")
 
 
 @pytest.mark.parametrize("kinds", ["gelu,relu", "tanh,leaky_relu:0.1", "relu,relu"])

@@ -401,6 +401,6 @@ class TestTwoLogits:
         model, options, _ = case(tmp_path, save_pth, part, outputs=2)
         assert verdict_and_check(tmp_path, model, options)["verdict"] == "globally"
 
-    def test_other_sources_are_not_yet_covered(self, tmp_path):
+    def test_weights_that_are_not_opposite_have_no_other_source(self, tmp_path):
         model, _, _ = case(tmp_path, outputs=2)
-        refused(tmp_path, "verify", model, "--degree", 3, words="two outputs are read as one")
+        refused(tmp_path, "verify", model, "--degree", 3, words="two outputs are not opposite")

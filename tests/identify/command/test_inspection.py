@@ -56,7 +56,7 @@ class TestInspect:
         ("arrays", "options", "words"),
         [
             (layers(), (), "give --degree A"),
-            (layers((4, 3), (2, 4)), ("--degree", 3), "2 outputs are not yet supported"),
+            (layers((4, 3), (3, 4)), ("--degree", 3), "3 outputs are not yet supported"),
             (layers(), ("--activation", "0,1,0.5"), "polynomial activations"),
             ({**layers(), "activation": "relu"}, ("--degree", 3), "relu"),
             ({f"{k}.weight": np.ones((4, 4)) for k in range(3)}, ("--degree", 3), "0.weight"),

@@ -70,7 +70,7 @@ def test_no_images_leaves_the_picture_out(tmp_path, gradient):
     assert drawn.code == 0
     quiet = kkt("recover", *gradient, "--out", tmp_path / "b", "--no-images")
     assert "contact.png" in files(tmp_path / "a")
-    assert sorted(files(tmp_path / "b")) == ["report.json", "samples.npz"]
+    assert sorted(files(tmp_path / "b")) == ["report.html", "report.json", "samples.npz"]
     assert quiet.err == ""
 
 

@@ -93,6 +93,42 @@ def test_the_loss_of_weight_decay_is_a_check():
     assert report.verdict == "undecided"
 
 
+def two_logits(network, common):
+    """The network with two outputs whose difference over sqrt(2) is its own."""
+    u = network.weights[1]
+    heads = np.concatenate([common - u, common + u]) / np.sqrt(2.0)
+    return DeepNetwork([network.weights[0], heads], [network.biases[0], None], "relu")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("trained", ["both", "hidden"])
+def test_two_logits_have_one_margin(trained, seed):
+    x = identify.equiangular_samples(4, 2, 9, seed=seed)
+    one = identify.plant_relu_network(x, trained="both").network
+    # A fixed output layer may have anything in common; with both trained it is 0.
+    rng = np.random.default_rng(seed)
+    common = rng.normal(size=one.weights[1].shape) if trained == "hidden" else 0.0
+    two = two_logits(one, common)
+    report = identify.assess_stationary(two, trained=trained)
+    plain = identify.assess_stationary(one, trained=trained)
+    assert report.verdict == plain.verdict == "globally"
+    assert np.abs(report.found.samples[:, None] - x).max(axis=2).min(axis=1).max() < 1e-9
+    np.testing.assert_allclose(report.facts.margins, 1.0, rtol=1e-8)
+    assert report.inputs[0]["sha256"] == two.sha256()
+    assert "difference of the two outputs" in " ".join(report.assumptions)
+    labels = np.sign(np.diff(two.value(report.found.samples), axis=1)[:, 0])
+    np.testing.assert_array_equal(report.found.labels, labels)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_two_logits_that_are_not_opposite_are_refused(seed):
+    x = identify.equiangular_samples(4, 2, 9, seed=seed)
+    one = identify.plant_relu_network(x, trained="both").network
+    common = 0.5 * np.random.default_rng(seed).normal(size=one.weights[1].shape)
+    with pytest.raises(NotYetSupportedError, match="--trained hidden"):
+        identify.assess_stationary(two_logits(one, common), trained="both")
+
+
 def test_too_few_patterns_are_named():
     x = centred(np.random.default_rng(4), 8, 20)
     lifted = np.column_stack([x, np.ones(8)])
@@ -124,6 +160,7 @@ def test_what_is_refused():
     for network in (
         DeepNetwork([np.eye(3), np.ones((1, 3))], None, "gelu"),
         DeepNetwork([np.eye(3), np.ones((2, 3))], None, "relu"),
+        DeepNetwork([np.eye(3), np.ones((3, 3))], None, "relu"),
         DeepNetwork([np.eye(3), np.eye(3), np.ones((1, 3))], None, "relu"),
     ):
         with pytest.raises(NotYetSupportedError):

@@ -183,7 +183,21 @@ def test_bad_data_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="decay"):
         HermiteData.from_weight_decay(plain, decay=-1.0)
     with pytest.raises(NotYetSupportedError):
-        HermiteData.from_kkt(network(output_weight=np.ones((2, 9))))
+        HermiteData.from_kkt(network(output_weight=np.ones((3, 9))))
+
+
+@pytest.mark.parametrize("size", [1e-310, 1e-300, 1e-200, 1e200, 1e300])
+@pytest.mark.parametrize("part", ["network", "gradient", "both"])
+def test_sizes_that_no_square_holds_are_no_error(size: float, part: str) -> None:
+    plain = network()
+    gradient = plain.gradient(np.eye(4)[:3], [1.0, -1.0, 0.5])
+    rows = gradient.hidden_weight * (1.0 if part == "network" else size)
+    points = plain.hidden_weight * (1.0 if part == "gradient" else size)
+    data = HermiteData.from_gradient(
+        network(hidden_weight=points),
+        network(hidden_weight=rows, output_weight=gradient.output_weight),
+    )
+    assert 0.0 <= (data.consistency or 0.0) <= 1.0
 
 
 def descended(seed: int, steps: int, degree: int) -> tuple[TwoLayerNetwork, TwoLayerNetwork]:

@@ -117,11 +117,17 @@ class TestLayers:
 
     @pytest.mark.parametrize(
         "extra",
-        [{"conv.weight": np.ones((2, 2, 2, 2))}, {"norm.scale": np.ones(4)}],
+        [
+            ({"conv.weight": np.ones((2, 2, 2, 2))}, "the convolution conv"),
+            ({"norm.scale": np.ones(4)}, "further arrays norm.scale"),
+            ({"norm.weight": np.ones(4)}, "the normalisation norm"),
+            ({"bn.running_mean": np.ones(4)}, "the batch normalisation bn"),
+            ({"scale": np.ones(4)}, "further arrays scale"),
+        ],
     )
     def test_nothing_is_left_over(self, tmp_path, extra):
-        with pytest.raises(UnsupportableModelError, match=next(iter(extra))):
-            load_network(npz(tmp_path / "n.npz", **layers(), **extra), degree=3)
+        with pytest.raises(UnsupportableModelError, match=extra[1]):
+            load_network(npz(tmp_path / "n.npz", **layers(), **extra[0]), degree=3)
 
     def test_names_are_missing(self, tmp_path):
         with pytest.raises(FileError, match=r"no hidden.weight .* it holds W"):

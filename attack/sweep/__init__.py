@@ -1,0 +1,1 @@
+"""Many runs of a command: a specification, a cluster, one file of results."""

@@ -1,0 +1,1 @@
+"""A report for people: one self-contained HTML file."""
