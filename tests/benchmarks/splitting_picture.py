@@ -34,7 +34,7 @@ def draw(rows: Sequence[Row], truth: dict[tuple[str, str, int], float], target: 
     # Nothing but text is to depend on the machine.
     with mpl.rc_context({"svg.hashsalt": "kktcert", "font.size": 8}):
         figure = Figure(figsize=(2.1 * len(columns) + 0.6, 3.6), layout="constrained")
-        axes: Any = figure.subplots(2, len(columns), sharex=True, squeeze=False)
+        axes: Any = figure.subplots(2, len(columns), sharex="col", squeeze=False)
         for (above, below), (objective, data) in zip(axes.T, columns, strict=True):
             above.set_title(f"{objective}, {data}")
             for mode in MODES:
@@ -61,7 +61,7 @@ def _lines(axis: Any, part: list[Row], value: Any, mode: str, middle: Any) -> No
     curves = []
     for row in part:
         # The first points, at the start, would decide the scale.
-        points = [p for p in row["curve"] if p["step"] >= row["steps"] // 20]
+        points = [p for p in row["curve"] if p["step"] >= row["curve"][-1]["step"] // 20]
         steps = [p["step"] for p in points]
         curves.append([value(row, p) for p in points])
         axis.plot(steps, curves[-1], color=COLOURS[mode], linewidth=0.5, alpha=0.35)
@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
         size = Size(row["samples"], row["width"], options.training, row["steps"])
         if _key(row) not in truth:
             cell = make_cell(*_key(row), size, options.out / "victims")
-            truth[_key(row)] = loss_at_truth(cell, size)
+            truth[_key(row)] = loss_at_truth(cell, size, float(row.get("ridge", 0.0)))
     draw(rows, truth, options.picture)
     print(f"{options.picture}: {len(rows)} runs")
 
