@@ -62,10 +62,12 @@ def _lines(axis: Any, part: list[Row], value: Any, mode: str, middle: Any) -> No
     for row in part:
         # The first points, at the start, would decide the scale.
         points = [p for p in row["curve"] if p["step"] >= row["curve"][-1]["step"] // 20]
-        steps = [p["step"] for p in points]
-        curves.append([value(row, p) for p in points])
-        axis.plot(steps, curves[-1], color=COLOURS[mode], linewidth=0.5, alpha=0.35)
-    axis.plot(steps, middle(curves, axis=0), color=COLOURS[mode], label=mode)
+        curves.append(([p["step"] for p in points], [value(row, p) for p in points]))
+        axis.plot(*curves[-1], color=COLOURS[mode], linewidth=0.5, alpha=0.35)
+    # A run that ended before the others stays where it is.
+    shared = sorted({step for steps, _ in curves for step in steps})
+    held = [np.interp(shared, steps, values) for steps, values in curves]
+    axis.plot(shared, middle(held, axis=0), color=COLOURS[mode], label=mode)
 
 
 def _key(row: Row) -> tuple[str, str, int]:
