@@ -16,6 +16,7 @@ import attack.training.images
 from attack.arguments import tensors_sha256
 from attack.objectives import Candidates
 from attack.objectives.presets import preset
+from attack.objectives.spans import SpanObjective
 from attack.runs.folder import load_run
 from tests.benchmarks import (
     attack_certified,
@@ -23,6 +24,7 @@ from tests.benchmarks import (
     attack_paper_scale,
     attack_speed,
     attack_splitting,
+    bilevel,
     splitting_picture,
     splitting_table,
 )
@@ -419,7 +421,7 @@ def test_the_picture_shows_every_run(folders: Any, tmp_path: Path, capsys: Any) 
     assert len(np.unique(imread(target).reshape(-1, 4), axis=0)) > 10
 
 
-@pytest.mark.parametrize("objective", attack_splitting.OBJECTIVES)
+@pytest.mark.parametrize("objective", ["haim", "buzaglo", "loo"])
 def test_the_exact_control_has_its_truth_at_zero(objective: str, tmp_path: Path) -> None:
     size = attack_splitting.Size(samples=4, width=30, training=1000, steps=4)
     losses = []
@@ -434,3 +436,38 @@ def test_the_exact_control_has_its_truth_at_zero(objective: str, tmp_path: Path)
     whole = float(attacked.data_value(none))
     assert losses[1] < 1e-9 * whole
     assert losses[0] > 1e-4 * whole
+
+
+def test_loo_in_its_span_knows_its_victim_and_its_truth(tmp_path: Path) -> None:
+    size = attack_splitting.Size(samples=4, width=30, training=1000, steps=40)
+    plain, inside = (
+        attack_splitting.make_cell(name, "digits", 0, size, tmp_path)
+        for name in ("loo", "loo-span")
+    )
+    assert plain.network.sha256() == inside.network.sha256()
+    objective = inside.attacked(8)
+    assert isinstance(objective, SpanObjective)
+    lifted = objective.lifted(inside.truth(objective)).x.double().numpy()
+    assert np.allclose(lifted, inside.data.samples, atol=1e-5)
+    row = attack_splitting.measure("loo-span", "digits", "paper", 0, size, {
+        "rate_x": 1.0, "rate_lam": 1.0, "start_scale": 0.2,
+    }, tmp_path)  # fmt: skip
+    assert row["ridge"] > 0
+    assert row["curve"][-1]["loss"] < row["curve"][0]["loss"]
+
+
+@pytest.mark.medium
+def test_the_study_of_bilevel_attacks_is_a_sweep(tmp_path: Path, capsys: Any) -> None:
+    arguments = [
+        "--out", str(tmp_path / "r.sqlite"), "--data", "digits", "--victims", "affine", "--seeds",
+        "0", "--starts", "100% true", "other images", "--steps", "3", "--workers", "1",
+        "--picture", str(tmp_path / "picture.png"),
+    ]  # fmt: skip
+    bilevel.main(arguments)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| affine")]
+    assert len(lines) == 4
+    exact = [line.split("|") for line in lines if "100% true" in line]
+    assert all(float(cells[5]) < 1e-6 for cells in exact)
+    assert (tmp_path / "picture.png").stat().st_size > 1000
+    bilevel.main(arguments)
+    assert "affine" in capsys.readouterr().out
