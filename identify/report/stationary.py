@@ -61,7 +61,9 @@ class StationaryReport(GradientReport):
         """The report as plain data, in the fixed order of report.json."""
         report = super().to_dict()
         # These are of gradients alone.
-        for name in ("certificate", "search", "alternatives", "single_rows", "completed"):
+        for name in (
+            "certificate", "search", "alternatives", "single_rows", "completed", "what_if_noise",
+        ):  # fmt: skip
             del report[name]
         facts = self.facts
         return report | {
