@@ -176,7 +176,7 @@ def record_of(
 
 
 def _open(run: RunResult, truth: Path, held_out: Path | None, options: ScoreOptions) -> Inputs:
-    true = load_samples(truth)
+    true = load_samples(truth, with_labels=False)
     dimension = run.x.shape[1]
     check_dimension(true.samples, dimension, truth)
     mean = _mean(truth, dimension, options)
@@ -193,7 +193,7 @@ def _open(run: RunResult, truth: Path, held_out: Path | None, options: ScoreOpti
         remarks.append(f"The truth is stored as {stored} and was brought to the run's {own}.")
     others = None
     if held_out is not None:
-        given = load_samples(held_out)
+        given = load_samples(held_out, with_labels=False)
         check_dimension(given.samples, dimension, held_out)
         rows = given.samples if options.mean is None else given.samples - centre
         _check_held_out(rows, held_out, true.samples, _mean(truth, dimension, options))

@@ -46,14 +46,14 @@ class Dataset:
             raise InvalidInputError("image_shape", f"{shape[1]} numbers", self.image_shape)
 
 
-def load_samples(path: PathLike) -> Dataset:
+def load_samples(path: PathLike, *, with_labels: bool = True) -> Dataset:
     """Load samples (n, ...) and optional labels from an ``.npz`` file, or samples from ``.npy``.
 
     The arrays are ``samples`` or ``images`` and ``labels``, or what other tools call them
     (``x_train``, ``y_train``, ``x``, ``y``, ``data``, ..., in any case). Images (n, H, W),
     (n, H, W, C) or (n, C, H, W) are flattened to rows, as they are: no rescaling, no mean removed.
     Samples may be integers. Labels (n,) or (n, 1) are taken as they are, one-hot ones (n, C) become
-    class numbers; other keys are not read.
+    class numbers; other keys are not read. Without `with_labels` labels are not read either.
 
     Raises FileError with one line for anything else. The cost is one pass over the arrays used.
 
@@ -75,7 +75,7 @@ def load_samples(path: PathLike) -> Dataset:
         raise FileError(path, f'"{key}" has shape {shape}', "expected (n, d) or (n, H, W, C)")
     array = file.floats(key, integers=True)
     labels = None
-    found = [name for name in names if name in file.shapes]
+    found = [name for name in names if with_labels and name in file.shapes]
     if found:
         given = label_array(file, found[0])
         try:

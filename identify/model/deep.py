@@ -276,7 +276,10 @@ def _activations(
     one = isinstance(given, str | Activation)
     several = [given] * count if isinstance(given, str | Activation) else list(given)
     if len(several) != count:
-        raise InvalidInputError("activations", f"{count} of them", len(several))
+        raise InvalidInputError(
+            "activations", f"{count} of them, one for each layer but the last", len(several),
+            "--activation takes one name for all layers, or one for each with commas",
+        )  # fmt: skip
     parsed = tuple(a if isinstance(a, Activation) else parse_activation(a) for a in several)
     if one and not parsed and isinstance(given, str):
         parse_activation(given)

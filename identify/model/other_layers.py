@@ -51,8 +51,8 @@ class OtherLayers:
         said = []
         if self.options:
             said.append(
-                f"{' '.join(self.options)} with --source gradient reads {listed(self.tail)} alone, "
-                "and the samples are then the features that enter them"
+                f"{' '.join(self.options)} reads {listed(self.tail)} alone from a gradient, and "
+                "the samples are then the features that enter them"
             )
         norms = [name for name in self.kinds.get(NORMALISED, ()) if name in self.between]
         if norms:

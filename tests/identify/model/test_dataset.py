@@ -72,3 +72,11 @@ class TestSamples:
         assert data.image_shape == (32, 32, 3)
         assert data.samples.shape[1] == 3072
         assert data.samples.max() == 255.0
+
+
+def test_labels_that_nobody_needs_are_not_read(tmp_path):
+    path = tmp_path / "d.npz"
+    np.savez(path, samples=np.ones((2, 3)), labels=np.array(["cat", "dog"]))
+    found = load_samples(path, with_labels=False)
+    assert found.labels is None
+    assert found.samples.shape == (2, 3)
