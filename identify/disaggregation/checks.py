@@ -20,6 +20,11 @@ from identify.thresholds import LOOSE_LOSS, LOOSEST, SMALLEST_CONFIDENCE
 
 IntArray = npt.NDArray[np.int64]
 
+_NO_GRADIENT = (
+    "a sample has several negative slopes, which cross-entropy never gives; if this is an update, "
+    "minus the gradient, change its sign"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Labels:
@@ -166,6 +171,9 @@ def read_labels(network: DeepNetwork, descent: Descent, bounds: Bounds, loss: st
     if loss == "cross_entropy" and p.shape[1] > 1:
         ordered = np.sort(p, axis=1)
         labels = np.argmin(p, axis=1).astype(np.int64)
+        # softmax - e_k has one negative entry; an update, minus the gradient, all but one.
+        if np.any(ordered[:, 1] < -SMALLEST_CONFIDENCE * error):
+            return Labels(targets=labels, reason=_NO_GRADIENT)
         return Labels(labels, (ordered[:, 1] - ordered[:, 0]) / error, labels)
     if p.shape[1] == 1 and loss in (None, "logistic"):
         labels = -np.sign(p[:, 0]).astype(np.int64)
@@ -233,6 +241,8 @@ def check_loss(
         return Check(name, None, None, None, 0, "a slope of 0"), None
     outputs = network.forward(descent.inputs, descent.layer).outputs
     count, width = outputs.shape
+    if labels.reason == _NO_GRADIENT:
+        return Check(name, False, None, None, count, labels.reason), None
     slope = loss_slope(loss, outputs, labels.targets)
     size = np.sum(slope**2, axis=1) + 1e-300
     weights = np.sum(descent.cotangents * slope, axis=1) / size

@@ -34,6 +34,9 @@ def read_labels(case: Case) -> Labels:
         labels = np.argmin(p, axis=1)
         lowest = np.sort(p, axis=1)[:, :2]
         chosen = np.eye(p.shape[1])[labels]
+        # softmax - e_k has one negative entry; an update, minus the gradient, all but one.
+        if p.shape[1] > 2 and (lowest[:, 1] < -CONFIDENT * error).any():
+            return Labels(slope=_softmax(f) - chosen)
         return Labels(labels, (lowest[:, 1] - lowest[:, 0]) / error, _softmax(f) - chosen)
     if p.shape[1] == 1 and loss in (None, "logistic"):
         signs = -np.sign(p)

@@ -9,7 +9,7 @@ from identify.disaggregation.disaggregate import disaggregate
 from identify.disaggregation.records import GLOBALLY, UNDECIDED
 from identify.model.losses import loss_slope
 
-from .problems import Planted, initialise
+from .problems import Planted, change, initialise, plant
 
 SHAPES = [
     ([12, 160, 3], 4, 0),
@@ -101,3 +101,18 @@ def test_squared_loss_with_other_targets_claims_no_labels(seed, outputs):
     assert result.labels is None
     assert known_loss(result).holds is None
     assert "any" in known_loss(result).note
+
+
+@pytest.mark.parametrize(("sizes", "count", "seed"), SHAPES[:3])
+@pytest.mark.parametrize("factor", [-1.0, -0.03])
+def test_an_update_in_place_of_a_gradient_names_no_label(sizes, count, seed, factor):
+    problem = plant(sizes, count, seed)
+    whole = disaggregate(problem.network, problem.gradient, "cross_entropy")
+    assert whole.labels is not None
+    assert sorted(whole.labels) == sorted(problem.labels)
+    flipped = change(problem.gradient, lambda part: factor * part)
+    found = disaggregate(problem.network, flipped, "cross_entropy")
+    assert found.verdict == UNDECIDED
+    assert found.labels is None
+    assert known_loss(found).holds is False
+    assert "change its sign" in known_loss(found).note
