@@ -39,6 +39,7 @@ from identify.disaggregation.records import (
     Listing,
     PrintedProof,
 )
+from identify.disaggregation.row_noise import row_exponents
 from identify.disaggregation.second_set import find_second_sets
 from identify.disaggregation.separate import Separated, separate
 from identify.disaggregation.verdict import Findings, judge
@@ -48,6 +49,9 @@ from identify.thresholds import KERNEL_NOISE
 
 _LARGEST_SHOWN = 3_000
 BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+_LOOSE = 1e-2
+"""The largest share of a sample's features that counts as 0 on the way down."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ def _confirm(problem: Problem, separated: Separated, options: _Options) -> Disag
             rows = noisy_rows(problem.network, problem.gradient, problem.factors)
         return replace(base, verdict=verdict, reason=reason, checks=(agreement,), single_rows=rows)
     candidates = _by_size(problem, separated.candidates)
-    descent, bounds = _follow(problem, candidates, options)
+    descent, bounds = _follow(problem, candidates, options, even=separated.even)
     run = problem.network.forward(descent.inputs, descent.layer)
     top = problem.network.depth - 2 - descent.layer
     features, masks = run.inputs[top], (descent.slopes[top] == 1.0).T
@@ -157,7 +161,6 @@ def _confirm(problem: Problem, separated: Separated, options: _Options) -> Disag
         agreement,
     )
     kernel = _mixed(separated.examined.facts, masks)
-    printed = _prove(problem, descent, masks, kernel.degree, options)
     data = data_statement(problem.operator, problem.factor, separated.examined.plain, noise)
     findings = replace(
         _findings(problem, separated),
@@ -166,15 +169,19 @@ def _confirm(problem: Problem, separated: Separated, options: _Options) -> Disag
         checks=checks,
         largest_bound=float(bounds.samples.max()),
         stopped=descent.stopped,
-        printed=printed,
     )
+    # A proof of degree 3 takes longer than all the rest, and nothing rests on it where others fail.
+    if kernel.degree == 2 or judge(findings)[0] != UNDECIDED:
+        findings = replace(
+            findings, printed=_prove(problem, descent, masks, kernel.degree, options)
+        )
     verdict, reason = judge(findings)
     return replace(
         base, verdict=verdict, reason=reason, kernel=kernel, samples=descent.inputs,
         layer=descent.layer,
         scaled=descent.scaled, masks=masks, features=features, cotangents=descent.cotangents,
         labels=labels.labels, label_confidence=labels.confidence, counts=counts,
-        error_bounds=bounds.samples, checks=checks, printed=printed, data=data,
+        error_bounds=bounds.samples, checks=checks, printed=findings.printed, data=data,
         power=findings.power, visible=_visible(problem, descent, features), caveats=CAVEATS,
         patterns=_patterns(problem, descent), listing=_listing(separated),
     )  # fmt: skip
@@ -269,7 +276,9 @@ def _findings(problem: Problem, separated: Separated) -> Findings:
     )  # fmt: skip
 
 
-def _follow(problem: Problem, candidates: Candidates, options: _Options) -> tuple[Descent, Bounds]:
+def _follow(
+    problem: Problem, candidates: Candidates, options: _Options, *, even: bool
+) -> tuple[Descent, Bounds]:
     errors = slope_errors(problem.layer, problem.factor, candidates.masks, candidates.slopes)
     cotangents = candidates.slopes @ problem.space.T
     descent = descend(
@@ -280,14 +289,27 @@ def _follow(problem: Problem, candidates: Candidates, options: _Options) -> tupl
             cotangents,
             problem.layer.slopes(candidates.masks).T,
             scaled=problem.layer.has_bias,
-            accuracy=max(1e-9, 30.0 * relative_noise(problem.factor) + float(errors.max())),
+            accuracy=np.maximum(
+                1e-9, 30.0 * relative_noise(problem.factor) + np.minimum(errors, _LOOSE)
+            ),
         ),
+        exponents=_exponents(problem, options.seed) if even else {},
         open_rows={index: part.dropped for index, part in problem.known.items()},
         budget=options.budget,
     )
     run = problem.network.forward(descent.inputs, descent.layer)
     features = run.inputs[problem.network.depth - 2 - descent.layer]
     return descent, bound_errors(problem.network, problem.factors, descent, features, errors)
+
+
+def _exponents(problem: Problem, seed: int) -> dict[int, IntArray]:
+    """Of the sizes of the rows' errors, by layer."""
+    found = {}
+    for index in range(problem.network.depth - 1):
+        g = problem.gradient.layer(index)
+        if g is not None and problem.factor.rank <= min(g.shape):
+            found[index] = row_exponents(g, problem.factor.rank, seed=seed)
+    return found
 
 
 def _prove(

@@ -17,9 +17,10 @@ from identify.disaggregation.cubic import (
 )
 from identify.disaggregation.few_neurons import LATE, MaskList, Selection, list_masks, select_set
 from identify.disaggregation.masks import Candidates, round_terms, settle
-from identify.disaggregation.problem import Problem
+from identify.disaggregation.problem import Problem, scale_rows
 from identify.disaggregation.records import KernelFacts
 from identify.disaggregation.relu import Kernel, find_kernel
+from identify.disaggregation.row_noise import row_exponents
 from identify.errors import BudgetExceededError
 from identify.thresholds import KERNEL_GAP, KERNEL_NOISE
 
@@ -45,13 +46,17 @@ class Examined:
 
 @dataclass(frozen=True, eq=False)
 class Separated:
-    """What the kernel or the list of masks gave."""
+    """What the kernel or the list of masks gave.
+
+    ``even`` says that the candidates come from rows that were scaled to even errors.
+    """
 
     method: str
     examined: Examined
     masks: MaskList | None
     selection: Selection | None
     candidates: Candidates | None
+    even: bool = False
 
 
 def separate(problem: Problem, *, seed: int = 0, budget: Budget = UNLIMITED) -> Separated:
@@ -80,21 +85,65 @@ def separate(problem: Problem, *, seed: int = 0, budget: Budget = UNLIMITED) -> 
     candidates = None
     if examined.elements is not None and examined.facts.gap >= SEPARABLE:
         candidates = _from_kernel(problem, examined.elements, seed, budget)
+    doubtful = candidates is None or not examined.decided or _contradictions(candidates) > 0
+    if doubtful and not examined.interrupted:
+        even = _from_even_rows(problem, candidates, seed, budget)
+        if even is not None:
+            return Separated("kernel", examined, masks, selection, even, even=True)
     return Separated("kernel", examined, masks, selection, candidates)
 
 
+def _from_even_rows(
+    problem: Problem, plain: Candidates | None, seed: int, budget: Budget
+) -> Candidates | None:
+    """Samples from the kernel where rows are scaled to even errors, if their masks agree better.
+
+    They are candidates: the verdict rests on the rows as they are.
+    """
+    if problem.known:
+        return None
+    even = scale_rows(problem, row_exponents(problem.top, problem.factor.rank, seed=seed))
+    if even is problem:
+        return None
+    best, least = None, np.inf if plain is None else _contradictions(plain)
+    for degree in (2, 3):
+        if degree == 2:
+            found = _examine(even, seed, budget)
+        else:
+            found = _examine_cubic(even, _no_kernel(even), seed, budget)
+        if found.elements is None:
+            continue
+        other = _from_kernel(even, found.elements, seed, budget)
+        if other is not None and _contradictions(other) < least:
+            best, least = other, _contradictions(other)
+        if least == 0:
+            break
+    return best
+
+
+def _contradictions(candidates: Candidates) -> int:
+    """Entries of the masks read from the column space that are not the signs of W h + beta."""
+    return int((candidates.rounded != candidates.masks).sum())
+
+
 def _examine(problem: Problem, seed: int, budget: Budget) -> Examined:
-    operator, r = problem.operator, problem.factor.rank
-    rows, needed = _live_rows(problem), operator.unknowns - r
-    nothing = Examined(KernelFacts(operator.unknowns, rows, needed, np.inf, 0.0, 0.0))
+    r, nothing = problem.factor.rank, _no_kernel(problem)
+    rows, needed = nothing.facts.rows, nothing.facts.rows_needed
     if rows < needed or 2 * r > len(problem.top):
         return nothing
     try:
-        kernel = find_kernel(operator, budget=budget, seed=seed)
+        kernel = find_kernel(problem.operator, budget=budget, seed=seed)
     except BudgetExceededError as error:
         return replace(nothing, interrupted=str(error))
     facts = _measure(kernel, problem, rows, needed)
     return Examined(facts, kernel.plain, kernel.vectors[:, :r])
+
+
+def _no_kernel(problem: Problem) -> Examined:
+    """The rows that there are and those that the kernel of degree 2 asks for."""
+    unknowns, rows = problem.operator.unknowns, _live_rows(problem)
+    needed = unknowns - problem.factor.rank
+    return Examined(KernelFacts(unknowns, rows, needed, np.inf, 0.0, 0.0))
 
 
 def _examine_cubic(problem: Problem, quadratic: Examined, seed: int, budget: Budget) -> Examined:
