@@ -110,24 +110,24 @@ class CubicOperator:
         return result
 
 
-def count_unknowns(r: int, q: int, leaky: bool) -> int:
+def count_unknowns(r: int, q: int, *, leaky: bool) -> int:
     """The monomials of degree 3 in z (r) and p (q), without those in p alone unless leaky.
 
     Example:
-        >>> count_unknowns(14, 1, False), count_unknowns(20, 9, False)
+        >>> count_unknowns(14, 1, leaky=False), count_unknowns(20, 9, leaky=False)
         (679, 4330)
     """
     return math.comb(r + q + 2, 3) - (0 if leaky else math.comb(q + 2, 3))
 
 
-def count_rows(r: int, q: int, leaky: bool) -> int:
+def count_rows(r: int, q: int, *, leaky: bool) -> int:
     """The neurons that a kernel of dimension r asks for: D - r over r + q, rounded up.
 
     Example:
-        >>> count_rows(14, 1, False), count_rows(20, 9, False)
+        >>> count_rows(14, 1, leaky=False), count_rows(20, 9, leaky=False)
         (45, 149)
     """
-    return -(-(count_unknowns(r, q, leaky) - r) // (r + q))
+    return -(-(count_unknowns(r, q, leaky=leaky) - r) // (r + q))
 
 
 def build_cubic(quadratic: Operator) -> CubicOperator:

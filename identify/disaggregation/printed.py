@@ -125,7 +125,7 @@ def prove_printed(
 def _required(answer: _Answer, degree: int) -> int:
     n, q = len(answer.p), answer.free
     if degree == 3:
-        return count_unknowns(n, q, bool(answer.leak)) - n
+        return count_unknowns(n, q, leaky=bool(answer.leak)) - n
     return n * (n - 1) // 2 + n * q + (q * (q + 1) // 2 if answer.leak else 0)
 
 

@@ -150,7 +150,7 @@ def _examine_cubic(problem: Problem, quadratic: Examined, seed: int, budget: Bud
     """The kernel of degree 3 where that of degree 2 does not decide and it does, or shows more."""
     r, q = problem.factor.rank, int(problem.layer.amplitudes.shape[1])
     leaky = bool(problem.layer.leak)
-    size, needed = count_unknowns(r, q, leaky), count_rows(r, q, leaky)
+    size, needed = count_unknowns(r, q, leaky=leaky), count_rows(r, q, leaky=leaky)
     rows = _live_rows(problem)
     hopeful = problem.factor.clear and 2 * r <= len(problem.top) and r > 1
     if size > LARGEST_UNKNOWNS or not hopeful or needed >= quadratic.facts.rows_needed:

@@ -144,7 +144,8 @@ def check_power(case: Case) -> str:
     # Both count at random points.
     close = stated is not None and abs(stated - own) <= max(8, 0.5 * abs(own))
     require(close, f"the power is {own}, not {stated}")
-    if stated != own:
+    if stated != own or own < _PROBES:
+        # Below the limit one more or less is a matter of the points.
         case.not_checked["power"] = None
     check_possible(
         own >= 1 or not by_kernel(case.report.raw), f"the power is {own} at other points"

@@ -111,7 +111,8 @@ def test_layers_that_are_left_out_or_without_biases_leave_it_undecided():
     smooth = DeepNetwork(network.weights, network.biases, ["tanh", "relu"])
     # Here the masks differ in two neurons, which the equations of degree 3 see.
     report = identify.assess_gradient(smooth, smooth.gradient(x, p))
-    assert report.verdict == "globally" and report.found.kernel.degree == 3
+    assert report.verdict == "globally"
+    assert report.found.kernel.degree == 3
     apart = np.linalg.norm(report.found.samples[:, None] - x, axis=2)
     assert apart.min(axis=0).max() < 1e-9
 
