@@ -210,6 +210,8 @@ def _facts(network: DeepNetwork, trained: str, found: Disaggregation) -> Station
     r = found.rank
     q = 1 if network.outputs == 1 else network.outputs
     needed = r * (r + 1) // 2 if q == 1 else r * (r - 1) // 2 + r * q
+    if found.kernel is not None and found.kernel.degree == 3:
+        needed = found.kernel.rows_needed
     noise = found.ranks[0].relative_noise if found.ranks else 0.0
     directions = count_directions(lifted, max(PARALLEL_NEURONS, STATIONARY_ROUNDINGS * noise))
     balance = None

@@ -1,6 +1,6 @@
 """How large a batch comes out of one gradient, how fast, and under how much noise.
 
-    KKTCERT_DATA=DIR python -m tests.benchmarks.disaggregation [--part size depth noise few]
+    KKTCERT_DATA=DIR python -m tests.benchmarks.disaggregation [--part size depth noise few between]
 
 DIR holds cifar10_subset.npz and mnist_subset.npz. Seconds are those of the process on one thread
 (set OMP_NUM_THREADS=1), memory is the largest resident size.
@@ -151,7 +151,7 @@ KINDS = ["1e-6", "1e-5", "1e-4", "1e-3", "1e-2", "3e-2", "1e-1", "float16", "bfl
 def main() -> None:
     """Print the tables of the chosen parts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parts = ["size", "depth", "noise", "few", "large"]
+    parts = ["size", "depth", "noise", "few", "between", "large"]
     parser.add_argument("--part", nargs="+", choices=parts, default=parts[:-1])
     parser.add_argument("--count", type=int, default=1, help="seeds")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds a problem")
@@ -175,6 +175,9 @@ def main() -> None:
     if "few" in options.part:
         for n, width in ((20, 30), (20, 34), (20, 40), (40, 60), (40, 80), (44, 80)):
             table([3072, width, 1], n, ["float64", "float32"], count, limit)
+    if "between" in options.part:
+        for n, width in ((10, 80), (20, 180), (30, 310)):
+            table([3072, width, 10], n, ["float64", "float32", "1e-4"], count, limit)
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def test_too_few_patterns_are_named():
     network = DeepNetwork([rows[:, :-1], a[None]], [rows[:, -1], None], "relu")
     report = identify.assess_stationary(network, "weight-decay", time_limit=20.0)
     assert report.verdict == "undecided"
-    assert "36 different ones are asked for by 8 samples" in report.reason
+    assert "18 different ones are asked for by 8 samples" in report.reason
     assert "8 different directions" in report.reason
     assert "data in general position have at most 8 independent ones" in report.reason
 
