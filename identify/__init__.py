@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from identify.exposure.membership import Membership, MembershipReport
     from identify.exposure.noise_limit import with_noise_limit
     from identify.exposure.report import AuditReport
+    from identify.exposure.weights import audit_stationary
+    from identify.exposure.weights_report import WeightsAudit
     from identify.hermite.data import HermiteData
     from identify.model.activations import Activation
     from identify.model.dataset import Dataset, load_samples
@@ -126,11 +128,13 @@ __all__ = [
     "UnsupportableModelError",
     "UnsupportedModelError",
     "Verdict",
+    "WeightsAudit",
     "assess_gradient",
     "assess_identifiability",
     "assess_stationary",
     "audit",
     "audit_gradient",
+    "audit_stationary",
     "bound_smallest_singular_value",
     "check_report",
     "compare_recovery",
@@ -230,6 +234,8 @@ _HOMES = {
         "MembershipReport",
     ),
     "exposure.report": ("AuditReport",),
+    "exposure.weights": ("audit_stationary",),
+    "exposure.weights_report": ("WeightsAudit",),
     "hermite.data": ("HermiteData",),
     "model.activations": ("Activation",),
     "model.dataset": (
