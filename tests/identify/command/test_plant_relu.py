@@ -94,3 +94,32 @@ def test_samples_are_given_or_drawn(tmp_path):
                   tmp_path / "model.npz")  # fmt: skip
     assert outcome.code == 2
     assert "--samples: expected nothing beside DATA.npz" in outcome.err
+
+
+@pytest.mark.parametrize("trained", ["hidden", "both"])
+def test_inspect_says_which_weights_these_can_be(tmp_path, trained):
+    model, facts = planted(tmp_path, "--trained", trained)
+    outcome = kkt("inspect", model, "--format", "json")
+    content = json.loads(outcome.out)
+    sources = {entry["source"]: entry for entry in content["sources"]}
+    option = " --trained hidden" if trained == "hidden" else ""
+    for source in ("kkt", "weight-decay"):
+        assert sources[source]["fits"] is True
+        reason = sources[source]["reason"]
+        assert f"rank {facts['samples']}: as many samples" in reason
+        assert f"{facts['patterns']} directions of neurons, enough for the 10" in reason
+        assert ("only if the output layer was fixed" in reason) == bool(option)
+        assert f"kktcert verify {model} --source {source}{option}" in content["run"]
+
+
+def test_inspect_says_when_weights_are_no_stationary_point(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"0.weight": rng.normal(size=(30, 12)), "0.bias": rng.normal(size=30),
+              "2.weight": rng.normal(size=(1, 30))}  # fmt: skip
+    model = npz(tmp_path / "model.npz", **arrays)
+    content = json.loads(kkt("inspect", model, "--activation", "relu", "--format", "json").out)
+    sources = {entry["source"]: entry for entry in content["sources"]}
+    assert sources["kkt"]["fits"] is False
+    assert "is not clear" in sources["kkt"]["reason"]
+    assert not any("--source kkt" in line for line in content["run"])
+    assert content["covered"] is True
