@@ -369,6 +369,11 @@ def _undecided(found: Disaggregation, facts: StationaryFacts, trained: str) -> s
             f"the singular values of the hidden layer fall by a factor of {top.gap:.3g} at rank "
             f"{top.rank}, 100 and a tail like noise are asked for"
         )
+    if found.alternatives:
+        return (
+            f"two different sets of {found.rank} samples explain these weights: samples share a "
+            "pattern, and their multipliers are free; what both sets have in common is given away"
+        )
     few = facts.directions < facts.needed
     reason = found.reason
     for old, new in _NAMES.items():
