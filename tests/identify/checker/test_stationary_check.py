@@ -183,6 +183,48 @@ def several_outputs(rng, count=3, dimension=9, width=60):
     return DeepNetwork([rows[:, :-1], np.array(heads).T], [rows[:, -1], None], "relu")
 
 
+@pytest.mark.parametrize(("count", "slope", "seed"), [(4, 0.1, 2), (4, -0.2, 8), (5, 0.3, 10)])
+def test_leaky_networks(tmp_path, count, slope, seed):
+    network = leaky(np.random.default_rng(seed), count, slope)
+    found = make(tmp_path, network, "weight-decay", trained="hidden")
+    assert found.report["verdict"] == "globally", found.report["reason"]
+    result = found.check()
+    assert result.outcome == CONFIRMED, str(result)
+    for name in ("relu", "leaky_relu:0.25"):
+        assert found.check(activation=name).outcome == REFUTED
+    for forge in FORGERIES:
+        report = found.changed()
+        forge(report)
+        if report != found.report:
+            assert found.check(signed(report)).outcome == REFUTED, forge.__name__
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_leaky_networks_with_few_patterns(tmp_path, seed):
+    network = leaky(np.random.default_rng(seed), 2 + seed % 3, 0.1)
+    found = make(tmp_path, network, "weight-decay", trained="hidden")
+    expected = CONFIRMED if found.report["verdict"] == "globally" else OPEN
+    assert found.check().outcome == expected
+
+
+def leaky(rng, count, slope, dimension=12, width=60):
+    """Neurons w_j = a_j sum_i b_i s'(z_ij) [x_i, 1] with their own patterns."""
+    x = centred(rng, count, dimension)
+    b = rng.uniform(0.5, 2.0, count)
+    lifted = np.column_stack([x, np.ones(count)])
+    rows, heads = [], []
+    while len(rows) < width:
+        on = rng.random(count) < 0.5
+        head = rng.uniform(0.5, 2.0) * rng.choice([-1.0, 1.0])
+        row = head * (np.where(on, 1.0, slope) * b) @ lifted
+        if ((lifted @ row > 0.0) == on).all():
+            rows.append(row)
+            heads.append(head)
+    rows = np.array(rows)
+    kind = f"leaky_relu:{slope}"
+    return DeepNetwork([rows[:, :-1], np.array([heads])], [rows[:, -1], None], kind)
+
+
 def test_other_files_are_refuted_whatever_their_hash(honest, tmp_path):
     network = honest.network
     weights = [network.weights[0], network.weights[1] * np.linspace(0.5, 1.5, network.widths[0])]
