@@ -48,7 +48,7 @@ from identify.errors import (
     InvalidInputError,
     NotYetSupportedError,
 )
-from identify.model.dataset import load_samples
+from identify.model.dataset import Dataset, load_samples
 
 
 def alternatives(
@@ -144,8 +144,8 @@ def plant(
     dimension: Annotated[int | None, typer.Option(metavar="D", help="Their dimension.")] = None,
     width: Annotated[int | None, typer.Option(metavar="M", help="Neurons, for relu.")] = None,
     trained: Annotated[
-        TrainedName, typer.Option(help="The layers that are stationary, for relu.")
-    ] = TrainedName.HIDDEN,
+        TrainedName | None, typer.Option(help="Stationary layers, for relu; hidden unless given.")
+    ] = None,
     out: Annotated[
         Path,
         typer.Option(metavar="MODEL", help="Network to write, beside MODEL.truth.npz."),
@@ -163,26 +163,42 @@ def plant(
     log: LogOptions,
 ) -> int:
     """Build a network that is exactly stationary for given samples."""
-    from identify.model.loading import save_network
-    from identify.planting.plant import plant_network
-
     check_file_target(out, (".safetensors", ".npz"), force=force)
     truth = out.with_name(out.name + ".truth.npz")
     check_file_target(truth, (".npz",), force=force)
     if stationary not in ("auto", "margin", "regression"):
         raise InvalidInputError("--stationary", "auto, margin or regression", repr(stationary))
     if activation is not None:
-        plan = ReluPlan(data, samples, dimension, width, trained, stationary, determined)
+        layers = TrainedName.HIDDEN if trained is None else trained
+        plan = ReluPlan(data, samples, dimension, width, layers, stationary, determined)
         _check_relu(activation, degree)
         return plant_relu(plan, out, truth, run, memory)
-    for option, value in (("--samples", samples), ("--dimension", dimension), ("--width", width)):
+    alone = {"--samples": samples, "--dimension": dimension, "--width": width, "--trained": trained}
+    for option, value in alone.items():
         if value is not None:
             raise InvalidInputError(option, "nothing for a power", value, "it is for relu")
     if degree is None or degree < 3:
         raise InvalidInputError("--degree", "at least 3", degree, "or --activation relu")
     if data is None:
         raise InvalidInputError("DATA.npz", "samples for a power", "none")
-    given = load_samples(data)
+    power = (degree, stationary, determined)
+    return _plant_power(load_samples(data), power, (out, truth), run, memory, log)
+
+
+def _plant_power(
+    given: Dataset,
+    wanted: tuple[int, str, bool],
+    files: tuple[Path, Path],
+    run: RunOptions,
+    memory: MemoryOptions,
+    log: LogOptions,
+) -> int:
+    """Plant a network with a power, write it with its truth, and say what it is; the exit code."""
+    from identify.model.loading import save_network
+    from identify.planting.plant import plant_network
+
+    degree, stationary, determined = wanted
+    out, truth = files
     needed = planting_bytes(given.samples, degree)
     refuse_above(memory.memory_limit, needed, "plant fewer samples")
     with log.log().progress() as show:

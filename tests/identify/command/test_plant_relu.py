@@ -74,6 +74,7 @@ def test_the_same_seed_gives_the_same_network(tmp_path):
         (("--activation", "gelu"), "--activation: expected relu", 2),
         (("--activation", "relu", "--degree", 3), "--degree: expected nothing", 2),
         (("--degree", 3, "--width", 9), "--width: expected nothing for a power", 2),
+        (("--degree", 3, "--trained", "both"), "--trained: expected nothing for a power", 2),
         (("--degree", 3), "DATA.npz: expected samples", 2),
         ((), "--degree: expected at least 3", 2),
         (("--activation", "relu", "--samples", 5, "--dimension", 4), "as many dimensions", 2),
