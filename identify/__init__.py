@@ -38,16 +38,28 @@ if TYPE_CHECKING:
     from identify.exposure.membership import Membership, MembershipReport
     from identify.exposure.noise_limit import with_noise_limit
     from identify.exposure.report import AuditReport
+    from identify.exposure.weights import audit_stationary
+    from identify.exposure.weights_report import WeightsAudit
     from identify.hermite.data import HermiteData
     from identify.model.activations import Activation
     from identify.model.dataset import Dataset, load_samples
     from identify.model.deep import DeepGradient, DeepNetwork
     from identify.model.deep_files import load_deep_gradient, load_deep_network
     from identify.model.gradients import load_gradient
-    from identify.model.loading import from_torch, load_network, save_network
+    from identify.model.loading import (
+        from_torch,
+        load_network,
+        save_network,
+        save_relu_network,
+    )
     from identify.model.two_layer import TwoLayerNetwork
     from identify.planting.plant import PlantedNetwork, PlantingError, plant_network
-    from identify.planting.relu import PlantedRelu, equiangular_samples, plant_relu_network
+    from identify.planting.relu import (
+        PlantedRelu,
+        centred_samples,
+        equiangular_samples,
+        plant_relu_network,
+    )
     from identify.proofs.enclosure import Enclosure, enclose_terms
     from identify.proofs.rank import RankProof, prove_rank
     from identify.proofs.singular_value import SingularValueBound, bound_smallest_singular_value
@@ -126,12 +138,15 @@ __all__ = [
     "UnsupportableModelError",
     "UnsupportedModelError",
     "Verdict",
+    "WeightsAudit",
     "assess_gradient",
     "assess_identifiability",
     "assess_stationary",
     "audit",
     "audit_gradient",
+    "audit_stationary",
     "bound_smallest_singular_value",
+    "centred_samples",
     "check_report",
     "compare_recovery",
     "enclose_terms",
@@ -157,6 +172,7 @@ __all__ = [
     "retrain",
     "save_alternatives",
     "save_network",
+    "save_relu_network",
     "save_span",
     "search_recipe",
     "separate_pair",
@@ -230,6 +246,8 @@ _HOMES = {
         "MembershipReport",
     ),
     "exposure.report": ("AuditReport",),
+    "exposure.weights": ("audit_stationary",),
+    "exposure.weights_report": ("WeightsAudit",),
     "hermite.data": ("HermiteData",),
     "model.activations": ("Activation",),
     "model.dataset": (
@@ -249,6 +267,7 @@ _HOMES = {
         "from_torch",
         "load_network",
         "save_network",
+        "save_relu_network",
     ),
     "model.two_layer": ("TwoLayerNetwork",),
     "planting.plant": (
@@ -258,6 +277,7 @@ _HOMES = {
     ),
     "planting.relu": (
         "PlantedRelu",
+        "centred_samples",
         "equiangular_samples",
         "plant_relu_network",
     ),

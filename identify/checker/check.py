@@ -42,6 +42,8 @@ from .reading.files import Network, read_network
 from .reading.gradient import one_output, one_output_head, read_gradient
 from .reading.report import Report, read_report
 from .source import build_data
+from .stationary.check import check_stationary_report
+from .stationary.report import is_stationary
 
 __all__ = ["CheckInputError", "CheckResult", "Claim", "check_report", "main"]
 
@@ -110,6 +112,19 @@ def check_report(
             plain,
             model,
             gradient=gradient,
+            activation=activation,
+            layers=layers,
+            key=key,
+            progress=progress,
+            time_limit=time_limit,
+        )
+    if is_stationary(plain):
+        for name, extra in (("gradient", gradient), ("initial", initial), ("degree", degree)):
+            if extra is not None:
+                raise CheckInputError(name, "none for the weights of a ReLU network", extra)
+        return check_stationary_report(
+            plain,
+            model,
             activation=activation,
             layers=layers,
             key=key,

@@ -13,7 +13,7 @@ from identify.command.data_options import (
     ModelOptions,
     SourceOptions,
 )
-from identify.command.deep import DeepRequest, audit_deep
+from identify.command.deep import DeepRequest
 from identify.command.gate import BLOCKED, parse_exposed
 from identify.command.inputs import check_dimension, open_data, search_arguments
 from identify.command.limits import check_memory
@@ -28,6 +28,7 @@ from identify.command.run import (
     RESULTS,
     show_written,
 )
+from identify.command.stationary import audit_relu
 from identify.model.dataset import load_samples
 
 
@@ -64,7 +65,7 @@ def audit(
         deep = DeepRequest(model, source, layout, assume, run, memory, log.log())
         if deep.applies():
             with routed(model, source, layout):
-                return audit_deep(deep, data, (mean, std), folder, gated=gated)
+                return audit_relu(deep, data, (mean, std), folder, gated=gated)
         given = open_data(model, source, layout)
         check_memory(memory.memory_limit, given, run.seed)
         truth = load_samples(data)

@@ -15,7 +15,6 @@ from identify.command.memory import refuse_report
 from identify.command.names import Format
 from identify.command.options import LogOptions, MemoryOptions, RunOptions
 from identify.command.output import say_error
-from identify.report.stationary import KIND as STATIONARY
 
 UNUSABLE = 2
 _LARGEST = 100_000_000
@@ -75,7 +74,7 @@ def check(
 
 
 def _no_checker(report: Path) -> str:
-    """The one line on reports that have no checker yet, else nothing."""
+    """The one line on reports that claim nothing, else nothing."""
     try:
         # A pipe would be waited for.
         if not report.is_file() or report.stat().st_size > _LARGEST:
@@ -83,8 +82,6 @@ def _no_checker(report: Path) -> str:
         content = json.loads(report.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return ""
-    if isinstance(content, dict) and content.get("kind") == STATIONARY:
-        return f"{report}: reports on weights of ReLU networks have no independent check yet"
     if isinstance(content, dict) and content.get("kind") == PAIR:
         return f"{report}: reports on two checkpoints claim nothing that could be checked"
     return ""

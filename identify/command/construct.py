@@ -11,7 +11,6 @@ import typer
 
 from identify.command.data_options import (
     AssumeOptions,
-    DataArgument,
     ModelArgument,
     ModelOptions,
     SourceOptions,
@@ -19,7 +18,7 @@ from identify.command.data_options import (
 from identify.command.inputs import check_dimension, open_data, search_arguments, two_classes
 from identify.command.limits import check_memory, refuse_above
 from identify.command.memory import planting_bytes
-from identify.command.names import EvidenceName, Format
+from identify.command.names import EvidenceName, Format, TrainedName
 from identify.command.options import (
     ImageOptions,
     LogOptions,
@@ -35,6 +34,7 @@ from identify.command.output import (
     say_error,
 )
 from identify.command.page import check_line, write_report
+from identify.command.planting import ReluPlan, plant_relu
 from identify.command.run import (
     RESULTS,
     assess,
@@ -48,7 +48,7 @@ from identify.errors import (
     InvalidInputError,
     NotYetSupportedError,
 )
-from identify.model.dataset import load_samples
+from identify.model.dataset import Dataset, load_samples
 
 
 def alternatives(
@@ -128,8 +128,24 @@ def alternatives(
 
 def plant(
     *,
-    data: DataArgument,
-    degree: Annotated[int, typer.Option(metavar="A", help="Power of the activation.")],
+    data: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DATA.npz]", help="Samples; without them for relu they are drawn."),
+    ] = None,
+    degree: Annotated[
+        int | None, typer.Option(metavar="A", help="Power of the activation.")
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(metavar="relu", help="A ReLU network in place of a power.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", help="Samples to draw, for relu.")
+    ] = None,
+    dimension: Annotated[int | None, typer.Option(metavar="D", help="Their dimension.")] = None,
+    width: Annotated[int | None, typer.Option(metavar="M", help="Neurons, for relu.")] = None,
+    trained: Annotated[
+        TrainedName | None, typer.Option(help="Stationary layers, for relu; hidden unless given.")
+    ] = None,
     out: Annotated[
         Path,
         typer.Option(metavar="MODEL", help="Network to write, beside MODEL.truth.npz."),
@@ -147,17 +163,42 @@ def plant(
     log: LogOptions,
 ) -> int:
     """Build a network that is exactly stationary for given samples."""
-    from identify.model.loading import save_network
-    from identify.planting.plant import plant_network
-
     check_file_target(out, (".safetensors", ".npz"), force=force)
     truth = out.with_name(out.name + ".truth.npz")
     check_file_target(truth, (".npz",), force=force)
-    if degree < 3:
-        raise InvalidInputError("--degree", "at least 3", degree)
     if stationary not in ("auto", "margin", "regression"):
         raise InvalidInputError("--stationary", "auto, margin or regression", repr(stationary))
-    given = load_samples(data)
+    if activation is not None:
+        layers = TrainedName.HIDDEN if trained is None else trained
+        plan = ReluPlan(data, samples, dimension, width, layers, stationary, determined)
+        _check_relu(activation, degree)
+        return plant_relu(plan, out, truth, run, memory)
+    alone = {"--samples": samples, "--dimension": dimension, "--width": width, "--trained": trained}
+    for option, value in alone.items():
+        if value is not None:
+            raise InvalidInputError(option, "nothing for a power", value, "it is for relu")
+    if degree is None or degree < 3:
+        raise InvalidInputError("--degree", "at least 3", degree, "or --activation relu")
+    if data is None:
+        raise InvalidInputError("DATA.npz", "samples for a power", "none")
+    power = (degree, stationary, determined)
+    return _plant_power(load_samples(data), power, (out, truth), run, memory, log)
+
+
+def _plant_power(
+    given: Dataset,
+    wanted: tuple[int, str, bool],
+    files: tuple[Path, Path],
+    run: RunOptions,
+    memory: MemoryOptions,
+    log: LogOptions,
+) -> int:
+    """Plant a network with a power, write it with its truth, and say what it is; the exit code."""
+    from identify.model.loading import save_network
+    from identify.planting.plant import plant_network
+
+    degree, stationary, determined = wanted
+    out, truth = files
     needed = planting_bytes(given.samples, degree)
     refuse_above(memory.memory_limit, needed, "plant fewer samples")
     with log.log().progress() as show:
@@ -194,3 +235,12 @@ def plant(
     }
     show_facts("Planted network", facts, run.format)
     return 0
+
+
+def _check_relu(activation: str, degree: int | None) -> None:
+    if activation.strip().lower() != "relu":
+        raise InvalidInputError(
+            "--activation", "relu", repr(activation)[:60], "for a power --degree"
+        )
+    if degree is not None:
+        raise InvalidInputError("--degree", "nothing beside --activation relu", degree)

@@ -6,12 +6,16 @@ from typing import Any
 
 from identify.checkpoints.pair import check_pair
 from identify.disaggregation.cubic import LARGEST_UNKNOWNS, count_rows, count_unknowns
-from identify.disaggregation.stationary import SOURCES, check_stationary
+from identify.disaggregation.stationary import SOURCES, look_at
 from identify.errors import KktCertError
 from identify.model.deep import DeepNetwork
 from identify.model.deep_files import load_deep_network
 from identify.model.deep_layers import find_deep_layers
 from identify.model.tensor_file import TensorFile
+from identify.text import counted, number
+
+Weights = tuple[bool | None, str, str]
+"""Whether a source fits, the reason, and the option that it takes."""
 
 
 def largest_batch(width: int, outputs: int) -> int:
@@ -100,7 +104,7 @@ def describe_deep(
         **known,
         "covered": True,
         "reason": "a ReLU network, for --source gradient"
-        + (" and its weights" if any(fits for fits, _ in known["weights"].values()) else ""),
+        + (" and its weights" if any(fits for fits, *_ in known["weights"].values()) else ""),
         "gradient": f"--gradient FILE; batches of up to {most} if all {width} neurons of the last "
         "hidden layer are mixed: on for some samples, off for others",
         "sizes": {"mixed_neurons_at_most": width, "largest_batch": most},
@@ -117,26 +121,41 @@ def chain_of(file: TensorFile, layers: str | None, *, head: bool = False) -> tup
     return tuple(layer.name for layer in found) if len(found) > 1 else ()
 
 
-def _weights(network: DeepNetwork, source: str, head: bool) -> tuple[bool, str]:
-    """Whether the weights can be asked about, and why not."""
+def _weights(network: DeepNetwork, source: str, head: bool) -> Weights:
+    """Whether the weights can be asked about, why not, and the option that this takes."""
     if head:
-        return False, "not with --head"
+        return False, "not with --head", ""
     try:
-        check_stationary(network, source, "both")
+        seen = look_at(network, source)
     except KktCertError as error:
-        return False, str(error.context.get("what", error))
-    return True, "two layers with relu between them; verify measures whether they are stationary"
+        return False, str(error.context.get("what", error)), ""
+    if not seen.clear:
+        return False, (
+            f"the singular values of the hidden weights end nowhere (rank {seen.rank} is not "
+            "clear): more samples than neurons or dimensions, or not stationary"
+        ), ""  # fmt: skip
+    enough = "enough for" if seen.directions >= seen.needed else "too few for"
+    words = (
+        f"rank {seen.rank}: as many samples; {counted(seen.directions, 'direction')} of neurons, "
+        f"{enough} the {seen.needed} that the kernel asks for"
+    )
+    if seen.balanced:
+        return True, f"{words}; |w_j| = |a_j| to {number(seen.balance)}: both layers trained", ""
+    return True, (
+        f"{words}; |w_j| = |a_j| is violated by {number(seen.balance)}: only if the output layer "
+        "was fixed"
+    ), "--trained hidden"  # fmt: skip
 
 
-def _pair(network: DeepNetwork, head: bool) -> tuple[bool | None, str]:
+def _pair(network: DeepNetwork, head: bool) -> Weights:
     """Whether the samples between this network and another can be asked for, and why not."""
     if head:
-        return False, "not with --head"
+        return False, "not with --head", ""
     try:
         check_pair(network, network)
     except KktCertError as error:
-        return False, f"{error.context.get('what', error)}; see the command span"
-    return None, "--initial FILE"
+        return False, f"{error.context.get('what', error)}; see the command span", ""
+    return None, "--initial FILE", ""
 
 
 def _not_covered(network: DeepNetwork) -> str:

@@ -34,11 +34,15 @@ _EXCEPTIONS = {(3, 5), (4, 3), (4, 4), (4, 5)}
 
 @dataclass(frozen=True)
 class SourceFit:
-    """Whether a file can serve as one source: yes, no, or None where another file decides."""
+    """Whether a file can serve as one source: yes, no, or None where another file decides.
+
+    ``options`` are those that it takes.
+    """
 
     source: str
     fits: bool | None
     reason: str
+    options: str = ""
 
 
 @dataclass(frozen=True)

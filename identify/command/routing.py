@@ -247,6 +247,7 @@ def what_to_run(
     beside = {"gradient": " --gradient FILE", "fine-tuning": " --initial FILE"}
     return tuple(
         f"kktcert verify {name}{options} --source {fit.source}{beside.get(fit.source, '')}"
+        + (f" {fit.options}" if fit.options else "")
         for fit in found.sources
         if fit.fits is not False
     )

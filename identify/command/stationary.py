@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from identify.command.deep import (
     DeepRequest,
+    audit_deep,
     recover_deep,
     refuse_deep_options,
     show_deep,
     verify_deep,
 )
 from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
-from identify.command.names import EvidenceName, SourceName
+from identify.command.inputs import check_dimension
+from identify.command.names import EvidenceName, Format, SourceName
 from identify.command.output import INTERRUPTED, OutputFolder, say_error
-from identify.command.page import write_report
+from identify.command.page import AUDIT, write_page, write_report
 from identify.command.pair import PairRequest, recover_pair, verify_pair
 from identify.command.routing import attack_line
+from identify.command.run import show_written
 from identify.command.sheet import Sheet
 from identify.disaggregation.records import GLOBALLY
+from identify.model.dataset import load_samples
 from identify.model.deep import DeepNetwork
 from identify.model.deep_files import load_deep_network
 from identify.pictures import as_images, contact_sheet
@@ -130,6 +135,24 @@ def recover_relu(deep: DeepRequest, images: Any, folder: OutputFolder) -> int:
     return recover_deep(deep, images, folder)
 
 
+def audit_relu(
+    deep: DeepRequest,
+    data: Path,
+    pixels: tuple[str | None, str | None],
+    folder: OutputFolder,
+    *,
+    gated: bool,
+) -> int:
+    """Say which samples of a file weights or a gradient expose; the exit code.
+
+    ``pixels`` are --mean and --std.
+    """
+    if deep.source.source in SOURCES:
+        return audit_stationary_point(StationaryRequest(deep), data, pixels, folder, gated=gated)
+    deep.assume.require_both(f"for --source {deep.source.source.value}")
+    return audit_deep(deep, data, pixels, folder, gated=gated)
+
+
 def verify_stationary(request: StationaryRequest, gate: Gate, folder: OutputFolder) -> int:
     """Decide whether the weights determine the training samples; the exit code."""
     report, interrupted = request.assess(request.open())
@@ -171,6 +194,38 @@ def recover_stationary(request: StationaryRequest, images: Any, folder: OutputFo
         say_error(f"no samples to write: {report.verdict}: {report.reason}")
         return 1
     return 0
+
+
+def audit_stationary_point(
+    request: StationaryRequest,
+    data: Path,
+    pixels: tuple[str | None, str | None],
+    folder: OutputFolder,
+    *,
+    gated: bool,
+) -> int:
+    """Say which samples of a file the weights expose; the exit code."""
+    from identify.exposure.affine import normalised
+    from identify.exposure.weights import audit_stationary
+
+    network = request.open()
+    truth = load_samples(data)
+    check_dimension(truth.samples, network.dimension, data)
+    report, interrupted = request.assess(network)
+    found = audit_stationary(report, network, normalised(truth, *pixels), truth.labels)
+    if folder:
+        folder.write_text("audit.json", found.to_json())
+        folder.write_text("report.json", report.to_json())
+        write_page(folder, report.to_dict(), str(found), request.deep.check_line(), AUDIT)
+    if request.deep.run.format is Format.JSON:
+        print(found.to_json(), end="", flush=True)
+    else:
+        print(found, flush=True)
+        show_written(folder)
+    if interrupted:
+        return INTERRUPTED
+    request.note_attack(report)
+    return BLOCKED if gated and found.exposed else 0
 
 
 def _draw(folder: OutputFolder, sheet: Sheet, report: StationaryReport, deep: DeepRequest) -> None:

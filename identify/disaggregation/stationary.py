@@ -12,7 +12,9 @@ import numpy as np
 
 from identify.arrays import FloatArray
 from identify.budget import UNLIMITED, Budget
+from identify.disaggregation.cubic import count_rows
 from identify.disaggregation.disaggregate import disaggregate
+from identify.disaggregation.factor import factor
 from identify.disaggregation.records import GLOBALLY, UNDECIDED, Check, Disaggregation
 from identify.errors import InvalidInputError, NotYetSupportedError
 from identify.model.deep import DeepGradient, DeepNetwork
@@ -156,6 +158,56 @@ def one_margin(network: DeepNetwork) -> DeepNetwork:
     return DeepNetwork([first, head], [bias, None], network.activations)
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """What weights show before any kernel: the ``rank`` of the hidden layer, and if it is clear.
+
+    ``directions`` counts different directions of neurons, ``needed`` those that the kernel asks for
+    at this rank. ``balance`` is the largest | |w_j|^2 - |a_j|^2 | over the largest |a_j|^2, and
+    ``balanced`` whether both layers can have been trained.
+    """
+
+    rank: int
+    clear: bool
+    directions: int
+    needed: int
+    balance: float
+    balanced: bool
+
+
+def look_at(network: DeepNetwork, source: str) -> Outlook:
+    """Measure rank, directions and balance of the weights of a two-layer ReLU network.
+
+    Raises: as `check_stationary` with the output layer fixed.
+
+    Cost: one singular value decomposition of the hidden layer.
+
+    Example:
+        >>> network = DeepNetwork([np.ones((5, 4)), np.full((1, 5), 2.0)], None, "relu")
+        >>> look_at(network, "weight_decay").balanced
+        True
+    """
+    check_stationary(network, source, "hidden")
+    opposite = network.outputs != 2 or common_share(network.weights[1]) <= SUM_LIMIT
+    if source == KKT:
+        network = one_margin(network)
+    lifted = _lifted(network)
+    found = factor(lifted)
+    noise = found.noise * np.sqrt(lifted.size) / float(np.linalg.norm(found.values))
+    balance = _balance(network)
+    return Outlook(
+        found.rank,
+        found.clear,
+        count_directions(lifted, max(PARALLEL_NEURONS, STATIONARY_ROUNDINGS * noise)),
+        min(
+            _needed(found.rank, network.outputs),
+            count_rows(found.rank, network.outputs, leaky=bool(network.activations[0].kink)),
+        ),
+        balance,
+        balance <= BALANCE_LIMIT and (source != KKT or opposite),
+    )
+
+
 def examine_stationary(
     network: DeepNetwork,
     given: Stationary,
@@ -207,17 +259,14 @@ def examine_stationary(
 
 def _facts(network: DeepNetwork, trained: str, found: Disaggregation) -> StationaryFacts:
     lifted = _lifted(network)
-    r = found.rank
-    q = 1 if network.outputs == 1 else network.outputs
-    needed = r * (r + 1) // 2 if q == 1 else r * (r - 1) // 2 + r * q
+    needed = _needed(found.rank, network.outputs)
     if found.kernel is not None and found.kernel.degree == 3:
         needed = found.kernel.rows_needed
     noise = found.ranks[0].relative_noise if found.ranks else 0.0
     directions = count_directions(lifted, max(PARALLEL_NEURONS, STATIONARY_ROUNDINGS * noise))
     balance = None
     if trained == "both":
-        squares = np.sum(network.weights[1] ** 2, axis=0)
-        balance = float(np.abs(np.sum(lifted**2, axis=1) - squares).max() / squares.max())
+        balance = _balance(network)
     patterns = None
     if found.masks is not None and network.outputs == 1:
         patterns = pattern_rank(found.masks)
@@ -227,6 +276,17 @@ def _facts(network: DeepNetwork, trained: str, found: Disaggregation) -> Station
         if outputs.shape[1] == 1:
             margins = np.asarray(found.labels * outputs[:, 0], dtype=np.float64)
     return StationaryFacts(directions, needed, patterns, balance, margins)
+
+
+def _needed(rank: int, outputs: int) -> int:
+    """Different patterns that the kernel asks for."""
+    return rank * (rank - 1) // 2 + rank * outputs
+
+
+def _balance(network: DeepNetwork) -> float:
+    """The largest | |w_j|^2 - |a_j|^2 | over the largest |a_j|^2."""
+    squares = np.sum(network.weights[1] ** 2, axis=0)
+    return float(np.abs(np.sum(_lifted(network) ** 2, axis=1) - squares).max() / squares.max())
 
 
 def _lifted(network: DeepNetwork) -> FloatArray:
@@ -314,6 +374,11 @@ def _undecided(found: Disaggregation, facts: StationaryFacts, trained: str) -> s
             f"more samples than neurons or dimensions, noise, or weights that are not stationary: "
             f"the singular values of the hidden layer fall by a factor of {top.gap:.3g} at rank "
             f"{top.rank}, 100 and a tail like noise are asked for"
+        )
+    if found.alternatives:
+        return (
+            f"two different sets of {found.rank} samples explain these weights: samples share a "
+            "pattern, and their multipliers are free; what both sets have in common is given away"
         )
     few = facts.directions < facts.needed
     reason = found.reason

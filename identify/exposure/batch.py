@@ -22,7 +22,8 @@ from identify.model.losses import loss_slope
 from identify.report.gradient import GradientReport
 from identify.thresholds import DIFFERENT, UNEXPLAINED
 
-_LARGEST = 5_000
+LARGEST = 5_000
+"""Samples that are audited at once."""
 _SAME = 1e-12
 
 
@@ -68,13 +69,13 @@ def audit_gradient(
     """
     started = time.monotonic()
     x = flat_samples(samples, network.dimension)
-    if len(x) > _LARGEST:
-        raise InvalidInputError("samples", f"at most {_LARGEST:,}", len(x), "audit fewer")
+    if len(x) > LARGEST:
+        raise InvalidInputError("samples", f"at most {LARGEST:,}", len(x), "audit fewer")
     loss = report.problem["loss"]
     y = _classes(labels, len(x), network, loss)
     weights, residual = _weights(network, gradient, x, y, loss)
-    groups = _equal(x)
-    exposed, recovered, place = _compare(report, network, x, y, groups)
+    groups = equal_to(x)
+    exposed, recovered, place = find_exposed(report, network, x, y, groups)
     found = report.found
     notes = [_place_note(place)] if place else []
     same = equal_rows(groups)
@@ -88,7 +89,7 @@ def audit_gradient(
         labels=y,
         weights=weights,
         residual=residual,
-        fit=_quality(residual, noise),
+        fit=quality_of(residual, noise),
         groups=groups,
         exposed=exposed,
         recovered=recovered,
@@ -126,8 +127,19 @@ def _weights(
     usable = loss == "cross_entropy" or (loss == "logistic" and network.outputs == 1)
     if y is None or loss is None or not usable:
         return None, None
+    return fit_weights(network, gradient, x, loss_slope(loss, network.value(x), y))
+
+
+def fit_weights(
+    network: DeepNetwork, gradient: DeepGradient, x: FloatArray, slopes: FloatArray
+) -> tuple[FloatArray | None, float | None]:
+    """Weights c (n,) >= 0 of gradient = sum_i c_i grad at x_i with slopes p_i (n, C).
+
+    Returns them with the relative residual; every supplied layer is scaled to its norm. None for a
+    gradient of zeros.
+    """
     run = network.forward(x)
-    deltas = network.backward(run, loss_slope(loss, run.outputs, y))
+    deltas = network.backward(run, slopes)
     products = np.zeros((len(x), len(x)))
     right = np.zeros(len(x))
     layers = 0
@@ -145,7 +157,7 @@ def _weights(
     if not layers:
         return None, None
     weights = _non_negative(products, right)
-    return weights, _residual(network, gradient, x, y, loss, weights)
+    return weights, _residual(network, gradient, x, slopes, weights)
 
 
 def _non_negative(products: FloatArray, right: FloatArray) -> FloatArray:
@@ -162,15 +174,13 @@ def _residual(
     network: DeepNetwork,
     gradient: DeepGradient,
     x: FloatArray,
-    y: FloatArray,
-    loss: str,
+    slopes: FloatArray,
     weights: FloatArray,
 ) -> float:
     used = weights > 0.0
     if not used.any():
         return 1.0
-    p = loss_slope(loss, network.value(x[used]), y[used]) * weights[used, None]
-    mine = network.gradient(x[used], p)
+    mine = network.gradient(x[used], slopes[used] * weights[used, None])
     parts = []
     for index in range(network.depth):
         given, own = gradient.layer(index), mine.layer(index)
@@ -181,7 +191,8 @@ def _residual(
     return float(np.sqrt(np.mean(np.square(parts))))
 
 
-def _quality(residual: float | None, noise: float) -> str:
+def quality_of(residual: float | None, noise: float) -> str:
+    """Whether a residual is within ten times the noise, explains anything, or nothing."""
     if residual is None:
         return "not checkable"
     if residual <= max(10.0 * noise, 1e-6):
@@ -189,7 +200,7 @@ def _quality(residual: float | None, noise: float) -> str:
     return "approximate" if residual < UNEXPLAINED else "none"
 
 
-def _equal(x: FloatArray) -> tuple[int, ...]:
+def equal_to(x: FloatArray) -> tuple[int, ...]:
     """For each sample the first one that equals it."""
     size = float(np.abs(x).max()) or 1.0
     kinds = np.unique(np.round(x / size / _SAME), axis=0, return_index=True, return_inverse=True)
@@ -197,7 +208,7 @@ def _equal(x: FloatArray) -> tuple[int, ...]:
     return tuple(int(first[kind]) for kind in inverse)
 
 
-def _compare(
+def find_exposed(
     report: GradientReport,
     network: DeepNetwork,
     x: FloatArray,

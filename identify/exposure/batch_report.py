@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,10 @@ class BatchExposure:
     label: int | None
     label_right: bool | None
     equal: tuple[int, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The exposure as plain data, in the fixed order of audit.json."""
+        return vars(self) | {"equal": list(self.equal)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,18 +75,7 @@ class BatchAudit:
         members = self.members
         return {
             "kind": "gradient",
-            "exposed": [
-                {
-                    "index": entry.index,
-                    "error": entry.error,
-                    "bound": entry.bound,
-                    "recovered": entry.recovered,
-                    "label": entry.label,
-                    "label_right": entry.label_right,
-                    "equal": list(entry.equal),
-                }
-                for entry in self.exposed
-            ],
+            "exposed": [entry.to_dict() for entry in self.exposed],
             "recovered": self.recovered,
             "unmatched": self.recovered - len(self.exposed),
             "weights": None if self.weights is None else self.weights.tolist(),
@@ -107,7 +101,7 @@ class BatchAudit:
         title = "Audit of one gradient"
         report = self.report
         lines = [title, "=" * len(title)]
-        lines += labelled("exposed", _exposed(self))
+        lines += labelled("exposed", exposed_line(self.exposed, self.count, self.recovered))
         lines += labelled("labels", _labels(self))
         lines += labelled("verdict", f"{report.verdict.upper()}, on the gradient alone")
         lines += labelled("scope", report.scope_sentence)
@@ -119,16 +113,17 @@ class BatchAudit:
         return "\n".join([*lines, "", f"seed {report.seed}, {self.seconds:.1f} s"])
 
 
-def _exposed(audit: BatchAudit) -> str:
-    if not audit.exposed:
-        extra = f"; {audit.recovered} recovered are none of yours" if audit.recovered else ""
-        return f"none of {audit.count} samples, by this method{extra}"
-    errors = [entry.error for entry in audit.exposed]
-    text = f"{len(errors)} of {audit.count} samples, relative errors {number(min(errors))}"
+def exposed_line(exposed: Sequence[BatchExposure], count: int, recovered: int) -> str:
+    """How many of ``count`` samples are exposed, and how many others were recovered."""
+    left = recovered - len(exposed)
+    others = f"; {left} recovered {'is' if left == 1 else 'are'} none of yours" if left else ""
+    if not exposed:
+        return f"none of {count} samples, by this method{others}"
+    errors = [entry.error for entry in exposed]
+    text = f"{len(errors)} of {count} samples, relative errors {number(min(errors))}"
     if len(errors) > 1:
         text += f" to {number(max(errors))}"
-    left = audit.recovered - len(errors)
-    return f"{text}; {left} recovered are none of yours" if left else text
+    return text + others
 
 
 def _labels(audit: BatchAudit) -> str:

@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 
 from identify.arrays import FloatArray
-from identify.errors import FileError, UnsupportableModelError
+from identify.errors import FileError, InvalidInputError, UnsupportableModelError
 from identify.model.deep import DeepNetwork
 from identify.model.deep_torch import deep_from_torch
 from identify.model.layer_names import (
@@ -77,7 +77,6 @@ def save_network(network: TwoLayerNetwork, path: PathLike) -> None:
         >>> load_network(path).sha256() == network.sha256()
         True
     """
-    suffix = Path(path).suffix.lower()
     arrays: dict[str, Any] = network.arrays()
     arrays["output.weight"] = network.output_weight.reshape(network.outputs, network.width)
     settings = {
@@ -86,6 +85,42 @@ def save_network(network: TwoLayerNetwork, path: PathLike) -> None:
     }
     if network.rounding != ROUNDING["float64"]:
         settings["rounding"] = repr(network.rounding)
+    _write(path, arrays, settings, {"degree": np.int64(network.degree)})
+
+
+def save_relu_network(network: DeepNetwork, path: PathLike) -> None:
+    """Save a network of two layers in float64 as ``.safetensors`` or ``.npz``, by its activation.
+
+    The names are those of `save_network`.
+
+    Raises InvalidInputError for another depth, FileError as `save_network`.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from identify.model.deep_files import load_deep_network
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "network.safetensors"
+        >>> network = DeepNetwork([[[2.0, 1.0]], [[3.0]]], None, "relu")
+        >>> save_relu_network(network, path)
+        >>> load_deep_network(path).sha256() == network.sha256()
+        True
+    """
+    if network.depth != 2:
+        raise InvalidInputError("network", "two layers", network.depth)
+    arrays: dict[str, Any] = {}
+    for name, weight, bias in zip(
+        ("hidden", "output"), network.weights, network.biases, strict=True
+    ):
+        arrays[f"{name}.weight"] = np.ascontiguousarray(weight)
+        if bias is not None:
+            arrays[f"{name}.bias"] = np.ascontiguousarray(bias)
+    _write(path, arrays, {"activation": str(network.activations[0])}, {})
+
+
+def _write(
+    path: PathLike, arrays: dict[str, Any], settings: dict[str, str], numbers: dict[str, Any]
+) -> None:
+    """Arrays with settings as metadata, or with settings and numbers as keys."""
+    suffix = Path(path).suffix.lower()
     try:
         if suffix == ".safetensors":
             from safetensors.numpy import save
@@ -93,8 +128,7 @@ def save_network(network: TwoLayerNetwork, path: PathLike) -> None:
             Path(path).write_bytes(save(arrays, metadata=settings))
         elif suffix == ".npz":
             with Path(path).open("wb") as file:
-                arrays |= {**settings, "degree": np.int64(network.degree)}
-                np.savez(file, **arrays)
+                np.savez(file, **arrays, **(settings | numbers))
         else:
             raise FileError(path, f'has the suffix "{suffix}"', "expected .safetensors or .npz")
     except OSError as error:

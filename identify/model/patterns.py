@@ -32,6 +32,16 @@ def pattern_rank(masks: npt.NDArray[np.bool_]) -> int:
     return int(flint.nmod_mat(rows, columns, entries.ravel().tolist(), _PRIME).rank())
 
 
+def count_patterns(masks: npt.NDArray[np.bool_]) -> int:
+    """How many different patterns that are not empty neurons have, masks (m, n).
+
+    Example:
+        >>> count_patterns(np.array([[True, False], [True, False], [False, False]]))
+        1
+    """
+    return len(np.unique(masks[masks.any(axis=1)], axis=0))
+
+
 def count_directions(rows: FloatArray, tolerance: float) -> int:
     """Different directions among rows (m, k); rows of 0 count for nothing.
 

@@ -17,6 +17,7 @@ from identify.model.patterns import pattern_rank
 from identify.planting.plant import PlantingError
 
 BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 
 KINDS = ("margin", "regression")
 TRAINED = ("hidden", "both")
@@ -26,6 +27,7 @@ _ROUNDS = 30
 _TRIES = 40
 _KINK = 1e-3
 _UNIT = 1e-10
+_SPREAD = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,7 @@ def plant_relu_network(
     kind: str = "margin",
     trained: str = "hidden",
     copies: int = 2,
+    width: int | None = None,
     bias: bool = True,
     seed: int = 0,
 ) -> PlantedRelu:
@@ -84,6 +87,8 @@ def plant_relu_network(
         kind: "margin" for a KKT point of the max-margin problem, "regression" for weight decay.
         trained: "hidden" if the output layer is fixed, "both" if not.
         copies: neurons of each pattern.
+        width: the number of neurons in place of the copies, shared out evenly; of more patterns
+            than that some are drawn.
         bias: whether the hidden layer has a bias, whose square counts in the norm.
         seed: of multipliers and sizes.
 
@@ -110,21 +115,24 @@ def plant_relu_network(
         raise InvalidInputError("kind, trained", f"{KINDS} and {TRAINED}", (kind, trained))
     if copies < 1:
         raise InvalidInputError("copies", "at least 1", copies)
+    if width is not None and width < 1:
+        raise InvalidInputError("width", "at least 1", width)
     rng = np.random.default_rng(seed)
     lifted = np.column_stack([x, np.ones(len(x))]) if bias else x
     for attempt in range(1, _TRIES + 1):
         equal = attempt == 1 or trained == "both"
         multipliers = np.ones(len(x)) if equal else rng.uniform(0.5, 2.0, len(x))
-        found = _find(lifted, multipliers, y, kind, trained, rng)
+        found = _find(lifted, multipliers, y, kind, trained, width, rng)
         if found is not None:
             multipliers, patterns, signs, shares = found
-            rows, a = _neurons(lifted, multipliers * y, patterns, signs, shares, copies, rng)
+            counts = _counts(len(patterns), copies, width)
+            rows, a = _neurons(lifted, multipliers * y, patterns, signs, shares, counts, rng)
             hidden, offsets = (rows[:, :-1], rows[:, -1]) if bias else (rows, None)
             network = DeepNetwork([hidden, a[None]], [offsets, None], "relu")
-            on = np.repeat(patterns, copies, axis=0)
+            on = np.repeat(patterns, counts, axis=0)
             full = pattern_rank(on) == len(x) * (len(x) + 1) // 2
             return PlantedRelu(network, x, y, multipliers, on, kind, trained, full, attempt, seed)
-        if trained == "both":
+        if trained == "both" and width is None:
             break
     raise PlantingError(
         f"no multipliers give {'margins 1' if kind == 'margin' else 'any neuron'} "
@@ -167,9 +175,33 @@ def equiangular_samples(
     return result
 
 
+def centred_samples(count: int, dimension: int, *, seed: int = 0) -> FloatArray:
+    """Return random samples (n, d) of one norm whose mean is almost 0.
+
+    They are nearly at equal angles, with inner products negative enough for [x_i, 1], so that a
+    network with the output layer fixed has many patterns. |x_i|^2 is 4 n.
+
+    Raises InvalidInputError unless n >= 2 and d >= n.
+
+    Example:
+        >>> u = np.column_stack([centred_samples(4, 9), np.ones(4)])
+        >>> bool((u @ u.T < 0.0)[np.triu_indices(4, 1)].all())
+        True
+    """
+    if count < 2 or dimension < count:
+        raise InvalidInputError(
+            "count, dimension", "count at least 2 and dimension >= count", (count, dimension)
+        )
+    rng = np.random.default_rng(seed)
+    x = np.linalg.qr(rng.normal(size=(dimension, count)))[0].T
+    x = x + _SPREAD / np.sqrt(dimension) * rng.normal(size=x.shape)
+    x -= 0.95 * x.mean(axis=0)
+    return np.asarray(2.0 * np.sqrt(count) * x / np.linalg.norm(x, axis=1, keepdims=True))
+
+
 def _find(
     lifted: FloatArray, multipliers: FloatArray, y: FloatArray, kind: str, trained: str,
-    rng: np.random.Generator,
+    most: int | None, rng: np.random.Generator,
 ) -> tuple[FloatArray, BoolArray, FloatArray, FloatArray] | None:  # fmt: skip
     """Multipliers, patterns (k, n), signs (k,) of a_j and the sums of a_j^2 (k,)."""
     patterns, signs = consistent_patterns(lifted, multipliers * y, rng)
@@ -183,6 +215,9 @@ def _find(
         multipliers = multipliers / unit
         kept = np.abs(lengths / unit - 1.0) < _UNIT
         patterns, signs = patterns[kept], signs[kept]
+    if most is not None and len(patterns) > most:
+        chosen = np.sort(rng.choice(len(patterns), most, replace=False))
+        patterns, signs = patterns[chosen], signs[chosen]
     if kind == "regression":
         return multipliers, patterns, signs, rng.uniform(0.5, 2.0, len(patterns))
     values = (patterns * (multipliers * y)) @ lifted @ lifted.T
@@ -242,11 +277,20 @@ def _margins_of_one(values: FloatArray, y: FloatArray) -> FloatArray | None:
 
 def _neurons(
     lifted: FloatArray, b: FloatArray, patterns: BoolArray, signs: FloatArray, shares: FloatArray,
-    copies: int, rng: np.random.Generator,
+    counts: IntArray, rng: np.random.Generator,
 ) -> tuple[FloatArray, FloatArray]:  # fmt: skip
-    """[W, beta] and a, the sum of a_j^2 of each pattern split among its copies."""
-    part = rng.uniform(0.5, 1.5, (len(patterns), copies))
-    part /= part.sum(axis=1, keepdims=True)
-    a = np.asarray((signs[:, None] * np.sqrt(shares[:, None] * part)).ravel(), dtype=np.float64)
-    rows: FloatArray = a[:, None] * np.repeat((patterns * b) @ lifted, copies, axis=0)
+    """[W, beta] and a, the sum of a_j^2 of each pattern split among its neurons."""
+    part = rng.uniform(0.5, 1.5, int(counts.sum()))
+    first = np.cumsum(counts) - counts
+    part /= np.repeat(np.add.reduceat(part, first), counts)
+    a = np.asarray(np.repeat(signs, counts) * np.sqrt(np.repeat(shares, counts) * part))
+    rows: FloatArray = a[:, None] * np.repeat((patterns * b) @ lifted, counts, axis=0)
     return rows, a
+
+
+def _counts(patterns: int, copies: int, width: int | None) -> IntArray:
+    """How many neurons each pattern has, (k,)."""
+    counts = np.full(patterns, copies if width is None else width // patterns)
+    if width is not None:
+        counts[: width % patterns] += 1
+    return counts

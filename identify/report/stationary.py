@@ -16,9 +16,11 @@ from identify.report.gradient import (
     proof_lines,
 )
 from identify.report.plain import plain
+from identify.report.report import digest
 from identify.text import bullets, counted, labelled, number, section, table
 
 KIND = "stationary"
+FORMAT = 1
 _SHOWN = 50
 _POINTS = {
     "kkt": "a KKT point of the max-margin problem",
@@ -61,12 +63,16 @@ class StationaryReport(GradientReport):
         """The report as plain data, in the fixed order of report.json."""
         report = super().to_dict()
         # These are of gradients alone.
-        for name in (
-            "certificate", "search", "alternatives", "single_rows", "completed", "what_if_noise",
-        ):  # fmt: skip
+        for name in ("search", "alternatives", "single_rows", "what_if_noise"):
             del report[name]
         facts = self.facts
-        return report | {
+        # What was assumed of the weights goes with the samples that it makes unique.
+        report["certificate"] |= {
+            "format": FORMAT,
+            "source": plain(self.problem.get("source")),
+            "trained": plain(self.problem.get("trained")),
+        }
+        report |= {
             "kind": KIND,
             "neuron_directions": facts.directions,
             "patterns_needed": facts.needed,
@@ -74,6 +80,8 @@ class StationaryReport(GradientReport):
             "coefficients": plain(self.coefficients),
             "margins": plain(facts.margins),
         }
+        report["certificate"]["digest"] = digest(report)
+        return report
 
     def __str__(self) -> str:
         title = "Stationary point report"

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.benchmarks import disaggregation, gradient_check, second_sets, stationary_soundness
+from tests.benchmarks import (
+    disaggregation,
+    gradient_check,
+    second_sets,
+    stationary_check,
+    stationary_soundness,
+)
 from tests.identify.disaggregation.problems import plant
 
 
@@ -19,6 +25,7 @@ def test_a_row_of_the_table_of_sizes(kind: str) -> None:
     [
         (gradient_check, ["--honest", "1", "--forged", "1", "--lies", "1", "--no-sizes"]),
         (second_sets, ["--seeds", "1"]),
+        (stationary_check, ["--honest", "2", "--forged", "2", "--lies", "8", "--no-sizes"]),
         (stationary_soundness, ["--count", "12", "--determined", "2"]),
     ],
 )

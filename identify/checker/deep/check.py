@@ -89,7 +89,7 @@ def check_deep_report(
         raise CheckInputError("gradient", "a file, the source being gradient", "none")
     network, stored = read_deep_network(model, layers=layers, key=key, head=report.head)
     given = read_deep_gradient(gradient, network, layers=layers, key=key, head=report.head)
-    said = [_for_each(text, network) for text in (activation, stored) if text is not None]
+    said = [for_each(text, network) for text in (activation, stored) if text is not None]
     found: dict[str, Claim] = {}
     found["inputs"] = decide("inputs", "hash", lambda: _inputs(report, network, given))
     found["digest"] = decide("digest", "hash", lambda: _digest(report))
@@ -101,8 +101,8 @@ def check_deep_report(
     case: Case | None = None
     if found["inputs"].holds and found["problem"].holds:
         clean = given if report.decay is None else given.without(report.decay, network)
-        case = Case(report, build_network(network, kinds), clean, _clock(deadline, time_limit))
-        _run(case, found, progress)
+        case = Case(report, build_network(network, kinds), clean, clock(deadline, time_limit))
+        run_checks(case, _checks(report), found, progress)
     else:
         _leave(report, found)
     found["verdict"] = _verdict(report, found)
@@ -110,13 +110,15 @@ def check_deep_report(
     return CheckResult(tuple(found.values()), _not_checked(report, named))
 
 
-def _for_each(text: str, network: Layers) -> list[str]:
+def for_each(text: str, network: Layers) -> list[str]:
     """The named activations, one for each layer but the last."""
     names = split_activations(text)
     return names * (len(network.weights) - 1) if len(names) == 1 else names
 
 
-def _clock(deadline: float | None, limit: float | None) -> InTime:
+def clock(deadline: float | None, limit: float | None) -> InTime:
+    """Ask for seconds before a deadline; ``limit`` is what the message names."""
+
     def in_time(seconds: float) -> None:
         if deadline is not None and time.monotonic() + seconds > deadline:
             more = f", about {seconds:.0f} s are missing" if seconds >= 1.0 else ""
@@ -133,9 +135,12 @@ def _checks(report: DeepReport) -> list[tuple[str, str, Check]]:
         return [*checks, ("second sets", FLOAT, shown.check_second_sets)]
     if report.searched:
         return [("gradients", FLOAT, confirm.check_searched)] if report.locally else []
-    if not (report.globally and report.certified):
-        return checks
-    checks += [
+    return checks + confirmations(report) if report.globally and report.certified else checks
+
+
+def confirmations(report: DeepReport) -> list[tuple[str, str, Check]]:
+    """What confirms the samples of a verdict "globally", beside the ranks and the kernel."""
+    checks: list[tuple[str, str, Check]] = [
         ("agreement", FLOAT, agreement.check_agreement),
         ("slopes", FLOAT, confirm.check_slopes),
         ("samples", FLOAT, confirm.check_samples),
@@ -152,8 +157,13 @@ def _checks(report: DeepReport) -> list[tuple[str, str, Check]]:
     return checks
 
 
-def _run(case: Case, found: dict[str, Claim], progress: Progress | None) -> None:
-    checks = _checks(case.report)
+def run_checks(
+    case: Case,
+    checks: list[tuple[str, str, Check]],
+    found: dict[str, Claim],
+    progress: Progress | None,
+) -> None:
+    """Make the checks in their order, then that of the kernel where the verdict rests on it."""
     for number, (name, how, check) in enumerate(checks):
         if progress is not None:
             progress(name, number / len(checks))
@@ -242,6 +252,12 @@ def _verdict(report: DeepReport, found: dict[str, Claim]) -> Claim:
         return Claim("verdict", OPEN, how, "undecided claims nothing")
     if not report.certified:
         return Claim("verdict", OPEN, how, "older report without certificate")
+    return globally(report, found, "the gradient")
+
+
+def globally(report: DeepReport, found: dict[str, Claim], data: str) -> Claim:
+    """Whether everything that "globally" needs is confirmed; ``data`` is what one set explains."""
+    how = "the claims above"
     by_kernel = "kernel" in found
     optional = {"data"} | (set() if by_kernel else {"power", "printed answer"})
     proof = report.raw["proof"]
@@ -256,7 +272,7 @@ def _verdict(report: DeepReport, found: dict[str, Claim]) -> Claim:
         return Claim("verdict", OPEN, how, detail)
     rank = report.raw["rank"]
     return Claim("verdict", CONFIRMED, how,
-                 f"at most {rank} samples: exactly one set explains the gradient")  # fmt: skip
+                 f"at most {rank} samples: exactly one set explains {data}")  # fmt: skip
 
 
 def _shown_verdict(report: DeepReport, found: dict[str, Claim]) -> Claim:

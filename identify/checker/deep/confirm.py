@@ -11,6 +11,7 @@ BOUND_LIMIT = 0.1
 LOOSEST = 0.03
 _EPSILON = 2.0**-52
 _ROUNDING = 1e-9
+_ALONG = 3.0
 _CLOSE = 1.25
 _SMALLER = 1.5
 
@@ -84,9 +85,11 @@ def check_slopes(case: Case) -> str:
     carried = top.noise * np.linalg.norm(case.coordinates / top.values, axis=1)
     allowed = 10.0 * carried * np.sqrt(len(delta)) + 1e-12 * np.linalg.norm(delta, axis=0)
     i = int(np.argmax(outside / allowed))
-    require((outside <= allowed).all(),
-            f"the error signal of sample {i + 1} is not in the column space: {outside[i]:.1e} of "
+    away = (f"the error signal of sample {i + 1} is not in the column space: {outside[i]:.1e} of "
             f"it is outside, noise allows {allowed[i]:.1e}")  # fmt: skip
+    # Errors along the samples leave no tail; the kernel may lie that far above the noise.
+    require((outside <= _ALONG * allowed).all(), away)
+    check_possible((outside <= allowed).all(), away)
     admitted = case.slopes @ case.space.T
     off = np.linalg.norm(admitted - case.answer.cotangents, axis=1)
     sizes = np.linalg.norm(case.answer.cotangents, axis=1)

@@ -33,7 +33,8 @@ INPUT, FEATURES = "input", "features before the first layer"
 _HEX = re.compile("([0-9a-f]{2})+")
 
 
-def _hash(value: object, where: str) -> None:
+def as_hash(value: object, where: str) -> None:
+    """A sha256 in hexadecimal digits, or CheckInputError."""
     if not re.fullmatch("[0-9a-f]{64}", as_text(value, where)):
         raise CheckInputError(where, "64 hexadecimal digits", repr(value)[:80])
 
@@ -81,10 +82,10 @@ _PROBLEM = {"sizes": listed(whole(1), 2), "activations": listed(as_text),
             "reduction": maybe(choice("mean", "sum")), "samples": maybe(whole(1))}  # fmt: skip
 _LATER_PROBLEM = {"weight_decay": maybe(real(0.0)), "head": _flag}
 _EXCLUDED = {"mask": _bits, "neurons": listed(whole(0)), "multipliers": listed(real(0.0))}
-_CERTIFICATE = {"format": choice(1, 2), "samples": maybe(listed(_numbers)),
+CERTIFICATE = {"format": choice(1, 2), "samples": maybe(listed(_numbers)),
                 "cotangents": maybe(listed(_numbers)), "masks": listed(maybe(listed(_bits))),
                 "pivots": maybe(listed(whole(0))), "excluded": maybe(listed(table(_EXCLUDED))),
-                "digest": _hash}  # fmt: skip
+                "digest": as_hash}  # fmt: skip
 _SEARCH = {"found": whole(0), "missing": whole(0), "starts": whole(0), "steps": whole(0),
            "others": whole(0), "coverage_starts": whole(0), "coverage_share": maybe(real(0.0)),
            "least_hits": maybe(whole(0)), "null_starts": whole(0), "null_hits": whole(0),
@@ -102,7 +103,7 @@ _TRIAL = {"noise": real(0.0), "verdict": _VERDICT, "candidates": _flag,
           "samples": whole(0)}  # fmt: skip
 _NOISE = {"decided_up_to": real(0.0), "undecided_from": maybe(real(0.0)),
           "stopped": maybe(as_text), "trials": listed(table(_TRIAL))}  # fmt: skip
-_FIELDS: dict[str, Kind] = {
+FIELDS: dict[str, Kind] = {
     "schema_version": choice(1),
     "kind": choice(KIND),
     "verdict": _VERDICT,
@@ -130,20 +131,20 @@ _FIELDS: dict[str, Kind] = {
     "assumptions": listed(as_text),
     "caveats": listed(as_text),
     "problem": table(_PROBLEM, _LATER_PROBLEM),
-    "inputs": listed(table({"role": choice("network", "gradient"), "sha256": _hash})),
+    "inputs": listed(table({"role": choice("network", "gradient"), "sha256": as_hash})),
     "seed": whole(0),
     "versions": _versions,
     "seconds": real(0.0),
 }
 _LATER: dict[str, Kind] = {
-    "certificate": table(_CERTIFICATE),
+    "certificate": table(CERTIFICATE),
     "single_rows": maybe(whole(1)),
     "completed": listed(whole(1)),
     "search": maybe(table(_SEARCH)),
     "alternatives": listed(table(_SHOWN), 0, 2),
     "what_if_noise": maybe(table(_NOISE)),
 }
-_TYPES = table(_FIELDS, _LATER)
+_TYPES = table(FIELDS, _LATER)
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,10 +249,15 @@ class DeepReport:
 
     def digest(self) -> str:
         """Hash the report without times, versions and the digest itself."""
-        content = {k: v for k, v in self.raw.items() if k not in ("seconds", "versions")}
-        content["certificate"] = {k: v for k, v in self.raw["certificate"].items() if k != "digest"}
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest_of(self.raw)
+
+
+def digest_of(raw: Mapping[str, Any]) -> str:
+    """Hash a report that has a certificate without times, versions and the digest itself."""
+    content = {k: v for k, v in raw.items() if k not in ("seconds", "versions")}
+    content["certificate"] = {k: v for k, v in raw["certificate"].items() if k != "digest"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_deep(report: object) -> bool:
@@ -280,6 +286,15 @@ def read_deep_report(report: object) -> DeepReport:
     roles = sorted(entry["role"] for entry in raw["inputs"])
     if roles != ["gradient", "network"]:
         raise CheckInputError("inputs", "the network and the gradient", ", ".join(roles))
+    return build_report(raw)
+
+
+def build_report(raw: Mapping[str, Any]) -> DeepReport:
+    """The arrays in fields whose types are those of the schema.
+
+    Raises CheckInputError for shapes that do not fit together.
+    """
+    problem = raw["problem"]
     facts = raw.get("search")
     if (facts is not None) != (raw["method"] == "search"):
         raise CheckInputError("search", "there for the method search, and only then", "another")

@@ -16,6 +16,7 @@ from .spectra import GAP
 KERNEL_GAP = GAP
 KERNEL_NOISE = 30.0
 _PROBES = 40
+_DRAWS = 4
 _CLOSE = 1.25
 
 
@@ -140,21 +141,25 @@ def check_data(case: Case, cut: Cut) -> str:
 def check_power(case: Case) -> str:
     """A sample meets more equations than it has unknowns, at random points of its space."""
     stated = case.report.raw["power"]
-    own = _power(case)
+    own = _power(case, 2)
+    for seed in range(3, 3 + _DRAWS):
+        # A rank at any points is one of the equations; few points can be unlucky.
+        own = own if own >= 1 else max(own, _power(case, seed))
     # Both count at random points.
     close = stated is not None and abs(stated - own) <= max(8, 0.5 * abs(own))
     require(close, f"the power is {own}, not {stated}")
     if stated != own or own < _PROBES:
         # Below the limit one more or less is a matter of the points.
         case.not_checked["power"] = None
+    least = min(own, stated)
     check_possible(
-        own >= 1 or not by_kernel(case.report.raw), f"the power is {own} at other points"
+        least >= 1 or not by_kernel(case.report.raw), f"the power is {least} at some points"
     )
     return f"{own} equations beyond the unknowns of one sample, counted up to {_PROBES}"
 
 
-def _power(case: Case) -> int:
-    rng = np.random.default_rng(2)
+def _power(case: Case, seed: int) -> int:
+    rng = np.random.default_rng(seed)
     h, top = case.run.inputs[-2], case.top
     r, q = top.rank, int(case.amplitudes.shape[1])
     unknowns = r + q - 2

@@ -75,7 +75,7 @@ def test_inspect_says_what_to_run(tmp_path, case):
         for source in (("kkt", "weight-decay") if not word else ("weight-decay",))
     ]
     verified = {
-        "relu in the file": [*weights, gradient],  # two layers, one output
+        "relu in the file": [gradient],  # no weights of a stationary point
         "three layers": [gradient],
         "nothing said": [*weights, gradient],
         "three layers, nothing said": [gradient],

@@ -110,9 +110,20 @@ def test_refused(tmp_path, planted):
     assert "kktcert attack" in outcome.err
 
 
-def test_reports_have_no_checker_yet(tmp_path, planted):
+def test_reports_are_checked(tmp_path, planted):
     arguments = stored(tmp_path, planted)
     kkt("verify", *arguments, "--trained", "hidden", "--out", tmp_path / "out")
-    outcome = kkt("check", tmp_path / "out" / "report.json", arguments[0])
-    assert outcome.code != 0
-    assert "no independent check yet" in outcome.err
+    path = tmp_path / "out" / "report.json"
+    outcome = kkt("check", path, arguments[0], "--require", "confirmed")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "weights that are a KKT point in the hidden layer alone" in outcome.out
+    report = json.loads(path.read_text())
+    report["coefficients"][0] *= 2.0
+    path.write_text(json.dumps(report))
+    assert kkt("check", path, arguments[0]).code == 3
+    del report["certificate"]
+    path.write_text(json.dumps(report))
+    outcome = kkt("check", path, arguments[0])
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert "not checkable: no certificate" in outcome.err

@@ -143,6 +143,29 @@ def test_too_few_patterns_are_named():
     assert "data in general position have at most 8 independent ones" in report.reason
 
 
+def test_samples_of_one_pattern_with_free_multipliers():
+    """Three outputs and no loss: two sets explain the weights, and the gate stays shut."""
+    rng = np.random.default_rng(5)
+    x = centred(rng, 3, 9)
+    x = np.vstack([x, x[:1] + 0.1 * rng.normal(size=(1, 9))])
+    lifted = np.column_stack([x, np.ones(4)])
+    b = rng.normal(size=(4, 3))
+    rows, heads = [], []
+    while len(rows) < 80:
+        head, on = rng.normal(size=3), rng.random(4) < 0.5
+        on[3] = on[0]
+        row = (on * (b @ head)) @ lifted
+        if on.any() and ((lifted @ row > 0.0) == on).all():
+            rows.append(row)
+            heads.append(head)
+    rows = np.array(rows)
+    network = DeepNetwork([rows[:, :-1], np.array(heads).T], [rows[:, -1], None], "relu")
+    report = identify.assess_stationary(network, "weight-decay", trained="hidden")
+    assert report.verdict == "undecided"
+    assert "two different sets of 4 samples explain these weights" in report.reason
+    assert report.candidates
+
+
 def test_a_number_that_contradicts_the_rank():
     planted = identify.plant_relu_network(centred(np.random.default_rng(5), 4, 12))
     report = identify.assess_stationary(planted.network, trained="hidden", samples=3)

@@ -70,3 +70,35 @@ def test_refused():
         identify.equiangular_samples(4, 1, 9)
     with pytest.raises(PlantingError):
         identify.plant_relu_network(np.random.default_rng(0).normal(size=(4, 9)), trained="both")
+
+
+@pytest.mark.parametrize("kind", ["margin", "regression"])
+@pytest.mark.parametrize("width", [24, 31, 90])
+def test_a_chosen_number_of_neurons(kind, width):
+    x = identify.centred_samples(5, 14, seed=width)
+    planted = identify.plant_relu_network(x, kind=kind, width=width, seed=1)
+    assert planted.network.widths == (width,)
+    assert explains(planted.network, x, planted.coefficients)
+    on = planted.network.forward(x).preactivations[0].T > 0.0
+    np.testing.assert_array_equal(on, planted.patterns)
+    if kind == "margin":
+        np.testing.assert_allclose(planted.network.value(x)[:, 0], 1.0, rtol=1e-9)
+
+
+def test_both_layers_with_a_part_of_the_patterns():
+    x = identify.equiangular_samples(8, 4, 12)
+    planted = identify.plant_relu_network(x, trained="both", width=60)
+    again = planted.network.gradient(x, planted.coefficients[:, None])
+    np.testing.assert_allclose(again.weights[1], planted.network.weights[1], rtol=1e-9)
+    assert planted.determined
+    with pytest.raises(InvalidInputError):
+        identify.plant_relu_network(x, width=0)
+
+
+@pytest.mark.parametrize(("count", "dimension"), [(2, 2), (5, 5), (9, 40)])
+def test_centred_samples_have_one_norm_and_many_patterns(count, dimension):
+    x = identify.centred_samples(count, dimension, seed=3)
+    np.testing.assert_allclose(np.sum(x**2, axis=1), 4.0 * count)
+    assert identify.plant_relu_network(x, kind="regression").determined
+    with pytest.raises(InvalidInputError):
+        identify.centred_samples(count, count - 1)
