@@ -12,10 +12,10 @@ from identify.command.deep import (
     DeepRequest,
     recover_deep,
     refuse_deep_options,
-    show_deep,
     verify_deep,
 )
-from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
+from identify.command.formats import show_verdict
+from identify.command.gate import BLOCKED, Gate
 from identify.command.names import EvidenceName, SourceName
 from identify.command.output import INTERRUPTED, OutputFolder, say_error
 from identify.command.page import write_report
@@ -135,16 +135,12 @@ def verify_stationary(request: StationaryRequest, gate: Gate, folder: OutputFold
     report, interrupted = request.assess(request.open())
     if folder:
         write_report(folder, report, request.deep.check_line())
-    show_deep(report, request.deep.run.format, folder)
+    word = gate.why_blocked(report)
+    show_verdict(report, request.deep.run.format, folder, request.deep.model, word)
     if interrupted:
         return INTERRUPTED
     request.note_attack(report)
-    blocked = (
-        report.verdict in gate.words
-        or (CANDIDATES in gate.words and report.candidates)
-        or (NOT_COVERED in gate.words and not report.covered)
-    )
-    return BLOCKED if blocked else 0
+    return BLOCKED if word is not None else 0
 
 
 def recover_stationary(request: StationaryRequest, images: Any, folder: OutputFolder) -> int:
@@ -163,7 +159,7 @@ def recover_stationary(request: StationaryRequest, images: Any, folder: OutputFo
             np.savez(path, **arrays)
         _draw(folder, sheet.settled(found.samples), report, request.deep)
     write_report(folder, report, request.deep.check_line())
-    show_deep(report, request.deep.run.format, folder)
+    show_verdict(report, request.deep.run.format, folder, request.deep.model)
     if interrupted:
         return INTERRUPTED
     request.note_attack(report)
