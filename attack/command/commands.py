@@ -15,6 +15,7 @@ from attack.command.training_options import (
     FileOptions,
     TrainingOptions,
 )
+from identify.command.config import write_config
 from identify.command.limits import refuse_above
 from identify.command.memory import figures_bytes
 from identify.command.names import Format
@@ -139,6 +140,7 @@ def attack(
             raise
         say_error("not enough memory; lower --count, or use --solver adam, --dtype float32")
         return 1
+    write_config(out)
     if run.format is Format.JSON:
         print(json.dumps(found.to_dict(), indent=1, allow_nan=False), flush=True)
     else:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from identify.budget import Budget
+from identify.command.config import read_config
 from identify.command.groups import as_options, in_panel
 from identify.command.help import read_word
 from identify.command.limits import parse_bytes
@@ -36,7 +37,7 @@ VersionOption = Annotated[
 
 @dataclass(frozen=True)
 class LogOptions:
-    """How much is said on standard error."""
+    """How much is said on standard error, and options from a file."""
 
     verbose: Annotated[
         bool,
@@ -46,6 +47,15 @@ class LogOptions:
         bool,
         _common("-q", "--quiet", help="No progress, no log."),
     ] = False
+    config: Annotated[
+        Path | None,
+        _common(
+            metavar="FILE.toml",
+            help="Options from a file; those of the command line win.",
+            callback=read_config,
+            is_eager=True,
+        ),
+    ] = None
     version: VersionOption = False
 
     def log(self) -> Log:

@@ -32,7 +32,7 @@ from tests.attack.command.command_runs import (
     one_line,
     run_files,
 )
-from tests.command_line import files, kkt, refused
+from tests.command_line import files, kkt, refused, results
 from tests.model_files import npz
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -314,7 +314,7 @@ class TestFigures:
         assert {"pairs-run.png", "pairs-off.png", "loss.png", "curve.png", "splitting.png"} <= set(
             drawn
         )
-        assert set(files(out)) == {"figures.json", *drawn}
+        assert set(results(out)) == {"figures.json", *drawn}
         assert all((out / name).read_bytes().startswith(PNG) for name in drawn)
         assert all("not drawn: " in line for line in outcome.lines)
         assert len(outcome.lines) == len(index["not_drawn"])
