@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import Annotated, NoReturn
 
 try:
@@ -58,9 +58,7 @@ def main() -> NoReturn:
             raise SystemExit(2)
         if COMPLETE in os.environ:
             # typer does this where it adds options for completion, which would crowd `--help`.
-            from typer.completion import completion_init
-
-            completion_init()
+            import_module("typer.completion").completion_init()
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
         code = run(sys.argv[1:])
