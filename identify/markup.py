@@ -116,3 +116,31 @@ def png(image: npt.NDArray[Any]) -> bytes:
         for name, body in parts
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def sheet(images: npt.ArrayLike, columns: int = 10, scale: int = 2) -> bytes:
+    """Return images (n, H, W) or (n, H, W, 3) as one PNG, each stretched to the range of grey.
+
+    Rows of ``columns`` with a light line between them, every pixel ``scale`` wide and high.
+
+    Example:
+        >>> sheet(np.ones((3, 4, 4)))[:4]
+        b'\\x89PNG'
+    """
+    array = np.asarray(images, dtype=np.float64)
+    count, high, wide = array.shape[:3]
+    low = array.min(axis=tuple(range(1, array.ndim)), keepdims=True)
+    top = array.max(axis=tuple(range(1, array.ndim)), keepdims=True)
+    grey = (array - low) / np.where(top > low, top - low, 1.0)
+    grey = grey.repeat(scale, axis=1).repeat(scale, axis=2)
+    across = min(columns, count)
+    down = math.ceil(count / across)
+    height, width = scale * high + 2, scale * wide + 2
+    page = np.ones((down * height, across * width, *array.shape[3:]))
+    for index, image in enumerate(grey):
+        y, x = height * (index // across), width * (index % across)
+        page[y : y + height - 2, x : x + width - 2] = image
+    # Both ends of the range, so that nothing is stretched once more.
+    page.flat[-1] = 1.0
+    page.flat[0] = page.flat[0] if page.min() == 0.0 else 0.0
+    return png(page)

@@ -121,6 +121,8 @@ def attack(
         failed_writing,
         naming_options,
     )
+    from attack.command.page import write_run_page
+    from identify.pictures import as_images
 
     told = log.log()
     try:
@@ -141,6 +143,9 @@ def attack(
         say_error("not enough memory; lower --count, or use --solver adam, --dtype float32")
         return 1
     write_config(out)
+    shape = found.image_shape
+    images = {} if shape is None else {"candidates": as_images(found.candidates, shape)}
+    write_run_page(out, str(found), images)
     if run.format is Format.JSON:
         print(json.dumps(found.to_dict(), indent=1, allow_nan=False), flush=True)
     else:

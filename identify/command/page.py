@@ -16,7 +16,7 @@ from identify.command.options import LogOptions
 from identify.command.output import OutputFolder, check_file_target, replacing
 from identify.errors import FileError, one_line
 
-PAGE, REPORT = "report.html", "report.json"
+PAGE, REPORT, REPLAY = "report.html", "report.json", "replay.json"
 AUDIT = "Which samples are exposed?"
 _LARGEST = 200_000_000
 _PICTURES = {
@@ -72,24 +72,37 @@ def write_page(
 ) -> None:
     """Write report.html; the pictures are those that this run has written."""
     from identify.report.page.build import report_page
-    from identify.report.page.content import Picture
     from identify.report.page.render import render
 
     if folder.path is None:
         return
-    pictures = [
-        Picture.of((folder.path / name).read_bytes(), *words)
-        for name, words in _PICTURES.items()
-        if name in folder.written
-    ]
+    pictures = _drawn(folder)
     page = report_page(content, text, pictures=pictures, title=title, recheck=recheck)
     folder.write_text(PAGE, render([page]))
+
+
+def write_replay_page(folder: OutputFolder, content: Mapping[str, Any], text: str) -> None:
+    """Write report.html of a replayed training run."""
+    from identify.report.page.render import render
+    from identify.report.page.runs import replay_page
+
+    folder.write_text(PAGE, render([replay_page(content, text, pictures=_drawn(folder))]))
+
+
+def _drawn(folder: OutputFolder) -> list[Any]:
+    """The pictures that this run has written."""
+    from identify.report.page.content import Picture
+
+    path = folder.path
+    names = () if path is None else tuple(n for n in _PICTURES if n in folder.written)
+    return [Picture.of((path / name).read_bytes(), *_PICTURES[name]) for name in names if path]
 
 
 def report(
     *,
     folders: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER...", help="Folders that --out wrote.")
+        list[Path],
+        typer.Argument(metavar="FOLDER...", help="Folders that --out wrote, or files of span."),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="The page to write.")],
     force: Annotated[bool, typer.Option("--force", help="Replace a page that is there.")] = False,
@@ -117,18 +130,34 @@ def _page_of(folder: Path) -> Any:
     """The page of a folder: the one that was written, or one from report.json alone."""
     from identify.report.page.build import report_page
     from identify.report.page.content import read_page
+    from identify.report.page.runs import attack_page, replay_page, span_page
 
     if (folder / PAGE).is_file():
         return replace(read_page(_text(folder / PAGE), str(folder / PAGE)), source=str(folder))
+    if folder.suffix == ".safetensors" and folder.is_file():
+        from identify.checkpoints.span import load_span
+
+        return span_page([float(value) for value in load_span(folder)[1]], source=str(folder))
+    if (folder / REPLAY).is_file():
+        return replay_page(_json(folder / REPLAY), source=str(folder))
     if not (folder / REPORT).is_file():
         raise FileError(folder, "holds no report", "give folders that --out wrote")
-    try:
-        content = json.loads(_text(folder / REPORT))
-    except (ValueError, RecursionError) as error:
-        raise FileError(folder / REPORT, "is no JSON") from error
-    if not isinstance(content, dict) or "verdict" not in content:
+    content = _json(folder / REPORT)
+    if content.get("kind") == "attack":
+        return attack_page(content, source=str(folder))
+    if "verdict" not in content:
         raise FileError(folder / REPORT, "is no report with a verdict")
     return report_page(content, source=str(folder))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise FileError(path, "is no JSON") from error
+    if not isinstance(content, dict):
+        raise FileError(path, "is no report")
+    return content
 
 
 def _text(path: Path) -> str:
