@@ -36,10 +36,13 @@ test-all: test
 test-fast: CHOSEN := not slow and not medium
 test-fast: lint types pytest
 
+WRITTEN := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md CITATION.cff docs/*.md docs/notebooks/*.ipynb
+
 lint: $(VENV)/all.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/codespell $(WRITTEN)
 
 types: $(VENV)/all.stamp
 	$(BIN)/mypy
