@@ -16,6 +16,7 @@ from attack.command.training_options import (
     TrainingOptions,
 )
 from identify.command.config import write_config
+from identify.command.hub import take_model
 from identify.command.limits import refuse_above
 from identify.command.memory import figures_bytes
 from identify.command.names import Format
@@ -94,7 +95,10 @@ def train(
 def attack(
     *,
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Network: .safetensors, .npz or .pt.")
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="Network: .safetensors, .npz or .pt.", callback=take_model
+        ),
     ],
     aim: ObjectiveOptions,
     search: SearchOptions,

@@ -12,6 +12,7 @@ import typer
 from identify.checkpoints.pair import KIND as PAIR
 from identify.command.data_options import ModelOptions, SourceOptions
 from identify.command.formats import show_findings
+from identify.command.hub import take_model
 from identify.command.memory import refuse_report
 from identify.command.names import Format
 from identify.command.options import GateOptions, LogOptions, MemoryOptions
@@ -34,7 +35,10 @@ def check(
     report: Annotated[
         Path, typer.Argument(metavar="REPORT.json", help="A report that verify or recover wrote.")
     ],
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The network, as for verify.")],
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="The network, as for verify.", callback=take_model),
+    ],
     require: Annotated[
         RequireName | None,
         typer.Option(help="End with exit code 4 unless the verdict is confirmed."),

@@ -15,6 +15,7 @@ from identify.checkpoints.replay import Replay, jacobian_numbers, replay_samples
 from identify.checkpoints.replay_search import search_recipe
 from identify.checkpoints.span import find_span, first_moments, save_span
 from identify.command.data_options import ModelOptions
+from identify.command.hub import take_model
 from identify.command.limits import PROCESS, refuse_above
 from identify.command.membership import HeldOut, PixelOptions, open_any
 from identify.command.memory import refuse_files
@@ -44,8 +45,12 @@ from identify.text import number
 
 _JACOBIANS = 4
 RESULTS = ("replay.json", "report.html", "samples.npz", "contact.png")
-Initial = Annotated[Path, typer.Argument(metavar="INITIAL", help="The earlier checkpoint.")]
-Final = Annotated[Path, typer.Argument(metavar="FINAL", help="The later checkpoint.")]
+Initial = Annotated[
+    Path, typer.Argument(metavar="INITIAL", help="The earlier checkpoint.", callback=take_model)
+]
+Final = Annotated[
+    Path, typer.Argument(metavar="FINAL", help="The later checkpoint.", callback=take_model)
+]
 
 
 def span(

@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from identify.command.hub import shown
 from identify.errors import FileError, InvalidInputError, listed
 
 FILE = "command.toml"
@@ -137,5 +138,7 @@ def _plain(value: Any) -> Any:
         value = value.value
     if isinstance(value, bool | int | float):
         return value
+    if isinstance(value, Path):
+        value = shown(value)
     # A name of a file may hold bytes that are no text.
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8")

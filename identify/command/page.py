@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from identify.command.data_options import ModelOptions, SourceOptions
+from identify.command.hub import shown
 from identify.command.options import LogOptions
 from identify.command.output import OutputFolder, check_file_target, replacing
 from identify.errors import FileError, one_line
@@ -43,7 +44,7 @@ def check_line(model: Path, source: SourceOptions, layout: ModelOptions) -> str:
         >>> check_line(Path("a b.pt"), SourceOptions(), ModelOptions(activation="relu"))
         "kktcert check report.json 'a b.pt' --activation relu"
     """
-    words = ["kktcert", "check", REPORT, str(model)]
+    words = ["kktcert", "check", REPORT, shown(model)]
     for name, value in (
         ("--source", source.source.value if source.gradient or source.initial else None),
         ("--gradient", source.gradient),
@@ -53,7 +54,8 @@ def check_line(model: Path, source: SourceOptions, layout: ModelOptions) -> str:
         ("--layers", layout.layers),
         ("--key", layout.key),
     ):
-        words += [name, str(value)] if value is not None else []
+        said = shown(value) if isinstance(value, Path) else str(value)
+        words += [name, said] if value is not None else []
     return shlex.join(words)
 
 
@@ -104,23 +106,28 @@ def report(
         list[Path],
         typer.Argument(metavar="FOLDER...", help="Folders that --out wrote, or files of span."),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE.html", help="The page to write.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="The page to write, or FILE.md.")],
     force: Annotated[bool, typer.Option("--force", help="Replace a page that is there.")] = False,
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="Its title.")] = None,
     no_images: Annotated[
         bool, typer.Option("--no-images", help="Leave out all pictures; they are private.")
     ] = False,
+    card: Annotated[
+        bool,
+        typer.Option("--model-card", help="Write a section for a model card instead: FILE.md."),
+    ] = False,
     log: LogOptions,
 ) -> int:
     """Make one page of many runs, the exposed ones first."""
+    from identify.report.page.card import model_card
     from identify.report.page.render import render
 
-    check_file_target(out, (".html",), force=force)
+    check_file_target(out, (".md",) if card else (".html",), force=force)
     pages = [_page_of(folder) for folder in folders]
     if no_images:
         pages = [replace(page, pictures=()) for page in pages]
     with replacing(out) as target:
-        target.write_text(render(pages, title), encoding="utf-8")
+        target.write_text(model_card(pages) if card else render(pages, title), encoding="utf-8")
     exposed = sum(page.meaning == "bad" for page in pages)
     print(f"{exposed} of {len(pages)} runs expose samples\nwritten to {one_line(str(out))}")
     return 0

@@ -13,7 +13,7 @@ from identify.text import table
 LIBRARIES = (
     "numpy", "scipy", "sympy", "python-flint", "tensorly", "safetensors", "typer", "rich",
     "tomli-w", "threadpoolctl", "jinja2", "torch", "torchmetrics", "scikit-learn", "matplotlib",
-    "hypothesis", "distributed", "optuna",
+    "hypothesis", "distributed", "optuna", "huggingface_hub",
 )  # fmt: skip
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 

@@ -151,7 +151,7 @@ def test_every_dependency_is_among_the_versions():
     from importlib import metadata
 
     lines = metadata.requires("kktcert")
-    extras = ("attack", "demo", "proofs", "sweep")
+    extras = ("attack", "demo", "hub", "proofs", "sweep")
     wanted = {
         re.match(r"[\w-]+", line)[0]
         for line in lines
