@@ -33,7 +33,7 @@ def run(script, folder):
     )
 
 
-@pytest.fixture(params=["determined", "open"])
+@pytest.fixture
 def release(request, tmp_path):
     """A folder with a model and its data, and whether the model determines them."""
     if request.param == "determined":
@@ -63,7 +63,14 @@ def test_the_action_is_a_workflow():
     assert install[:4] == ["python", "-m", "pip", "install"]
 
 
-@pytest.mark.medium
+@pytest.mark.parametrize(
+    "release",
+    [
+        pytest.param("determined", marks=pytest.mark.medium),
+        pytest.param("open", marks=pytest.mark.slow),
+    ],
+    indirect=True,
+)
 def test_the_steps_stop_what_they_have_to_stop(release):
     folder, determined = release
     lines = [s["run"] for s in ACTION["jobs"]["gate"]["steps"] if "run" in s]
@@ -73,7 +80,14 @@ def test_the_steps_stop_what_they_have_to_stop(release):
     assert ("error" in {r["level"] for r in found}) is determined
 
 
-@pytest.mark.medium
+@pytest.mark.parametrize(
+    "release",
+    [
+        pytest.param("determined", marks=pytest.mark.slow),
+        pytest.param("open", marks=pytest.mark.medium),
+    ],
+    indirect=True,
+)
 def test_the_script_for_releases(release):
     folder, determined = release
     done = run(BLOCKS["sh"], folder)

@@ -109,7 +109,9 @@ def test_an_update_of_one_step_is_read_by_the_names_of_a_state() -> None:
     net = network(8, 40, 2)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     net(torch.rand(3, 8)).square().sum().backward()
-    torch.optim.SGD(net.parameters(), lr=0.5).step()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter -= 0.5 * parameter.grad
     update = {name: value - before[name] for name, value in net.state_dict().items()}
     assert attack.Monitor(net, tell=None).read(update, 3).shown == 3
 

@@ -172,7 +172,7 @@ def complete(shell, **variables):
     ).stdout
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_shells_complete_commands_and_options():
     assert "complete -o default" in complete("source_bash")
     commands = complete("complete_bash", COMP_WORDS="kktcert ver", COMP_CWORD="1").split()
