@@ -16,6 +16,7 @@ import numpy.typing as npt
 SHOWN = 24
 """Pictures and rows of one object that a notebook shows; a note says how many there are."""
 _CELL = 72
+_LARGE = 60
 
 
 class Shown:
@@ -118,10 +119,10 @@ def png(image: npt.NDArray[Any]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def sheet(images: npt.ArrayLike, columns: int = 10, scale: int = 2) -> bytes:
+def sheet(images: npt.ArrayLike, columns: int = 10) -> bytes:
     """Return images (n, H, W) or (n, H, W, 3) as one PNG, each stretched to the range of grey.
 
-    Rows of ``columns`` with a light line between them, every pixel ``scale`` wide and high.
+    Rows of ``columns`` with a light line between them, small images enlarged to some 60 pixels.
 
     Example:
         >>> sheet(np.ones((3, 4, 4)))[:4]
@@ -129,6 +130,7 @@ def sheet(images: npt.ArrayLike, columns: int = 10, scale: int = 2) -> bytes:
     """
     array = np.asarray(images, dtype=np.float64)
     count, high, wide = array.shape[:3]
+    scale = max(1, round(_LARGE / max(high, wide)))
     low = array.min(axis=tuple(range(1, array.ndim)), keepdims=True)
     top = array.max(axis=tuple(range(1, array.ndim)), keepdims=True)
     grey = (array - low) / np.where(top > low, top - low, 1.0)

@@ -30,7 +30,9 @@ def write_run_page(
     pictures = []
     for name, part in images.items():
         if len(part) and np.isfinite(part).all():
-            said = f"The first {min(_SHOWN, len(part))} {name}, each in its own range of grey."
+            all_of_them = f"{len(part)} {name}"
+            which = all_of_them if len(part) <= _SHOWN else f"The first {_SHOWN} of {all_of_them}"
+            said = f"{which}, each in its own range of grey."
             pictures.append(Picture.of(sheet(part[:_SHOWN]), said, said))
     content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     page = attack_page(content, evaluation, text=text, pictures=pictures)

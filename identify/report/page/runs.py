@@ -10,8 +10,12 @@ from identify.report.page.build import provenance
 from identify.report.page.content import BAD, OPEN, Bar, Page, Picture, Table
 from identify.text import counted, number
 
-_SCORES = ("mean_ncc", "mean_ssim", "mean_l2")
 _ROUNDS = 200
+_WORDS = {
+    "better": "better than what knows nothing",
+    "equal": "not told apart from what knows nothing",
+    "worse": "worse than what knows nothing",
+}
 
 
 def attack_page(
@@ -54,7 +58,7 @@ def attack_page(
     tables = (_conclusion(conclusion), _rounds(content))
     return Page(
         title="What does an attack by optimisation find?",
-        verdict={"better": "better than chance"}.get(word, word),
+        verdict=_WORDS.get(word, word),
         meaning=BAD if word == "better" else OPEN,
         lead=tuple(row for row in lead if row[1]),
         pictures=tuple(pictures),

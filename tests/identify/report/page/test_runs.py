@@ -78,10 +78,11 @@ def test_a_sheet_shows_every_image_in_its_range(shape):
     image = pytest.importorskip("PIL.Image")
     values = np.random.default_rng(0).normal(size=shape)
     pixels = np.asarray(image.open(io.BytesIO(sheet(values, columns=4))), dtype=float)
-    high, wide = 2 * shape[1] + 2, 2 * shape[2] + 2
+    scale = round(60 / max(shape[1:3]))
+    high, wide = scale * shape[1] + 2, scale * shape[2] + 2
     for index, part in enumerate(values):
         y, x = high * (index // 4), wide * (index % 4)
         own = 255 * (part - part.min()) / (part.max() - part.min())
-        shown = pixels[y : y + high - 2 : 2, x : x + wide - 2 : 2]
+        shown = pixels[y : y + high - 2 : scale, x : x + wide - 2 : scale]
         # The first pixel of the sheet may be set to black, so that grey is stretched once.
         np.testing.assert_allclose(shown.ravel()[1:], own.ravel()[1:], atol=0.51)
