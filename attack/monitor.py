@@ -67,8 +67,8 @@ class Monitor(Shown):
     gradient of a linear layer is at most the number of samples (of positions, where a layer sees
     several of a sample). It is read off 2 n + 16 random rows, so that it is a lower bound. r
     samples can be separated if the hidden layers have rows enough: with ReLU
-    r (r + 1) / 2 + r (q - 1) <= m of the last one, q = C - 1 or 1. This counts equations and is no
-    verdict, which takes `kktcert verify`.
+    r (r + 1) / 2 + r (q - 1) <= m of the last one, q = C - 1 or 1, or fewer by the equations of
+    degree 3. This counts equations and is no verdict, which takes `kktcert verify`.
 
     Args:
         module: its `torch.nn.Linear` are looked at, all of them taken to be hidden but the last.

@@ -14,6 +14,7 @@ import numpy as np
 
 from identify.arrays import FloatArray
 from identify.command.limits import PROCESS, refuse_above
+from identify.disaggregation.cubic import LARGEST_UNKNOWNS, count_unknowns
 from identify.disaggregation.factor import factor
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.tensor_file import TensorFile
@@ -120,7 +121,8 @@ def refuse_gradient(limit: str | None, network: DeepNetwork, gradient: DeepGradi
     """Refuse to take a gradient apart that needs more memory than allowed.
 
     The estimate is that of the normal matrix of L, D = r (r + 1) / 2 + r q unknowns with the rank r
-    of the last hidden layer's gradient, twice, and eight copies of the arrays.
+    of the last hidden layer's gradient, three times, and eight copies of the arrays; with fewer
+    than 2 D neurons D is that of the equations of degree 3, where they are formed.
     """
     if limit is None:
         return
@@ -132,6 +134,9 @@ def refuse_gradient(limit: str | None, network: DeepNetwork, gradient: DeepGradi
     if last is not None and np.any(last):
         r, q = factor(last).rank, max(1, network.outputs)
         unknowns = r * (r + 1) // 2 + r * q
+        cubic = count_unknowns(r, q, leaky=False)
+        if len(last) < 2 * unknowns and cubic <= LARGEST_UNKNOWNS:
+            unknowns = max(unknowns, cubic)
         refuse_above(limit, estimate + 8 * 3 * unknowns**2, hint)
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from identify.disaggregation.cubic import LARGEST_UNKNOWNS, count_rows, count_unknowns
+
 
 def largest_batch(width: int, outputs: int) -> int:
     """The largest batch that the last hidden layer's rows can determine, cross-entropy assumed.
 
     n (n + 1) / 2 + n (q - 1) rows are needed that some samples activate and others do not, with
-    q = C - 1 for C outputs and q = 1 for one.
+    q = C - 1 for C outputs and q = 1 for one; or by the equations of degree 3, where they are
+    formed, the fewer of `count_rows`.
 
     Example:
-        >>> largest_batch(1400, 1), largest_batch(512, 10)
-        (52, 24)
+        >>> largest_batch(1400, 1), largest_batch(256, 10), largest_batch(5000, 10)
+        (52, 29, 91)
     """
     q = max(1, outputs - 1)
     n = 0
     while (n + 1) * (n + 2) // 2 + (n + 1) * (q - 1) <= width:
+        n += 1
+    while (
+        count_unknowns(n + 1, q, leaky=False) <= LARGEST_UNKNOWNS
+        and max(count_rows(n + 1, q, leaky=False), 2 * (n + 1)) <= width
+    ):
         n += 1
     return n
 

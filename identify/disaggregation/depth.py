@@ -13,7 +13,7 @@ from identify.budget import UNLIMITED, Budget
 from identify.model.deep import DeepGradient, DeepNetwork
 
 BoolArray = npt.NDArray[np.bool_]
-OpenRows = dict[int, BoolArray]
+IntArray = npt.NDArray[np.int64]
 
 _TURNS = 6
 _DEPENDENT = 1e-11
@@ -47,14 +47,32 @@ class AtTheTop:
 
     ``features`` h (n, k) enter the layer, ``cotangents`` p (n, C) the outputs, ``slopes`` are s'(z)
     (n, m). ``scaled`` says that the scale of h and p is known; a bias on the way fixes it.
-    ``accuracy`` is the relative error of h; values below it count as 0.
+    ``accuracy`` is the relative error of h, one for all or (n,); values below it count as 0.
     """
 
     features: FloatArray
     cotangents: FloatArray
     slopes: FloatArray
     scaled: bool
-    accuracy: float
+    accuracy: float | FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """By layer: rows (m,) that are unknown, and exponents (m,) of the sizes of their errors."""
+
+    unknown: Mapping[int, BoolArray]
+    exponents: Mapping[int, IntArray]
+
+    def used(self, index: int, count: int) -> BoolArray:
+        """The rows (count,) that are known."""
+        return ~self.unknown[index] if index in self.unknown else np.ones(count, dtype=np.bool_)
+
+    def even(self, index: int, rows: FloatArray) -> FloatArray:
+        """Rows (m, k) over the sizes of their errors."""
+        if index not in self.exponents:
+            return rows
+        return np.ldexp(rows, -self.exponents[index][:, None])
 
 
 def descend(
@@ -63,6 +81,7 @@ def descend(
     top: AtTheTop,
     *,
     open_rows: Mapping[int, BoolArray] | None = None,
+    exponents: Mapping[int, IntArray] | None = None,
     budget: Budget = UNLIMITED,
 ) -> Descent:
     """Follow samples from the last hidden layer's input down to the network's input.
@@ -74,6 +93,7 @@ def descend(
     Args:
         top: the samples at the last hidden layer.
         open_rows: by layer, rows (m,) of its gradient that are not known.
+        exponents: by layer, the sizes 2^e (m,) of its rows' errors where they are uneven.
         budget: after whose time the samples stay where they are.
 
     Cost: 3 n sum_l m_l k_l multiplications and a QR decomposition a layer.
@@ -83,13 +103,13 @@ def descend(
     ones = [float("nan")] * network.depth
     kept = [top.slopes]
     h, p, scaled, stopped = top.features, top.cotangents, top.scaled, ""
-    rows = dict(open_rows or {})
+    rows = _Rows(open_rows or {}, exponents or {})
     while at > 0:
         budget.tell("descent", 1.0 - at / network.depth)
         stopped = _LATE if budget.expired else _obstacle(network, gradient, at - 1)
         if stopped:
             break
-        margin = top.accuracy * np.abs(h).max(axis=1, keepdims=True)
+        margin = np.reshape(top.accuracy, (-1, 1)) * np.abs(h).max(axis=1, keepdims=True)
         slope = _slope(network, at - 1, h, margin)
         below = slope * (deltas[0] @ network.weights[at])
         if not _independent(below):
@@ -109,7 +129,7 @@ def descend(
 
 
 def _settle(
-    network: DeepNetwork, gradient: DeepGradient, found: Descent, rows: OpenRows, budget: Budget
+    network: DeepNetwork, gradient: DeepGradient, found: Descent, rows: _Rows, budget: Budget
 ) -> Descent:
     """Replace slopes by those of the forward pass while that leaves no more of the gradient."""
     residual = _left(gradient, found, rows)
@@ -142,12 +162,12 @@ def _settle(
     return found
 
 
-def _left(gradient: DeepGradient, found: Descent, rows: OpenRows) -> float:
+def _left(gradient: DeepGradient, found: Descent, rows: _Rows) -> float:
     """What the samples leave of the gradient of the layer reached, relative."""
     g = gradient.weights[found.layer]
     if g is None:
         return float("inf")
-    used = _used(g, found.layer, rows)
+    used = rows.used(found.layer, len(g))
     left = np.linalg.norm((found.deltas[0].T @ found.inputs - g)[used])
     return float(left / max(float(np.linalg.norm(g)), 1e-300))
 
@@ -184,19 +204,15 @@ def _independent(delta: FloatArray) -> bool:
     return bool(values[-1] > _DEPENDENT * values[0])
 
 
-def _used(g: FloatArray, index: int, rows: OpenRows) -> BoolArray:
-    return ~rows[index] if index in rows else np.ones(len(g), dtype=np.bool_)
-
-
 def _solve(
-    gradient: DeepGradient, index: int, delta: FloatArray, rows: OpenRows
+    gradient: DeepGradient, index: int, delta: FloatArray, rows: _Rows
 ) -> tuple[FloatArray, FloatArray | None]:
     """h (n, k) and, with a bias, the coefficients (n,) that should be 1."""
     g = gradient.layer(index)
     if g is None:
         raise ValueError("a layer without its gradient")
-    used = _used(g, index, rows)
-    lifted = np.asarray(np.linalg.lstsq(delta.T[used], g[used], rcond=None)[0], dtype=np.float64)
+    used, left, right = rows.used(index, len(g)), rows.even(index, delta.T), rows.even(index, g)
+    lifted = np.asarray(np.linalg.lstsq(left[used], right[used], rcond=None)[0], dtype=np.float64)
     if gradient.biases[index] is None:
         return lifted, None
     return lifted[:, :-1], lifted[:, -1]

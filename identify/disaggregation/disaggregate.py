@@ -26,17 +26,10 @@ from identify.disaggregation.checks import (
     read_labels,
     relative_noise,
 )
-from identify.disaggregation.cp import decompose_kernel
 from identify.disaggregation.depth import AtTheTop, Descent, descend
-from identify.disaggregation.evidence import (
-    compare_signs,
-    data_statement,
-    entry_noise,
-    power,
-    prove_printed,
-)
-from identify.disaggregation.few_neurons import LATE, MaskList, Selection, list_masks, select_set
-from identify.disaggregation.masks import Candidates, round_terms, settle
+from identify.disaggregation.evidence import compare_signs, data_statement, entry_noise, power
+from identify.disaggregation.masks import Candidates
+from identify.disaggregation.printed import prove_printed
 from identify.disaggregation.problem import Problem, pose
 from identify.disaggregation.records import (
     NONIDENTIFIABLE,
@@ -46,29 +39,19 @@ from identify.disaggregation.records import (
     Listing,
     PrintedProof,
 )
-from identify.disaggregation.relu import Kernel, find_kernel
+from identify.disaggregation.row_noise import row_exponents
 from identify.disaggregation.second_set import find_second_sets
+from identify.disaggregation.separate import Separated, separate
 from identify.disaggregation.verdict import Findings, judge
 from identify.errors import BudgetExceededError
 from identify.model.deep import DeepGradient, DeepNetwork
-from identify.thresholds import KERNEL_GAP, KERNEL_NOISE
+from identify.thresholds import KERNEL_NOISE
 
-_GUESSED = 30
 _LARGEST_SHOWN = 3_000
 BoolArray = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class _Separated:
-    """What the kernel or the list of masks gave."""
-
-    method: str
-    kernel: KernelFacts
-    plain: float
-    masks: MaskList | None
-    selection: Selection | None
-    candidates: Candidates | None
-    interrupted: str = ""
+IntArray = npt.NDArray[np.int64]
+_LOOSE = 1e-2
+"""The largest share of a sample's features that counts as 0 on the way down."""
 
 
 @dataclass(frozen=True)
@@ -132,93 +115,20 @@ def disaggregate(
     started = time.monotonic()
     options = _Options(loss, reduction, budget, prove, seed)
     problem = pose(network, gradient, loss, reduction, samples=samples, seed=seed, budget=budget)
-    separated = _separate(problem, options)
+    separated = separate(problem, seed=seed, budget=budget)
     result = _confirm(problem, separated, options)
     if result.verdict == UNDECIDED and loss is None:
         result = _show_two(problem, result, options)
     return replace(result, seconds=time.monotonic() - started)
 
 
-def _separate(problem: Problem, options: _Options) -> _Separated:
-    facts, kernel, interrupted = _examine(problem, options)
-    plain = 0.0 if kernel is None else kernel.plain
-    separable = kernel is not None and facts.gap >= 1.5
-    decided = facts.gap >= KERNEL_GAP and facts.largest_kernel <= KERNEL_NOISE
-    masks = selection = candidates = None
-    if not decided and not interrupted and _listable(problem):
-        masks, selection = _list(problem, options)
-        if LATE in (masks.reason, "" if selection is None else selection.reason):
-            interrupted = f"{LATE} before the list of masks was complete: nothing is decided"
-        if selection is not None and selection.masks is not None:
-            p = np.ones((problem.factor.rank, 1))
-            candidates = settle(problem.layer, problem.factor, problem.top, selection.masks, p)
-            return _Separated("masks", facts, plain, masks, selection, candidates)
-    if kernel is not None and separable:
-        candidates = _from_kernel(problem, kernel, options)
-    return _Separated("kernel", facts, plain, masks, selection, candidates, interrupted)
-
-
-def _examine(problem: Problem, options: _Options) -> tuple[KernelFacts, Kernel | None, str]:
-    operator, r = problem.operator, problem.factor.rank
-    strength = np.linalg.norm(problem.factor.columns * problem.factor.values, axis=1)
-    live = strength > 5.0 * problem.factor.noise * np.sqrt(r)
-    rows = int((live & (operator.weights > 0.0)).sum())
-    needed = operator.unknowns - r
-    nothing = KernelFacts(operator.unknowns, rows, needed, np.inf, 0.0, 0.0)
-    if rows < needed or 2 * r > len(problem.top):
-        return nothing, None, ""
-    try:
-        kernel = find_kernel(operator, budget=options.budget, seed=options.seed)
-    except BudgetExceededError as error:
-        return nothing, None, str(error)
-    noise = problem.factor.noise
-    values = kernel.values / noise
-    other = float(values[r]) if len(values) > r else np.inf
-    facts = KernelFacts(
-        operator.unknowns, rows, needed, float(values[r - 1]), other,
-        other / max(float(values[r - 1]), 1.0),
-    )  # fmt: skip
-    return facts, kernel, ""
-
-
-def _listable(problem: Problem) -> bool:
-    layer = problem.layer
-    # Where the rank is a guess the list decides nothing, and a large guess takes minutes.
-    worth = problem.factor.clear or problem.factor.rank <= _GUESSED
-    return layer.amplitudes.shape[1] == 1 and layer.leak == 0.0 and layer.has_bias and worth
-
-
-def _list(problem: Problem, options: _Options) -> tuple[MaskList, Selection | None]:
-    amplitudes = problem.layer.amplitudes[:, 0]
-    masks = list_masks(problem.factor, amplitudes, budget=options.budget)
-    if not masks.complete:
-        return masks, None
-    layer = problem.layer
-    return masks, select_set(
-        masks, problem.factor, amplitudes, layer.weight, layer.bias, budget=options.budget
-    )
-
-
-def _from_kernel(problem: Problem, kernel: Kernel, options: _Options) -> Candidates | None:
-    r = problem.factor.rank
-    z, p, _ = problem.operator.unpack(kernel.vectors[:, :r])
-    try:
-        terms = decompose_kernel(z, p, seed=options.seed, budget=options.budget)
-    except np.linalg.LinAlgError:
-        return None
-    masks, slopes = round_terms(problem.layer, problem.factor, terms)
-    delta = problem.layer.cotangents(masks, slopes)
-    if not masks.any(axis=0).all() or np.linalg.matrix_rank(delta) < r:
-        return None
-    return settle(problem.layer, problem.factor, problem.top, masks, slopes)
-
-
-def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disaggregation:
+def _confirm(problem: Problem, separated: Separated, options: _Options) -> Disaggregation:
     base = Disaggregation(
-        UNDECIDED, "", problem.factor.rank, problem.ranks, separated.method, separated.kernel
-    )
+        UNDECIDED, "", problem.factor.rank, problem.ranks, separated.method,
+        separated.examined.facts,
+    )  # fmt: skip
     completed = tuple(i for i, part in problem.known.items() if part.filled)
-    base = replace(base, completed=completed, late=bool(separated.interrupted))
+    base = replace(base, completed=completed, late=bool(separated.examined.interrupted))
     exempt = frozenset(problem.known)
     agreement = check_agreement(problem.network, problem.gradient, problem.factors, exempt=exempt)
     if separated.candidates is None:
@@ -229,7 +139,7 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
             rows = noisy_rows(problem.network, problem.gradient, problem.factors)
         return replace(base, verdict=verdict, reason=reason, checks=(agreement,), single_rows=rows)
     candidates = _by_size(problem, separated.candidates)
-    descent, bounds = _follow(problem, candidates, options)
+    descent, bounds = _follow(problem, candidates, options, even=separated.even)
     run = problem.network.forward(descent.inputs, descent.layer)
     top = problem.network.depth - 2 - descent.layer
     features, masks = run.inputs[top], (descent.slopes[top] == 1.0).T
@@ -250,24 +160,28 @@ def _confirm(problem: Problem, separated: _Separated, options: _Options) -> Disa
         loss_check,
         agreement,
     )
-    base = replace(base, kernel=_mixed(separated.kernel, masks))
-    printed = _prove(problem, descent, masks, options)
-    data = data_statement(problem.operator, problem.factor, separated.plain, noise)
+    kernel = _mixed(separated.examined.facts, masks)
+    data = data_statement(problem.operator, problem.factor, separated.examined.plain, noise)
     findings = replace(
         _findings(problem, separated),
-        kernel=base.kernel,
+        kernel=kernel,
         power=power(problem.layer, problem.factor, features, seed=options.seed),
         checks=checks,
         largest_bound=float(bounds.samples.max()),
         stopped=descent.stopped,
-        printed=printed,
     )
+    # A proof of degree 3 takes longer than all the rest, and nothing rests on it where others fail.
+    if kernel.degree == 2 or judge(findings)[0] != UNDECIDED:
+        findings = replace(
+            findings, printed=_prove(problem, descent, masks, kernel.degree, options)
+        )
     verdict, reason = judge(findings)
     return replace(
-        base, verdict=verdict, reason=reason, samples=descent.inputs, layer=descent.layer,
+        base, verdict=verdict, reason=reason, kernel=kernel, samples=descent.inputs,
+        layer=descent.layer,
         scaled=descent.scaled, masks=masks, features=features, cotangents=descent.cotangents,
         labels=labels.labels, label_confidence=labels.confidence, counts=counts,
-        error_bounds=bounds.samples, checks=checks, printed=printed, data=data,
+        error_bounds=bounds.samples, checks=checks, printed=findings.printed, data=data,
         power=findings.power, visible=_visible(problem, descent, features), caveats=CAVEATS,
         patterns=_patterns(problem, descent), listing=_listing(separated),
     )  # fmt: skip
@@ -292,8 +206,9 @@ def _show_two(problem: Problem, result: Disaggregation, options: _Options) -> Di
         "mask at the last hidden layer, and their loss slopes are free"
     )
     last, following = float(found.values[r - 1]), float(found.values[r])
-    kernel = replace(
-        facts, largest_kernel=last, smallest_other=following, gap=following / max(last, 1.0)
+    unknowns = problem.operator.unknowns
+    kernel = KernelFacts(
+        unknowns, facts.rows, unknowns - r, last, following, following / max(last, 1.0)
     )
     checks = () if agreement is None else (agreement,)
     return Disaggregation(
@@ -315,7 +230,7 @@ def _patterns(problem: Problem, descent: Descent) -> tuple[BoolArray | None, ...
     )
 
 
-def _listing(separated: _Separated) -> Listing | None:
+def _listing(separated: Separated) -> Listing | None:
     masks, selection = separated.masks, separated.selection
     if masks is None or masks.pivots is None or selection is None or not selection.decided:
         return None
@@ -353,15 +268,17 @@ SHOWN_CAVEATS = (
 )
 
 
-def _findings(problem: Problem, separated: _Separated) -> Findings:
+def _findings(problem: Problem, separated: Separated) -> Findings:
     return Findings(
-        problem.ranks, problem.network.depth - 2, separated.kernel, separated.masks,
-        separated.selection, None, (), None, "", None, separated.interrupted,
+        problem.ranks, problem.network.depth - 2, separated.examined.facts, separated.masks,
+        separated.selection, None, (), None, "", None, separated.examined.interrupted,
         tuple(sorted(problem.known)),
     )  # fmt: skip
 
 
-def _follow(problem: Problem, candidates: Candidates, options: _Options) -> tuple[Descent, Bounds]:
+def _follow(
+    problem: Problem, candidates: Candidates, options: _Options, *, even: bool
+) -> tuple[Descent, Bounds]:
     errors = slope_errors(problem.layer, problem.factor, candidates.masks, candidates.slopes)
     cotangents = candidates.slopes @ problem.space.T
     descent = descend(
@@ -372,8 +289,11 @@ def _follow(problem: Problem, candidates: Candidates, options: _Options) -> tupl
             cotangents,
             problem.layer.slopes(candidates.masks).T,
             scaled=problem.layer.has_bias,
-            accuracy=max(1e-9, 30.0 * relative_noise(problem.factor) + float(errors.max())),
+            accuracy=np.maximum(
+                1e-9, 30.0 * relative_noise(problem.factor) + np.minimum(errors, _LOOSE)
+            ),
         ),
+        exponents=_exponents(problem, options.seed) if even else {},
         open_rows={index: part.dropped for index, part in problem.known.items()},
         budget=options.budget,
     )
@@ -382,8 +302,18 @@ def _follow(problem: Problem, candidates: Candidates, options: _Options) -> tupl
     return descent, bound_errors(problem.network, problem.factors, descent, features, errors)
 
 
+def _exponents(problem: Problem, seed: int) -> dict[int, IntArray]:
+    """Of the sizes of the rows' errors, by layer."""
+    found = {}
+    for index in range(problem.network.depth - 1):
+        g = problem.gradient.layer(index)
+        if g is not None and problem.factor.rank <= min(g.shape):
+            found[index] = row_exponents(g, problem.factor.rank, seed=seed)
+    return found
+
+
 def _prove(
-    problem: Problem, descent: Descent, masks: BoolArray, options: _Options
+    problem: Problem, descent: Descent, masks: BoolArray, degree: int, options: _Options
 ) -> PrintedProof | None:
     if not options.prove:
         return None
@@ -397,6 +327,7 @@ def _prove(
         masks,
         problem.layer.leak,
         zero_sum=zero_sum,
+        degree=degree,
         budget=options.budget,
     )
 

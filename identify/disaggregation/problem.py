@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from identify.arrays import FloatArray
 from identify.budget import UNLIMITED, Budget
@@ -18,6 +19,8 @@ from identify.errors import InvalidInputError, NotYetSupportedError
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.losses import LOSSES
 from identify.thresholds import CLEAR
+
+IntArray = npt.NDArray[np.int64]
 
 SCOPE = "the last hidden activation must be relu or leaky_relu"
 REDUCTIONS = ("mean", "sum")
@@ -103,6 +106,23 @@ def pose(
     )
     operator = build_operator(found.columns, found.values, layer.amplitudes, layer.leak)
     return Problem(network, gradient, layer, g, factors, space, operator, known)
+
+
+def scale_rows(problem: Problem, exponents: IntArray) -> Problem:
+    """The problem with row j of the last hidden layer's gradient, and A_j, over 2^(e_j), exactly.
+
+    Masks, slopes p and inputs h are the same. The problem itself where all exponents are 0.
+    """
+    if not exponents.any():
+        return problem
+    factors, rank = dict(problem.factors), problem.factor.rank
+    top = np.ldexp(problem.top, -exponents[:, None])
+    found = factor(top, rank=rank)
+    factors[problem.network.depth - 2] = found
+    amplitudes = np.ldexp(problem.layer.amplitudes, -exponents[:, None])
+    layer = replace(problem.layer, amplitudes=amplitudes)
+    operator = build_operator(found.columns, found.values, amplitudes, layer.leak)
+    return replace(problem, layer=layer, top=top, factors=factors, operator=operator)
 
 
 def _other_layers(gradient: DeepGradient, top: int, found: Factor, seed: int) -> dict[int, Factor]:

@@ -41,6 +41,7 @@ class KernelFacts:
     Before the masks are known ``rows`` counts those that any sample activates.
     ``largest_kernel`` and ``smallest_other`` are generalised singular values in units of the
     gradient's noise; ``gap`` is the second over the first, the first taken as at least 1.
+    ``degree`` 2 is that of the equations, 3 that of their products with each unknown.
     """
 
     unknowns: int
@@ -49,6 +50,7 @@ class KernelFacts:
     largest_kernel: float
     smallest_other: float
     gap: float
+    degree: int = 2
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy import linalg
@@ -27,6 +28,37 @@ _LARGEST_WEIGHT = 1e3
 _CHUNK = 2_000_000
 _EXTRA = 8
 _HARMLESS = 0.01
+_REFINEMENTS = 6
+
+
+class LinearForm(Protocol):
+    """A linear operator with a noise form, as `find_kernel` uses it; D unknowns."""
+
+    @property
+    def rank(self) -> int:
+        """r, the dimension of the column space."""
+        ...
+
+    @property
+    def unknowns(self) -> int:
+        """D."""
+        ...
+
+    def normal(self, budget: Budget) -> FloatArray:
+        """L^T L (D, D) with at least its lower triangle, in column order."""
+        ...
+
+    def apply(self, vectors: FloatArray) -> FloatArray:
+        """L times vectors (D, b)."""
+        ...
+
+    def adjoint(self, values: FloatArray) -> FloatArray:
+        """L transposed times values."""
+        ...
+
+    def noise_form(self, vectors: FloatArray) -> FloatArray:
+        """C times vectors (D, b)."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +73,11 @@ class Operator:
     leak: float
     weights: FloatArray
     metric: FloatArray
+
+    @property
+    def rank(self) -> int:
+        """r, the number of columns of U."""
+        return int(self.basis.shape[1])
 
     @property
     def unknowns(self) -> int:
@@ -69,6 +106,14 @@ class Operator:
             block[:, at:] *= self.leak
         block *= self.weights[rows, None]
         return block
+
+    def normal(self, budget: Budget) -> FloatArray:
+        """The lower triangle of L^T L (D, D), in column order."""
+        total = np.zeros((self.unknowns, self.unknowns), order="F")
+        for rows, block in self.chunks():
+            budget.step("normal matrix", rows.stop / len(self.basis))
+            total = blas.dsyrk(1.0, block.T, beta=1.0, c=total, lower=1, overwrite_c=1)
+        return total
 
     def apply(self, vectors: FloatArray) -> FloatArray:
         """Weighted L times vectors (D, b), shape (m, b)."""
@@ -155,7 +200,7 @@ def build_operator(
 
 
 def find_kernel(
-    operator: Operator,
+    operator: LinearForm,
     *,
     count: int | None = None,
     wide: int = _EXTRA,
@@ -181,7 +226,7 @@ def find_kernel(
 
     Source: errors in variables with a noise form, Taubin (1991); the rest is standard.
     """
-    r = operator.basis.shape[1] if count is None else count
+    r = operator.rank if count is None else count
     block = min(r + wide, operator.unknowns)
     scale, cholesky, shift = _factorise(operator, budget)
 
@@ -201,25 +246,52 @@ def find_kernel(
         if settled.all():
             break
         before = values
-    moved = operator.apply(vectors[:, :r])
-    sizes = np.linalg.norm(vectors[:, :r] / scale[:, None], axis=0)
-    if (np.linalg.norm(moved, axis=0) ** 2 < _HARMLESS * shift * sizes**2).all():
-        # What is below the shift is mostly rounding of the normal matrix; L itself takes it out.
-        vectors[:, :r] -= solve(operator.adjoint(moved))
-        values, vectors = _ritz(operator, vectors)
-    plain = _plain_value(operator, vectors, solve, r)
+
+    def refine(block: FloatArray) -> FloatArray:
+        return _refine(operator, solve, scale, shift, block)
+
+    refined = refine(vectors)
+    if refined is not vectors:
+        values, vectors = _ritz(operator, refined)
+    plain = _plain_value(operator, vectors, solve, refine, r)
     return Kernel(values, vectors, plain, operator.unknowns, step)
 
 
+def _refine(
+    operator: LinearForm,
+    solve: Callable[[FloatArray], FloatArray],
+    scale: FloatArray,
+    shift: float,
+    vectors: FloatArray,
+) -> FloatArray:
+    """The block without what is rounding of the normal matrix in its small vectors, by L itself.
+
+    Each step leaves shift / sigma^2 of it, sigma the smallest value off the kernel. Vectors beyond
+    the r-th are no less small if they belong to the kernel, and have to be seen as such.
+    """
+    for _ in range(_REFINEMENTS):
+        moved = operator.apply(vectors)
+        size = np.linalg.norm(moved, axis=0)
+        whole = np.linalg.norm(vectors / scale[:, None], axis=0)
+        small = size**2 < _HARMLESS * shift * whole**2
+        if not small.any():
+            break
+        step = solve(operator.adjoint(moved[:, small]))
+        better = vectors.copy()
+        better[:, small] -= step
+        left = np.linalg.norm(operator.apply(better[:, small]), axis=0)
+        if not (left < 0.5 * size[small]).any():
+            break
+        vectors = better
+    return vectors
+
+
 def _factorise(
-    operator: Operator, budget: Budget, shift: float = 4.0 * float(np.finfo(np.float64).eps)
+    operator: LinearForm, budget: Budget, shift: float = 4.0 * float(np.finfo(np.float64).eps)
 ) -> tuple[FloatArray, FloatArray, float]:
     """Column scale d, the lower Cholesky factor of d L^T L d + t, in place, and t = D shift."""
     size = operator.unknowns
-    normal = np.zeros((size, size), order="F")
-    for rows, block in operator.chunks():
-        budget.step("normal matrix", rows.stop / len(operator.basis))
-        normal = blas.dsyrk(1.0, block.T, beta=1.0, c=normal, lower=1, overwrite_c=1)
+    normal = operator.normal(budget)
     diagonal = np.diag(normal).copy()
     scale = 1.0 / np.sqrt(np.maximum(diagonal, 1e-24 * diagonal.max()))
     normal *= scale[:, None]
@@ -237,7 +309,7 @@ def _orthonormal(vectors: FloatArray, scale: FloatArray) -> FloatArray:
     return scale[:, None] * q
 
 
-def _ritz(operator: Operator, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _ritz(operator: LinearForm, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Generalised singular values within a block, and the block rotated to their vectors."""
     form = vectors.T @ operator.noise_form(vectors)
     size, rotation = np.linalg.eigh(0.5 * (form + form.T))
@@ -250,7 +322,11 @@ def _ritz(operator: Operator, vectors: FloatArray) -> tuple[FloatArray, FloatArr
 
 
 def _plain_value(
-    operator: Operator, vectors: FloatArray, solve: Callable[[FloatArray], FloatArray], r: int
+    operator: LinearForm,
+    vectors: FloatArray,
+    solve: Callable[[FloatArray], FloatArray],
+    refine: Callable[[FloatArray], FloatArray],
+    r: int,
 ) -> float:
     """The singular value of L after the r smallest, in the Euclidean norm."""
     block = vectors
@@ -258,6 +334,9 @@ def _plain_value(
         block = np.linalg.qr(block)[0]
         block = solve(block)
     block = np.linalg.qr(block)[0]
+    # Combinations of the block that L makes small, before they are refined.
+    block = block @ np.linalg.svd(operator.apply(block), full_matrices=False)[2].T
+    block = np.linalg.qr(refine(block))[0]
     values = np.linalg.svd(operator.apply(block), compute_uv=False)
     values = np.concatenate([values, np.zeros(block.shape[1] - len(values))])[::-1]
     return float(values[r])

@@ -5,8 +5,8 @@
 Twenty CIFAR-10 images in networks 3072-300-1, 3072-1000-1 and 3072-1000-10 as torch initialises
 them. A sample counts as found within 10 % of a true one. DP-SGD clips every sample's gradient to
 norm 1, sums, adds noise sigma to every entry and divides by 20. With --attack S the last network is
-also attacked by gradient matching for so many seconds a row. With --out the
-table is written as CSV, and as a figure if matplotlib is there.
+also attacked by gradient matching for so many seconds a row, given the number of samples. With
+--out the table is written as CSV, and as a figure if matplotlib is there.
 """
 
 from __future__ import annotations
@@ -144,22 +144,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=100.0, help="seconds a problem")
+    parser.add_argument("--kinds", nargs="+", choices=list(NAMES), default=list(NAMES))
     parser.add_argument("--attack", type=float, help="seconds of gradient matching a row")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     print(f"| {' | '.join(HEAD)} |\n" + "|---" * len(HEAD) + "|", flush=True)
     rows = []
     for sizes in NETWORKS:
-        for kind in NAMES:
+        for kind in options.kinds:
             rows.append(measure(list(sizes), kind, options.seeds, options.limit))
             print(f"| {' | '.join(rows[-1])} |", flush=True)
-    if options.attack is not None:
-        for kind in ("float32", "3e-2"):
-            print(f"| {' | '.join(attack(list(NETWORKS[-1]), kind, options.attack))} |", flush=True)
+    matched = []
+    for kind in options.kinds if options.attack is not None else ():
+        matched.append(attack(list(NETWORKS[-1]), kind, options.attack))
+        print(f"| {' | '.join(matched[-1])} |", flush=True)
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         with (options.out / "gradient-table.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([HEAD, *rows])
+            csv.writer(file).writerows([HEAD, *rows, *matched])
         draw(rows, options.out / "gradient-table.png")
 
 

@@ -145,6 +145,12 @@ class Case:
         """L of the last hidden layer."""
         return build_operator(self.top, self.amplitudes, self.network.leak)
 
+    @property
+    def degree(self) -> int:
+        """That of the equations of the report: 2, or 3 with their products with each unknown."""
+        kernel = self.report.raw["kernel"]
+        return 2 if kernel is None else int(kernel.get("degree", 2))
+
     @cached_property
     def entry_noise(self) -> FloatArray:
         """Noise of an entry of delta over the distance of its two values, (m, n)."""

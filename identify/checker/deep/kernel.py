@@ -14,6 +14,7 @@ that is C-orthogonal to the samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from ..arithmetic.timed import triangle
 from ..outcome import FloatArray, check_possible, finite
 from .spectra import InTime, Spectrum
 
-LARGEST = 3000
+LARGEST = 4500
 """Unknowns of L above which nothing is formed: a dozen matrices of that size."""
 _RATE = 2e9
 _ENTRIES = 60_000_000
@@ -38,6 +39,11 @@ class Operator:
     leak: float
     weights: FloatArray
     values: FloatArray
+
+    @property
+    def rows(self) -> int:
+        """One equation for each neuron."""
+        return len(self.basis)
 
     @property
     def unknowns(self) -> int:
@@ -84,6 +90,32 @@ class Operator:
         return np.hstack(parts).T
 
 
+class Equations(Protocol):
+    """What `cut_kernel` asks of the operator, of degree 2 or 3."""
+
+    @property
+    def unknowns(self) -> int:
+        """D."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """The number of equations."""
+        ...
+
+    def matrix(self) -> FloatArray:
+        """Weighted equations, (rows, D)."""
+        ...
+
+    def form(self) -> FloatArray:
+        """The noise form C, (D, D)."""
+        ...
+
+    def elements(self, z: FloatArray, p: FloatArray) -> FloatArray:
+        """The unknowns (D, n) of samples."""
+        ...
+
+
 def build_operator(spectrum: Spectrum, amplitudes: FloatArray, leak: float) -> Operator:
     """L with rows weighted by 1 / |A_j|, at most 30 times the median; none without amplitude."""
     size = np.linalg.norm(amplitudes, axis=1)
@@ -109,7 +141,7 @@ class Cut:
 
 
 def cut_kernel(
-    operator: Operator, z: FloatArray, p: FloatArray, noise: float, in_time: InTime
+    operator: Equations, z: FloatArray, p: FloatArray, noise: float, in_time: InTime
 ) -> Cut:
     """Measure how the kernel that the samples span is cut off from the rest.
 
@@ -122,7 +154,7 @@ def cut_kernel(
 
     Cost: 2 m D^2 + 12 D^3 operations, eight matrices of D^2 numbers.
     """
-    size, rows = operator.unknowns, len(operator.basis)
+    size, rows = operator.unknowns, operator.rows
     check_possible(
         size <= LARGEST and size * rows <= _ENTRIES,
         f"too large: {size} unknowns in {rows} rows, {LARGEST} unknowns are formed",

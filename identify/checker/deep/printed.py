@@ -10,11 +10,12 @@ import numpy as np
 
 from ..outcome import BoolArray, FloatArray, IntArray, check_possible, require
 from .case import Case
+from .cubic import count_unknowns, has_full_rank, integer_gram
 
 _PRIMES = (2147483629, 2147483587)
 """Other primes than the verifier's."""
 _SECONDS = 4e-7
-_OPERATIONS = 1.2e-9
+_OPERATIONS = 5e-10
 _ENTRIES = 60_000_000
 _MODULAR = 900
 """Columns up to which a rank modulo a prime is taken for one output."""
@@ -24,6 +25,7 @@ _UNIT = 2.0**-53
 def check_printed(case: Case) -> tuple[str, str]:
     """The columns x_ji x_jk (i < k), x_ji A_jc and, leaky, A_jc A_jd have full rank.
 
+    For degree 3 those of their products with each unknown.
     x_ji = (A_j . p_i) s_ji with the stated masks and slopes, exact fractions; full rank modulo a
     prime is full rank.
     """
@@ -38,11 +40,14 @@ def check_printed(case: Case) -> tuple[str, str]:
     masks, amplitudes = masks[live], outputs.T[live]
     leak = case.network.leak
     size = n * (n - 1) // 2 + n * q + (q * (q + 1) // 2 if leak else 0)
+    rows = len(masks)
+    if case.degree == 3:
+        size, rows = count_unknowns(n, q, leak) - n, rows * (n + q)
     if stated is not None and stated["holds"] is not None:
         require(stated["required"] == size, f"{size} columns are needed, not {stated['required']}")
-    if len(masks) < size:
-        require(stated is None or not stated["holds"], f"{len(masks)} rows for {size} columns")
-        check_possible(False, f"{len(masks)} rows for {size} columns")
+    if rows < size:
+        require(stated is None or not stated["holds"], f"{rows} rows for {size} columns")
+        check_possible(False, f"{rows} rows for {size} columns")
     full, how = _is_full(case, masks, amplitudes, size, zero_sum)
     if stated is not None and stated["holds"] is not None:
         said = bool(stated["holds"]), stated["rank"] == size
@@ -74,9 +79,11 @@ def _is_full(
     if single and not leak and size > _MODULAR:
         check_possible(size**2 <= _ENTRIES, f"too large: {size} columns")
         case.in_time((len(masks) * size**2 + size**3) / 2e9)
-        return (_by_cholesky(masks, size) or None), "float64 with rounding bounds"
-    check_possible(len(masks) * size <= _ENTRIES, f"too large: {len(masks)} rows, {size} columns")
-    case.in_time(len(masks) * size * (_SECONDS + _OPERATIONS * size))
+        gram = _gram(masks, size) if case.degree == 2 else integer_gram(masks.astype(np.float64))
+        return (_is_positive(gram) or None), "float64 with rounding bounds"
+    rows = len(masks) if case.degree == 2 else size
+    check_possible(rows * size <= _ENTRIES, f"too large: {rows} rows, {size} columns")
+    case.in_time(rows * size * (_SECONDS + _OPERATIONS * size))
     for prime in _PRIMES:
         other = _residues(np.array([leak]), prime)[0]
         if single:
@@ -92,7 +99,11 @@ def _is_full(
             for c in range(a.shape[1]):
                 x = (x + a[:, c : c + 1] * p[:, c] % prime) % prime
             x = x * np.where(masks, 1, other) % prime
-        if _rank(_columns(x, a, bool(leak), prime), prime) == size:
+        if case.degree == 3:
+            full = has_full_rank(x, a, int(other) if leak else 0, prime)
+        else:
+            full = _rank(_columns(x, a, bool(leak), prime), prime) == size
+        if full:
             return True, "exact"
     return False, "exact"
 
@@ -127,8 +138,8 @@ def _residues(values: FloatArray, prime: int) -> IntArray:
     return np.array(found, dtype=np.int64).reshape(values.shape)
 
 
-def _by_cholesky(masks: BoolArray, size: int) -> bool:
-    """Whether the Gram matrix, whose entries are exact counts, is positive definite for sure."""
+def _gram(masks: BoolArray, size: int) -> FloatArray:
+    """The Gram matrix of the columns M_ji M_jk and M_ji, whose entries are exact counts."""
     x = masks.astype(np.float64)
     first, second = np.triu_indices(x.shape[1], 1)
     gram = np.zeros((size, size))
@@ -137,8 +148,14 @@ def _by_cholesky(masks: BoolArray, size: int) -> bool:
         part = x[start : start + step]
         part = np.hstack([part[:, first] * part[:, second], part])
         gram += part.T @ part
+    return gram
+
+
+def _is_positive(gram: FloatArray) -> bool:
+    """Whether an exact symmetric matrix is positive definite for sure."""
     # Rump 2006: the factorisation of a matrix that is not positive definite fails if its diagonal
     # is lowered by gamma_(n+1) / (1 - gamma_(n+1)) times its trace.
+    size = len(gram)
     gamma = (size + 2) * _UNIT / (1.0 - (size + 2) * _UNIT)
     gram[np.diag_indices(size)] -= 4.0 * gamma * float(np.trace(gram)) + 1e-9
     try:

@@ -67,6 +67,8 @@ _RANK = {"layer": whole(1), "rank": whole(0), "gap": maybe(real()), "noise": may
 _KERNEL = {"unknowns": whole(0), "rows": whole(0), "rows_needed": whole(),
            "largest_kernel": maybe(real()), "smallest_other": maybe(real()),
            "gap": maybe(real())}  # fmt: skip
+# Fields that came later, and are missing in older reports.
+_LATER_KERNEL = {"degree": choice(2, 3)}
 _CHECK = {"name": as_text, "holds": maybe(_flag), "value": maybe(real()), "limit": maybe(real()),
           "equations": whole(0), "note": as_text}  # fmt: skip
 _PROOF = {"holds": maybe(_flag), "rank": whole(0), "required": whole(0), "prime": maybe(whole()),
@@ -77,7 +79,6 @@ _PROBLEM = {"sizes": listed(whole(1), 2), "activations": listed(as_text),
             "biases": listed(_flag), "gradients": listed(_flag),
             "loss": maybe(choice("cross_entropy", "logistic", "squared")),
             "reduction": maybe(choice("mean", "sum")), "samples": maybe(whole(1))}  # fmt: skip
-# Fields that came later, and are missing in older reports.
 _LATER_PROBLEM = {"weight_decay": maybe(real(0.0)), "head": _flag}
 _EXCLUDED = {"mask": _bits, "neurons": listed(whole(0)), "multipliers": listed(real(0.0))}
 _CERTIFICATE = {"format": choice(1, 2), "samples": maybe(listed(_numbers)),
@@ -120,7 +121,7 @@ _FIELDS: dict[str, Kind] = {
     "error_bounds": _NUMBERS,
     "ranks": listed(table(_RANK)),
     "method": choice("kernel", "masks", "search", "none"),
-    "kernel": maybe(table(_KERNEL)),
+    "kernel": maybe(table(_KERNEL, _LATER_KERNEL)),
     "power": maybe(whole()),
     "smallest_visible_slope": maybe(real()),
     "checks": listed(table(_CHECK)),

@@ -132,14 +132,14 @@ ONE_SET = Statement(
 # --- how large the kernel has to be ------------------------------------------------------------
 
 
-def _live_rows(batch: Signals) -> int:
+def live_rows(batch: Signals) -> int:
     """Rows that some sample uses; for one output those of different masks."""
     live = batch.masks[batch.masks.any(axis=1)]
     return len(np.unique(live, axis=0)) if batch.slopes.shape[1] == 1 else len(live)
 
 
 def _few_rows(batch: Signals) -> Check:
-    least = batch.unknowns - _live_rows(batch)
+    least = batch.unknowns - live_rows(batch)
     found = kernel_dimension(batch)
     agrees = product_kernel_dimension(batch) == found
     return Check.of(found >= least and agrees, f"dimension {found}, at least {least} expected")
@@ -147,11 +147,11 @@ def _few_rows(batch: Signals) -> Check:
 
 def _few_rows_less(batch: Signals) -> Check:
     found = kernel_dimension(batch)
-    return Check.of(found > batch.unknowns - _live_rows(batch), "the bound is attained")
+    return Check.of(found > batch.unknowns - live_rows(batch), "the bound is attained")
 
 
 @contextmanager
-def _lost_row() -> Iterator[None]:
+def lost_row() -> Iterator[None]:
     """An operator that leaves out its last neuron."""
     original: Callable[..., FloatArray] = relu.Operator._rows
 
@@ -179,7 +179,7 @@ FEW_ROWS = Statement(
     conclusion=_few_rows,
     sabotages=(
         Sabotage("more", "one dimension more", conclusion=_few_rows_less),
-        Sabotage("row", "a neuron left out", implementation=_lost_row),
+        Sabotage("row", "a neuron left out", implementation=lost_row),
     ),
     code=("identify.disaggregation.relu.Operator",),
     remark=(
@@ -261,7 +261,7 @@ ONE_MASK = Statement(
     conclusion=_one_mask,
     sabotages=(
         Sabotage("more", "one dimension more", conclusion=_one_mask_more),
-        Sabotage("row", "a neuron left out", implementation=_lost_row),
+        Sabotage("row", "a neuron left out", implementation=lost_row),
     ),
     code=("identify.disaggregation.relu.Operator",),
     remark="With proportional slopes the samples are one, and the rank is smaller.",
@@ -326,7 +326,7 @@ ALWAYS_ON = Statement(
     conclusion=_on_everywhere,
     sabotages=(
         Sabotage("more", "one dimension more", conclusion=_on_everywhere_more),
-        Sabotage("row", "a neuron left out", implementation=_lost_row),
+        Sabotage("row", "a neuron left out", implementation=lost_row),
     ),
     code=("identify.disaggregation.relu.Operator",),
     remark=(

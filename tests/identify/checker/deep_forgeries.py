@@ -154,12 +154,17 @@ def nothing_open(report):
     report["candidates"] = True
 
 
+def another_degree(report):
+    report["kernel"]["degree"] = 5 - report["kernel"]["degree"]
+
+
 FORGERIES = (
     another_mask, another_mask_below, hidden_sample, merged_pair, moved_sample, swapped_slopes,
     swapped_samples, longer_slope, another_number, no_scope, wider_gap, wider_gap_with_its_value,
     wider_gap_of_the_rank, softened_noise, smaller_bound, undecided, fewer_rows_needed,
     larger_sigma, no_prime, fewer_columns, smaller_residual, more_equations, left_out_check,
     another_loss, fewer_assumptions, no_length, more_neurons, nothing_open,
+    another_degree,
 )  # fmt: skip
 
 

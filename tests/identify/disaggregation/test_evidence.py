@@ -8,10 +8,11 @@ import flint
 import numpy as np
 import pytest
 
-from identify.disaggregation import evidence
-from identify.disaggregation.evidence import power, prove_printed
+from identify.disaggregation import printed
+from identify.disaggregation.evidence import power
 from identify.disaggregation.factor import factor
 from identify.disaggregation.masks import Layer
+from identify.disaggregation.printed import prove_printed
 
 from .problems import plant
 
@@ -74,7 +75,7 @@ def test_cholesky_agrees_with_the_rank(kind, monkeypatch):
         masks = masks[:21]
     a, p = np.ones((len(masks), 1)), np.ones((6, 1))
     modular = prove_printed(a, p, masks, 0.0)
-    monkeypatch.setattr(evidence, "_MODULAR_COLUMNS", 0)
+    monkeypatch.setattr(printed, "_MODULAR_COLUMNS", 0)
     other = prove_printed(a, p, masks, 0.0)
     if kind == "random":
         assert modular.holds

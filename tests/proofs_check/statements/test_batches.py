@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from identify.model.deep import DeepNetwork
-from proofs_check.statements.batches import kernel, mask_lists, sharpness, signals
+from proofs_check.statements.batches import cubic, kernel, mask_lists, sharpness, signals
 from proofs_check.statements.batches.networks import Batch
 from proofs_check.statements.batches.signals import Signals
 from tests.proofs_check import helpers
@@ -61,3 +61,16 @@ def test_halves_by_hand():
     halves = (np.array([[2.0], [0.5]]), np.array([[1.0], [2.0]]))
     assert sharpness.same_gradient(batch, *halves).holds
     assert not sharpness.same_gradient(batch, halves[0], halves[1][::-1]).holds
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_kernel_of_degree_3_of_the_product_and_in_integers_agree(seed):
+    batch = signals.draw(7, 3, 1 + seed % 2, seed)
+    assert cubic.product_cubic_dimension(batch) == cubic.cubic_dimension(batch)
+
+
+def test_two_disjoint_masks_and_their_sum_at_degree_3():
+    """Their sum is a 0/1 vector of the column space too, and no degree takes it out."""
+    batch = two_samples([[1, 0], [0, 1]])
+    assert cubic.cubic_dimension(batch) == 3
+    helpers.assert_counterexample(cubic.ONE_SET, "kernel", batch)
