@@ -6,7 +6,7 @@ DEMO_OUT ?= demo-output
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-all lint types pytest docs coverage test-kernels test-oldest clean
+.PHONY: help demo test test-fast test-all lint types pytest docs coverage test-kernels test-oldest constraints dist clean
 
 help:
 	@echo 'make demo          set up, then run the demonstration (result in $(DEMO_OUT)/)'
@@ -16,6 +16,8 @@ help:
 	@echo 'make test-kernels  the numerical tests under every kernel of the linear algebra'
 	@echo 'make test-oldest   the tests without torch under the oldest versions allowed'
 	@echo 'make coverage      lines and branches that the tests run, by package'
+	@echo 'make constraints   write the installed versions into constraints.txt'
+	@echo 'make dist          build wheel and source archive; REPOSITORY=https://... for a release'
 	@echo 'make clean         remove the environments and everything that was built'
 
 demo: $(VENV)/demo.stamp
@@ -34,10 +36,13 @@ test-all: test
 test-fast: CHOSEN := not slow and not medium
 test-fast: lint types pytest
 
+WRITTEN := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md CITATION.cff docs/*.md docs/notebooks/*.ipynb
+
 lint: $(VENV)/all.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/codespell $(WRITTEN)
 
 types: $(VENV)/all.stamp
 	$(BIN)/mypy
@@ -57,6 +62,16 @@ test-kernels: $(VENV)/all.stamp
 
 test-oldest: $(VENV)-oldest/stamp
 	$(VENV)-oldest/bin/$(PYTEST) -m '$(CHOSEN)' tests/identify tests/proofs_check identify proofs_check
+
+# Local versions such as +cpu are left out: an index does not have them.
+constraints: $(VENV)/all.stamp
+	$(BIN)/python -m pip freeze --exclude-editable --exclude kktcert > $(VENV)/freeze.txt
+	(sed -n 1p constraints.txt; sed -e 's/+[a-z0-9.]*$$//' $(VENV)/freeze.txt) > $(VENV)/constraints.txt
+	mv $(VENV)/constraints.txt constraints.txt
+
+dist: $(VENV)/all.stamp
+	rm -rf dist
+	KKTCERT_REPOSITORY='$(REPOSITORY)' $(BIN)/python -m build --outdir dist .
 
 $(VENV)-oldest/stamp: pyproject.toml constraints.txt tests/oldest.py
 	$(OLDEST_PYTHON) -m venv --clear $(VENV)-oldest

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib import metadata
-from typing import NoReturn
+from importlib import import_module, metadata
+from typing import Annotated, NoReturn
 
 try:
     import typer
@@ -15,7 +16,6 @@ try:
     from identify.command import commands as of_identify
     from identify.command.lazy import lazy_group
     from identify.command.limits import owner_only
-    from identify.command.options import VersionOption
     from identify.command.output import INTERRUPTED, say_error
     from identify.errors import (
         FileError,
@@ -29,6 +29,9 @@ except KeyboardInterrupt:
     # The imports take a part of a second, in which Ctrl-C would print a traceback.
     print("kktcert: interrupted", file=sys.stderr)
     raise SystemExit(130) from None
+
+COMPLETE = "_KKTCERT_COMPLETE"
+"""Set by a shell that asks for completions, or for the script that makes it ask."""
 
 app = typer.Typer(
     name="kktcert",
@@ -53,6 +56,9 @@ def main() -> NoReturn:
         if problem:
             print(f"kktcert: {problem}", file=sys.stderr)
             raise SystemExit(2)
+        if COMPLETE in os.environ:
+            # typer does this where it adds options for completion, which would crowd `--help`.
+            import_module("typer.completion").completion_init()
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
         code = run(sys.argv[1:])
@@ -127,8 +133,28 @@ def _usage(error: Exception) -> str:
 
 
 @app.callback()
-def _options(context: typer.Context, version: VersionOption = False) -> None:
+def _options(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", help="Print the version.")
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", metavar="", help="With --version: libraries, threads and the machine."
+        ),
+    ] = False,
+) -> None:
     """Decide whether the weights of a network determine its training data, and recover them."""
+    if verbose and not version:
+        raise typer.BadParameter(
+            "goes behind the command, or beside --version", param_hint="--verbose"
+        )
+    if version:
+        from identify.command.versions import versions_text
+
+        print(versions_text() if verbose else f"kktcert {metadata.version('kktcert')}")
+        raise typer.Exit
     if context.invoked_subcommand is None:
         print(context.get_help())
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from attack.evaluation.evaluate import evaluate
     from attack.evaluation.scores import Evaluation, EvaluationSettings
     from attack.membership import GivenInputs, module_members
+    from attack.monitor import Monitor, Reading
     from attack.networks.activations import Activation
     from attack.networks.files import load_network, save_network
     from attack.networks.network import Network
@@ -40,10 +41,12 @@ __all__ = [
     "EvaluationSettings",
     "GivenInputs",
     "ImageData",
+    "Monitor",
     "Network",
     "NetworkSpec",
     "Objective",
     "Preset",
+    "Reading",
     "Round",
     "Run",
     "SecondOrder",
@@ -80,6 +83,7 @@ _HOMES = {
         "GivenInputs",
         "module_members",
     ),
+    "monitor": ("Monitor", "Reading"),
     "networks.activations": ("Activation",),
     "networks.files": (
         "load_network",

@@ -319,6 +319,27 @@ _HOMES = {
     ),
     "symbolic.system": ("KKTSystem",),
 }
+
+
+def _warn_of_another() -> None:
+    """The package identify of the index, which pre-commit installs, writes into this folder."""
+    from importlib import metadata
+    from warnings import warn
+
+    try:
+        other = metadata.version("identify")
+    except metadata.PackageNotFoundError:
+        return
+    warn(
+        f"the distribution identify {other} writes into the same folder as kktcert (pre-commit "
+        "installs it); install kktcert into an environment of its own",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+_warn_of_another()
+
 _MODULE_OF = {name: f"identify.{module}" for module, names in _HOMES.items() for name in names}
 
 

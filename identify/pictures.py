@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from identify.errors import InvalidInputError
+from identify.markup import square_side
 from identify.model.tensor_file import PathLike
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ def guess_image_shape(dimension: int) -> tuple[int, ...] | None:
         >>> guess_image_shape(64), guess_image_shape(3072), guess_image_shape(65)
         ((8, 8), (32, 32, 3), None)
     """
-    side = math.isqrt(dimension)
-    if side >= 4 and side * side == dimension:
-        return side, side
+    square = square_side(dimension)
+    if square is not None:
+        return square, square
     side = math.isqrt(dimension // 3)
     return (side, side, 3) if side >= 8 and 3 * side * side == dimension else None
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from identify.arrays import FloatArray
-from identify.text import counted
+from identify.markup import pictures_html, square_side, table_html
+from identify.text import counted, number
 
 
 class Verdict(StrEnum):
@@ -120,6 +121,20 @@ class Recovery:
     def labels(self) -> FloatArray:
         """Signs of the coefficients, shape (n,)."""
         return np.sign(self.coefficients)
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks, above it the samples if they can be square grey images."""
+        bounds = [number(float(b)) if np.isfinite(b) else "none" for b in self.error_bounds]
+        rows = [
+            [str(k), f"{b:.4g}", bound]
+            for k, (b, bound) in enumerate(zip(self.coefficients, bounds, strict=True))
+        ]
+        side = square_side(self.samples.shape[1])
+        images = ""
+        if side is not None:
+            captions = [f"sample {row[0]}, error bound {row[2]}" for row in rows]
+            images = pictures_html(self.samples.reshape(-1, side, side), captions)
+        return images + table_html(["sample", "coefficient", "error bound"], rows)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ import numpy as np
 
 import kktcert
 from identify.command import output
+from identify.command.config import FILE
 from identify.model.loading import save_network
 from identify.model.two_layer import TwoLayerNetwork
 
@@ -49,6 +50,11 @@ def files(folder):
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
     }
+
+
+def results(folder):
+    """What `files` gives but for the options that the command ran with."""
+    return {name: content for name, content in files(folder).items() if name != FILE}
 
 
 def random_network(seed=0, width=12, dimension=6, **options):

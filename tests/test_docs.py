@@ -80,7 +80,10 @@ def test_reference_lists_every_field_of_the_report(section, name):
     )
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+BESIDE = [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "README.md", "SECURITY.md")]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *BESIDE], ids=lambda page: page.name)
 def test_links_resolve(page):
     for target in LINK.findall(without_code(page.read_text(encoding="utf-8"))):
         if target.startswith(("https://", "http://")):

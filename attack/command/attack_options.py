@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from identify.command.groups import in_panel
 from identify.command.names import Format
-from identify.command.options import THREADS
+from identify.command.options import PLAIN_FORMAT, THREADS
 from identify.errors import InvalidInputError
 
 _attack, _score = in_panel("Attack"), in_panel("Scores")
@@ -77,7 +77,7 @@ class ScoreOptions:
 class NullOptions:
     """Form of the result and the seed of the null."""
 
-    format: Annotated[Format, _common(help="Form of the result.")] = Format.TEXT
+    format: Annotated[Format, _common(**PLAIN_FORMAT)] = Format.TEXT
     seed: Annotated[
         int,
         _common(metavar="S", help="Seed of the random candidates."),

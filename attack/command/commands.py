@@ -15,6 +15,8 @@ from attack.command.training_options import (
     FileOptions,
     TrainingOptions,
 )
+from identify.command.config import write_config
+from identify.command.hub import take_model
 from identify.command.limits import refuse_above
 from identify.command.memory import figures_bytes
 from identify.command.names import Format
@@ -93,7 +95,10 @@ def train(
 def attack(
     *,
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Network: .safetensors, .npz or .pt.")
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="Network: .safetensors, .npz or .pt.", callback=take_model
+        ),
     ],
     aim: ObjectiveOptions,
     search: SearchOptions,
@@ -120,6 +125,8 @@ def attack(
         failed_writing,
         naming_options,
     )
+    from attack.command.page import write_run_page
+    from identify.pictures import as_images
 
     told = log.log()
     try:
@@ -139,6 +146,10 @@ def attack(
             raise
         say_error("not enough memory; lower --count, or use --solver adam, --dtype float32")
         return 1
+    write_config(out)
+    shape = found.image_shape
+    images = {} if shape is None else {"candidates": as_images(found.candidates, shape)}
+    write_run_page(out, str(found), images)
     if run.format is Format.JSON:
         print(json.dumps(found.to_dict(), indent=1, allow_nan=False), flush=True)
     else:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from attack.command.attack_options import ScoreOptions
+from attack.command.page import write_run_page
 from attack.evaluation import metrics
 from attack.evaluation.conclusion import Conclusion, conclude
 from attack.evaluation.evaluate import evaluate
@@ -142,6 +143,11 @@ def evaluate_run(
         (run.path / PICTURES).unlink(missing_ok=True)
     with replacing(run.path / SCORES) as path:
         path.write_text(text + "\n", encoding="utf-8")
+    drawn = {}
+    if images and len(given.shape) > 1:
+        drawn["candidates"] = given.candidates.reshape(-1, *given.shape)
+        drawn["true samples"] = given.truth.reshape(-1, *given.shape)
+    write_run_page(run.path, str(judged), drawn, record)
     return judged
 
 

@@ -12,7 +12,7 @@ import typer
 
 from identify.command.groups import in_panel
 from identify.command.names import Format
-from identify.command.options import LogOptions
+from identify.command.options import PLAIN_FORMAT, LogOptions
 from identify.command.output import INTERRUPTED, check_writable, require_extra
 from identify.errors import InvalidInputError, one_line
 
@@ -72,7 +72,7 @@ class SweepOptions:
 class ShowOptions:
     """How results are shown."""
 
-    format: Annotated[Format, _showing(help="Form of what is shown.")] = Format.TEXT
+    format: Annotated[Format, _showing(**PLAIN_FORMAT)] = Format.TEXT
     columns: Annotated[
         str | None,
         _showing(metavar="A,B,...", help="Results to show, such as verdict,evaluate.found."),

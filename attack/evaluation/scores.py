@@ -14,6 +14,7 @@ from attack.evaluation import metrics
 from attack.evaluation.matching import IntArray
 from identify.arrays import FloatArray
 from identify.errors import InvalidInputError
+from identify.markup import Shown
 
 PIPELINES: Mapping[str, tuple[str, str, str]] = {
     "matched_ncc": ("one-to-one", "ncc", "min-max"),
@@ -153,7 +154,7 @@ class SetScores:
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(Shown):
     """How the candidates score, and how candidates score that know nothing of the samples.
 
     `null` holds the same pipelines for "held_out" (where images were given), "mean_image" and

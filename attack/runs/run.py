@@ -17,6 +17,8 @@ import torch
 from attack.objectives.candidates import Candidates
 from attack.solving.second_order import SecondOrder
 from attack.solving.state import COLUMNS, NO_SPLIT, Round, Row
+from identify.markup import pictures_html, terms
+from identify.pictures import as_images
 from identify.text import counted
 
 SCHEMA_VERSION = 1
@@ -104,6 +106,15 @@ class Run:
             f"check       {self.check if self.check is not None else 'none, the run broke off'}",
         ]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """What `str` says, for notebooks, and the candidates where the shape of images is known."""
+        said = [(line[:12].strip(), line[12:]) for line in str(self).splitlines()]
+        images = ""
+        if self.image_shape is not None:
+            captions = [f"candidate {k}" for k in range(len(self.candidates))]
+            images = pictures_html(as_images(self.candidates, self.image_shape), captions)
+        return terms(said) + images
 
     def as_candidates(self) -> Candidates:
         """Return the candidates as tensors on the CPU, in memory of their own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -128,6 +129,9 @@ class CheckResult:
         if self.not_checked:
             lines.append(f"not checked: {', '.join(self.not_checked)}")
         return "\n".join([*lines, f"outcome: {self.outcome}"])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 class NotCheckableError(Exception):

@@ -14,6 +14,7 @@ from identify.checkpoints.pair_masks import Separated, separate_masks
 from identify.checkpoints.pair_problem import SCOPE, PairProblem, pose_pair
 from identify.checkpoints.span import WEIGHTS, CheckpointSpan
 from identify.errors import InvalidInputError, NotYetSupportedError
+from identify.markup import Shown
 from identify.model.deep import DeepNetwork
 from identify.text import counted
 from identify.thresholds import PAIR_FITS
@@ -23,7 +24,7 @@ _TRAINING = "plain descent, with momentum or local steps, in both layers: no Ada
 
 
 @dataclass(frozen=True, eq=False)
-class PairSamples:
+class PairSamples(Shown):
     """Candidates (n, d) for the samples between two checkpoints; the verdict is "undecided".
 
     ``residual`` is what they leave of the first layer's change, relative to it. It is the error of

@@ -22,6 +22,7 @@ from identify.checkpoints.replay_problem import (
 )
 from identify.checkpoints.simulate import train
 from identify.checkpoints.span import CheckpointSpan, stored_precision
+from identify.markup import Shown
 from identify.model.deep import DeepNetwork
 from identify.thresholds import REACHED, REPLAY_BOUND
 
@@ -30,7 +31,7 @@ _NEAR = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class Replay:
+class Replay(Shown):
     """Samples (n, d) whose training from the first checkpoint ends in the last, or near it.
 
     ``residual`` is the largest relative distance of a layer's change; ``rounding`` what the stored

@@ -12,6 +12,7 @@ from scipy import linalg
 from identify.arrays import FloatArray
 from identify.disaggregation.factor import EPSILON, Factor, factor
 from identify.errors import FileError, InvalidInputError
+from identify.markup import Shown
 from identify.model.deep import DeepNetwork
 from identify.model.tensor_file import AnyArray, PathLike
 from identify.model.untrusted import read_tensors
@@ -26,7 +27,7 @@ _KEYS = ("basis", "singular_values", "has_bias")
 
 
 @dataclass(frozen=True, eq=False)
-class CheckpointSpan:
+class CheckpointSpan(Shown):
     """The row space of the first layer's change [dW | db], if a gap decides its dimension.
 
     ``basis`` (r, k) orthonormal rows, ``singular_values`` (r,) of the change; k counts the bias

@@ -14,20 +14,17 @@ from identify.command.data_options import (
     SourceOptions,
 )
 from identify.command.deep import DeepRequest
+from identify.command.formats import show_audit
 from identify.command.gate import BLOCKED, parse_exposed
 from identify.command.inputs import check_dimension, open_data, search_arguments
 from identify.command.limits import check_memory
-from identify.command.names import Format
-from identify.command.options import LogOptions, MemoryOptions, OutputOptions, RunOptions
+from identify.command.options import GateOptions, LogOptions, MemoryOptions, OutputOptions
 from identify.command.output import (
     OutputFolder,
 )
 from identify.command.page import AUDIT, check_line, write_page
 from identify.command.routing import routed
-from identify.command.run import (
-    RESULTS,
-    show_written,
-)
+from identify.command.run import RESULTS
 from identify.command.stationary import audit_relu
 from identify.model.dataset import load_samples
 
@@ -51,7 +48,7 @@ def audit(
         str | None,
         typer.Option(metavar="S", help="What they were divided by: (x - M) / S is audited."),
     ] = None,
-    run: RunOptions,
+    run: GateOptions,
     memory: MemoryOptions,
     output: OutputOptions,
     log: LogOptions,
@@ -84,8 +81,5 @@ def audit(
             folder.write_text("report.json", report.to_json())
             recheck = check_line(model, source, layout)
             write_page(folder, report.to_dict(), str(found), recheck, AUDIT)
-        text = found.to_json() if run.format is Format.JSON else f"{found}\n"
-        print(text, end="", flush=True)
-        if run.format is Format.TEXT:
-            show_written(folder)
+        show_audit(found, run.format, folder, model, len(truth.samples))
     return BLOCKED if gated and found.exposed else 0

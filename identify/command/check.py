@@ -11,10 +11,13 @@ import typer
 
 from identify.checkpoints.pair import KIND as PAIR
 from identify.command.data_options import ModelOptions, SourceOptions
+from identify.command.formats import show_findings
+from identify.command.hub import take_model
 from identify.command.memory import refuse_report
 from identify.command.names import Format
-from identify.command.options import LogOptions, MemoryOptions, RunOptions
+from identify.command.options import GateOptions, LogOptions, MemoryOptions
 from identify.command.output import say_error
+from identify.report.findings import check_findings
 
 UNUSABLE = 2
 _LARGEST = 100_000_000
@@ -31,14 +34,17 @@ def check(
     report: Annotated[
         Path, typer.Argument(metavar="REPORT.json", help="A report that verify or recover wrote.")
     ],
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The network, as for verify.")],
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="The network, as for verify.", callback=take_model),
+    ],
     require: Annotated[
         RequireName | None,
         typer.Option(help="End with exit code 4 unless the verdict is confirmed."),
     ] = None,
     source: SourceOptions,
     layout: ModelOptions,
-    run: RunOptions,
+    run: GateOptions,
     memory: MemoryOptions,
     log: LogOptions,
 ) -> int:
@@ -68,8 +74,11 @@ def check(
         return UNUSABLE
     if run.format is Format.JSON:
         print(json.dumps(result.to_dict(), indent=2, allow_nan=False), flush=True)
-    else:
+    elif run.format is Format.TEXT:
         print(result, flush=True)
+    else:
+        needed = require is not None
+        show_findings(check_findings(str(report), result.to_dict(), required=needed), run.format)
     return exit_code(result, required=require is not None)
 
 

@@ -15,6 +15,7 @@ from identify.checkpoints.replay import Replay, jacobian_numbers, replay_samples
 from identify.checkpoints.replay_search import search_recipe
 from identify.checkpoints.span import find_span, first_moments, save_span
 from identify.command.data_options import ModelOptions
+from identify.command.hub import take_model
 from identify.command.limits import PROCESS, refuse_above
 from identify.command.membership import HeldOut, PixelOptions, open_any
 from identify.command.memory import refuse_files
@@ -32,6 +33,7 @@ from identify.command.output import (
     replacing,
     say_error,
 )
+from identify.command.page import REPLAY, write_replay_page
 from identify.command.run import show_written
 from identify.command.sheet import Sheet
 from identify.errors import InvalidInputError
@@ -42,9 +44,13 @@ from identify.pictures import contact_sheet
 from identify.text import number
 
 _JACOBIANS = 4
-RESULTS = ("replay.json", "samples.npz", "contact.png")
-Initial = Annotated[Path, typer.Argument(metavar="INITIAL", help="The earlier checkpoint.")]
-Final = Annotated[Path, typer.Argument(metavar="FINAL", help="The later checkpoint.")]
+RESULTS = ("replay.json", "report.html", "samples.npz", "contact.png")
+Initial = Annotated[
+    Path, typer.Argument(metavar="INITIAL", help="The earlier checkpoint.", callback=take_model)
+]
+Final = Annotated[
+    Path, typer.Argument(metavar="FINAL", help="The later checkpoint.", callback=take_model)
+]
 
 
 def span(
@@ -176,8 +182,9 @@ def replay(
                 error_bounds=result.error_bounds,
             )
         facts = json.dumps(result.to_dict(), indent=2, allow_nan=False)
-        folder.write_text("replay.json", facts)
+        folder.write_text(REPLAY, facts)
         _draw(sheet.settled(result.samples), folder, result)
+        write_replay_page(folder, result.to_dict(), str(result))
         print(facts if run.format is Format.JSON else result, flush=True)
         if run.format is Format.TEXT:
             show_written(folder)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from identify.command.groups import as_options, in_panel
+from identify.command.hub import take_model
 from identify.command.names import (
     ArithmeticName,
     LossName,
@@ -31,7 +32,12 @@ POWERS = "for networks with a power as activation"
 
 
 ModelArgument = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Network: .safetensors, .npz, .pt or a folder.")
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="Network: .safetensors, .npz, .pt, a folder, or org/name of the hub.",
+        callback=take_model,
+    ),
 ]
 DataArgument = Annotated[
     Path, typer.Argument(metavar="DATA.npz", help="Samples: .npz with `samples` or `images`.")
@@ -84,7 +90,7 @@ class SourceOptions:
     ] = None
     initial: Annotated[
         Path | None,
-        _source(metavar="FILE", help="Network before fine-tuning to MODEL."),
+        _source(metavar="FILE", help="Network before fine-tuning to MODEL.", callback=take_model),
     ] = None
     loss: Annotated[
         LossName | None,

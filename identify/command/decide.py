@@ -9,11 +9,13 @@ import typer
 
 from identify.command.data_options import AssumeOptions, ModelArgument, ModelOptions, SourceOptions
 from identify.command.deep import DeepRequest
+from identify.command.formats import show_findings, show_verdict
 from identify.command.gate import BLOCKED, Gate, parse_gate
 from identify.command.inputs import open_data
 from identify.command.limits import check_memory
 from identify.command.names import EvidenceName, MethodName, SourceName, WhatIfName
 from identify.command.options import (
+    GateOptions,
     ImageOptions,
     LogOptions,
     MemoryOptions,
@@ -32,7 +34,6 @@ from identify.command.routing import attack_line, routed
 from identify.command.run import (
     RESULTS,
     assess,
-    show_report,
     write_alternatives,
 )
 from identify.command.sheet import Sheet
@@ -44,6 +45,7 @@ from identify.errors import (
 )
 from identify.hermite.data import HermiteData
 from identify.records import Verdict
+from identify.report.findings import refusal_findings
 
 
 def verify(
@@ -69,7 +71,7 @@ def verify(
         WhatIfName | None,
         typer.Option(help="noise: the smallest that leaves a gradient undecided."),
     ] = None,
-    run: RunOptions,
+    run: GateOptions,
     memory: MemoryOptions,
     output: OutputOptions,
     log: LogOptions,
@@ -97,39 +99,41 @@ def verify(
             if not gate.blocks_uncovered:
                 raise
             say_error(f"not covered: {error}")
+            show_findings(refusal_findings("verify", str(model), str(error)), run.format)
             return BLOCKED
         check_memory(memory.memory_limit, data, run.seed)
         report, interrupted = assess(data, assume, run, log.log(), evidence)
         if folder:
             write_alternatives(folder, report.alternatives)
             write_report(folder, report, check_line(model, source, layout))
-        show_report(report, run.format, folder)
+        word, code = gate.why_blocked(report), 0
+        if word is None and not trust_metadata and not interrupted:
+            word, code = _gate_without_statements(gate, data, assume, run, log.log())
+        show_verdict(report, run.format, folder, model, word)
     if interrupted:
         return INTERRUPTED
     line = "" if report.covered else attack_line(model, source, layout)
     if line:
         log.log().note(f"not covered; try: {line}")
-    if gate.why_blocked(report) is not None:
-        return BLOCKED
-    return 0 if trust_metadata else _gate_without_statements(gate, data, assume, run, log.log())
+    return BLOCKED if word is not None else code
 
 
 def _gate_without_statements(
     gate: Gate, data: HermiteData, assume: AssumeOptions, run: RunOptions, log: Log
-) -> int:
-    """The exit code by the types of the stored numbers, where a file states a coarser rounding."""
+) -> tuple[str | None, int]:
+    """Word that is met, and exit code, by the stored types where a file states a rounding."""
     if not gate.words or data.stated_rounding is None:
-        return 0
+        return None, 0
     numerical = EvidenceName.NUMERICAL
     report, interrupted = assess(data.without_statements(), assume, run, log, numerical)
     word = gate.why_blocked(report)
     if interrupted or word is None:
-        return INTERRUPTED if interrupted else 0
+        return None, INTERRUPTED if interrupted else 0
     say_error(
         f"--fail-on {word}: only the rounding of {data.stated_rounding:g} that the file states "
         f"keeps the verdict from {report.verdict.value}; --trust-metadata believes it"
     )
-    return BLOCKED
+    return word, BLOCKED
 
 
 def recover(
@@ -181,7 +185,7 @@ def recover(
             with folder.writing("contact.png") as path:
                 sheet.draw(path, report)
         write_report(folder, report, check_line(model, source, layout))
-        show_report(report, run.format, folder)
+        show_verdict(report, run.format, folder, model)
     if interrupted:
         return INTERRUPTED
     if not something:

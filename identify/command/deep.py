@@ -12,14 +12,14 @@ import numpy as np
 from identify.arrays import FloatArray
 from identify.budget import Budget, Progress
 from identify.command.data_options import AssumeOptions, ModelOptions, SourceOptions
-from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
+from identify.command.formats import show_audit, show_verdict
+from identify.command.gate import BLOCKED, Gate
 from identify.command.groups import as_options
 from identify.command.inputs import check_dimension, features_note
 from identify.command.memory import refuse_gradient
 from identify.command.names import (
     ArithmeticName,
     EvidenceName,
-    Format,
     ScaleName,
     SourceName,
     WhatIfName,
@@ -27,7 +27,6 @@ from identify.command.names import (
 from identify.command.options import MemoryOptions, RunOptions
 from identify.command.output import INTERRUPTED, Log, OutputFolder, say_error
 from identify.command.page import AUDIT, check_line, write_page, write_report
-from identify.command.run import show_written
 from identify.command.sheet import Sheet
 from identify.disaggregation.records import GLOBALLY, LOCALLY
 from identify.errors import InvalidInputError, NotYetSupportedError
@@ -205,15 +204,11 @@ def verify_deep(request: DeepRequest, gate: Gate, folder: OutputFolder) -> int:
     if folder:
         _write_alternatives(folder, report)
         write_report(folder, report, request.check_line())
-    show_deep(report, request.run.format, folder)
+    word = gate.why_blocked(report)
+    show_verdict(report, request.run.format, folder, request.model, word)
     if interrupted:
         return INTERRUPTED
-    blocked = (
-        report.verdict in gate.words
-        or (CANDIDATES in gate.words and report.candidates)
-        or (NOT_COVERED in gate.words and not report.covered)
-    )
-    return BLOCKED if blocked else 0
+    return BLOCKED if word is not None else 0
 
 
 def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int:
@@ -241,7 +236,7 @@ def recover_deep(request: DeepRequest, images: Any, folder: OutputFolder) -> int
             np.savez(path, single_rows=found.single_rows)
     _write_alternatives(folder, report)
     write_report(folder, report, request.check_line())
-    show_deep(report, request.run.format, folder)
+    show_verdict(report, request.run.format, folder, request.model)
     if interrupted:
         return INTERRUPTED
     if found.samples is None and found.single_rows is None:
@@ -276,22 +271,10 @@ def audit_deep(
         folder.write_text("audit.json", found.to_json())
         folder.write_text("report.json", report.to_json())
         write_page(folder, report.to_dict(), str(found), request.check_line(), AUDIT)
-    if request.run.format is Format.JSON:
-        print(found.to_json(), end="", flush=True)
-    else:
-        print(found, flush=True)
-        show_written(folder)
+    show_audit(found, request.run.format, folder, request.model, len(truth.samples))
     if interrupted:
         return INTERRUPTED
     return BLOCKED if gated and found.exposed else 0
-
-
-def show_deep(report: GradientReport, form: Format, folder: OutputFolder) -> None:
-    if form is Format.JSON:
-        print(report.to_json(), end="", flush=True)
-        return
-    print(report)
-    show_written(folder)
 
 
 def _write_alternatives(folder: OutputFolder, report: GradientReport) -> None:

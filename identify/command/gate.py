@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from identify.errors import InvalidInputError
 from identify.records import Verdict
-from identify.report.report import IdentifiabilityReport
 
 BLOCKED = 3
 CANDIDATES, NOT_COVERED = "candidates", "not-covered"
+
+
+class Judged(Protocol):
+    """A report of any kind."""
+
+    @property
+    def verdict(self) -> str: ...
+
+    @property
+    def candidates(self) -> bool: ...
+
+    @property
+    def covered(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -23,7 +36,7 @@ class Gate:
         """Whether files that the verifier does not cover are to end with exit code 3."""
         return NOT_COVERED in self.words
 
-    def why_blocked(self, report: IdentifiabilityReport) -> str | None:
+    def why_blocked(self, report: Judged) -> str | None:
         """The word that the report meets, or None.
 
         Example:
@@ -32,8 +45,9 @@ class Gate:
             >>> parse_gate("globally,candidates").why_blocked(report)
             'candidates'
         """
-        if report.verdict.value in self.words:
-            return report.verdict.value
+        verdict = str(report.verdict)
+        if verdict in self.words:
+            return verdict
         if CANDIDATES in self.words and report.candidates:
             return CANDIDATES
         if NOT_COVERED in self.words and not report.covered:

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.models import OptionInfo
 
+from identify.command.config import running
 from identify.command.groups import flat
 from identify.model.losses import read_loss
 
@@ -35,6 +36,11 @@ class Command(TyperCommand):
         if option is not None:
             option.metavar = ""
         return option
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; what it writes can say with which options."""
+        with running(ctx):
+            return super().invoke(ctx)
 
 
 class Group(TyperGroup):

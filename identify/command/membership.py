@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from identify.command.data_options import ModelOptions
+from identify.command.hub import take_model
 from identify.command.inputs import check_dimension, features_note, open_network
 from identify.command.memory import refuse_files
 from identify.command.names import Format, LossName
@@ -50,7 +51,10 @@ class PixelOptions:
 
 def member(
     *,
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The network of the gradient.")],
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="The network of the gradient.", callback=take_model),
+    ],
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Samples in question.")],
     gradient: Annotated[
         Path, typer.Option(metavar="FILE", help="Gradient of a batch's loss at MODEL.")

@@ -50,7 +50,16 @@ class ReductionName(StrEnum):
 
 
 class Format(StrEnum):
-    """The form of what is printed."""
+    """The form of what is printed; SARIF and JUnit are for the commands with a gate."""
+
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+    JUNIT = "junit"
+
+
+class PlainFormat(StrEnum):
+    """The form of what a command without a gate prints."""
 
     TEXT = "text"
     JSON = "json"

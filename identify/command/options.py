@@ -5,21 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from identify.budget import Budget
+from identify.command.config import read_config
 from identify.command.groups import as_options, in_panel
+from identify.command.help import read_word
 from identify.command.limits import parse_bytes
-from identify.command.names import (
-    Format,
-)
+from identify.command.names import Format, PlainFormat
 from identify.command.output import Log
 from identify.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    pass
 
 _common, _image = in_panel("Common options"), in_panel("Images")
 
@@ -40,7 +37,7 @@ VersionOption = Annotated[
 
 @dataclass(frozen=True)
 class LogOptions:
-    """How much is said on standard error."""
+    """How much is said on standard error, and options from a file."""
 
     verbose: Annotated[
         bool,
@@ -50,6 +47,15 @@ class LogOptions:
         bool,
         _common("-q", "--quiet", help="No progress, no log."),
     ] = False
+    config: Annotated[
+        Path | None,
+        _common(
+            metavar="FILE.toml",
+            help="Options from a file; those of the command line win.",
+            callback=read_config,
+            is_eager=True,
+        ),
+    ] = None
     version: VersionOption = False
 
     def log(self) -> Log:
@@ -89,11 +95,23 @@ class MemoryOptions:
             parse_bytes(self.memory_limit)
 
 
+def _plain_format(text: str) -> Format:
+    return Format(read_word(PlainFormat, text).value)
+
+
+PLAIN_FORMAT = {
+    "metavar": "WORD",
+    "help": "Form of the result. Words: text, json.",
+    "parser": _plain_format,
+}
+"""What `typer.Option` takes for --format of a command without a gate."""
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """Form of the output, seed and time."""
 
-    format: Annotated[Format, _common(help="Form of the result.")] = Format.TEXT
+    format: Annotated[Format, _common(**PLAIN_FORMAT)] = Format.TEXT
     seed: Annotated[
         int,
         _common(metavar="S", help="Seed of every random choice."),
@@ -110,6 +128,15 @@ class RunOptions:
             raise InvalidInputError("--seed", "at least 0", self.seed)
         with as_options():
             Budget.of(self.time_limit)
+
+
+@dataclass(frozen=True)
+class GateOptions(RunOptions):
+    """The same for a command with a gate, whose result CI systems read too."""
+
+    format: Annotated[Format, _common(help="Form of the result; sarif and junit are for CI.")] = (
+        Format.TEXT
+    )
 
 
 _FORCE = _common("--force", help="Replace results that are already there.")

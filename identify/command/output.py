@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from identify.command.config import write_config
 from identify.errors import FileError, InvalidInputError, one_line
 
 Progress = Callable[[str, float], None]
@@ -196,6 +197,8 @@ class OutputFolder:
             for name in self.names:
                 if name not in self.written:
                     (self.path / name).unlink(missing_ok=True)
+            if error is None:
+                write_config(self.path)
         if not self.written:
             self._remove_created()
 

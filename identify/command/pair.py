@@ -11,12 +11,11 @@ import numpy as np
 from identify.checkpoints.pair import PairSamples, check_pair, separate_pair
 from identify.checkpoints.span import find_span
 from identify.command.deep import DeepRequest, refuse_deep_options
-from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
+from identify.command.formats import show_verdict
+from identify.command.gate import BLOCKED, Gate
 from identify.command.limits import PROCESS, refuse_above
-from identify.command.names import Format
 from identify.command.output import OutputFolder, say_error
 from identify.command.page import write_page
-from identify.command.run import show_written
 from identify.command.sheet import Sheet
 from identify.model.deep import DeepNetwork
 from identify.model.deep_files import load_deep_network
@@ -81,13 +80,9 @@ def verify_pair(request: PairRequest, gate: Gate, folder: OutputFolder) -> int:
     found = request.assess(*request.open())
     if folder:
         _write(folder, found)
-    _show(found, request, folder)
-    blocked = (
-        found.verdict in gate.words
-        or (CANDIDATES in gate.words and found.candidates)
-        or (NOT_COVERED in gate.words and not found.covered)
-    )
-    return BLOCKED if blocked else 0
+    word = gate.why_blocked(found)
+    _show(found, request, folder, word)
+    return BLOCKED if word is not None else 0
 
 
 def recover_pair(request: PairRequest, images: Any, folder: OutputFolder) -> int:
@@ -121,12 +116,26 @@ def _json(found: PairSamples) -> str:
     return json.dumps(_content(found), indent=2, allow_nan=False) + "\n"
 
 
-def _show(found: PairSamples, request: PairRequest, folder: OutputFolder) -> None:
-    if request.deep.run.format is Format.JSON:
-        print(_json(found), end="", flush=True)
-        return
-    print(found, flush=True)
-    show_written(folder)
+@dataclass(frozen=True)
+class _Told:
+    """The candidates with what a report has."""
+
+    found: PairSamples
+
+    def to_dict(self) -> dict[str, Any]:
+        return _content(self.found)
+
+    def to_json(self) -> str:
+        return _json(self.found)
+
+    def __str__(self) -> str:
+        return str(self.found)
+
+
+def _show(
+    found: PairSamples, request: PairRequest, folder: OutputFolder, word: str | None = None
+) -> None:
+    show_verdict(_Told(found), request.deep.run.format, folder, request.deep.model, word)
 
 
 def _draw(sheet: Sheet, folder: OutputFolder, found: PairSamples) -> None:

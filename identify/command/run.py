@@ -62,15 +62,6 @@ def assess(
     return report, False
 
 
-def show_report(report: IdentifiabilityReport, form: Format, folder: OutputFolder) -> None:
-    """Print a report, and in text form what was written."""
-    if form is Format.JSON:
-        print(report.to_json(), end="", flush=True)
-        return
-    print(report)
-    show_written(folder)
-
-
 def show_written(folder: OutputFolder) -> None:
     """Print which files were written."""
     if folder.written:

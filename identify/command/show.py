@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from identify.command.data_options import ModelOptions
+from identify.command.hub import take_model
 from identify.command.limits import refuse_above
 from identify.command.memory import DEMO, open_within
 from identify.command.names import Format
@@ -75,7 +76,9 @@ def remove_half_written(error: OSError, folder: Path) -> None:
 
 def inspect(
     *,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A network or samples.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A network or samples.", callback=take_model)
+    ],
     layout: ModelOptions,
     run: RunOptions,
     memory: MemoryOptions,

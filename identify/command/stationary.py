@@ -14,17 +14,16 @@ from identify.command.deep import (
     audit_deep,
     recover_deep,
     refuse_deep_options,
-    show_deep,
     verify_deep,
 )
-from identify.command.gate import BLOCKED, CANDIDATES, NOT_COVERED, Gate
+from identify.command.formats import show_audit, show_verdict
+from identify.command.gate import BLOCKED, Gate
 from identify.command.inputs import check_dimension
-from identify.command.names import EvidenceName, Format, SourceName
+from identify.command.names import EvidenceName, SourceName
 from identify.command.output import INTERRUPTED, OutputFolder, say_error
 from identify.command.page import AUDIT, write_page, write_report
 from identify.command.pair import PairRequest, recover_pair, verify_pair
 from identify.command.routing import attack_line
-from identify.command.run import show_written
 from identify.command.sheet import Sheet
 from identify.disaggregation.records import GLOBALLY
 from identify.model.dataset import load_samples
@@ -158,16 +157,12 @@ def verify_stationary(request: StationaryRequest, gate: Gate, folder: OutputFold
     report, interrupted = request.assess(request.open())
     if folder:
         write_report(folder, report, request.deep.check_line())
-    show_deep(report, request.deep.run.format, folder)
+    word = gate.why_blocked(report)
+    show_verdict(report, request.deep.run.format, folder, request.deep.model, word)
     if interrupted:
         return INTERRUPTED
     request.note_attack(report)
-    blocked = (
-        report.verdict in gate.words
-        or (CANDIDATES in gate.words and report.candidates)
-        or (NOT_COVERED in gate.words and not report.covered)
-    )
-    return BLOCKED if blocked else 0
+    return BLOCKED if word is not None else 0
 
 
 def recover_stationary(request: StationaryRequest, images: Any, folder: OutputFolder) -> int:
@@ -186,7 +181,7 @@ def recover_stationary(request: StationaryRequest, images: Any, folder: OutputFo
             np.savez(path, **arrays)
         _draw(folder, sheet.settled(found.samples), report, request.deep)
     write_report(folder, report, request.deep.check_line())
-    show_deep(report, request.deep.run.format, folder)
+    show_verdict(report, request.deep.run.format, folder, request.deep.model)
     if interrupted:
         return INTERRUPTED
     request.note_attack(report)
@@ -217,11 +212,7 @@ def audit_stationary_point(
         folder.write_text("audit.json", found.to_json())
         folder.write_text("report.json", report.to_json())
         write_page(folder, report.to_dict(), str(found), request.deep.check_line(), AUDIT)
-    if request.deep.run.format is Format.JSON:
-        print(found.to_json(), end="", flush=True)
-    else:
-        print(found, flush=True)
-        show_written(folder)
+    show_audit(found, request.deep.run.format, folder, request.deep.model, len(truth.samples))
     if interrupted:
         return INTERRUPTED
     request.note_attack(report)

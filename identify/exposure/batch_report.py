@@ -112,6 +112,12 @@ class BatchAudit:
         lines += section("Assumptions", bullets(report.assumptions))
         return "\n".join([*lines, "", f"seed {report.seed}, {self.seconds:.1f} s"])
 
+    def _repr_html_(self) -> str:
+        from identify.report.page.fragment import audit_fragment
+
+        content, title = self.report.to_dict(), "Which samples are exposed?"
+        return audit_fragment(content, str(self), title, exposed=bool(self.exposed))
+
 
 def exposed_line(exposed: Sequence[BatchExposure], count: int, recovered: int) -> str:
     """How many of ``count`` samples are exposed, and how many others were recovered."""

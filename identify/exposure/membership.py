@@ -12,6 +12,7 @@ import numpy as np
 from identify.arrays import FloatArray
 from identify.disaggregation.factor import EPSILON, Factor, factor
 from identify.errors import InvalidInputError
+from identify.markup import Shown
 from identify.text import counted, number, table
 from identify.thresholds import APART, OWN_ERRORS, SURE
 
@@ -137,7 +138,7 @@ class Fit:
 
 
 @dataclass(frozen=True, eq=False)
-class MembershipReport:
+class MembershipReport(Shown):
     """For each sample whether it took part, its fit, and a p-value against held-out samples.
 
     ``p_values`` (n,) are (1 + the held-out samples that fit as well) / (1 + their number).

@@ -117,6 +117,12 @@ class AuditReport:
     def __str__(self) -> str:
         return format_audit(self)
 
+    def _repr_html_(self) -> str:
+        from identify.report.page.fragment import audit_fragment
+
+        content, title = self.identifiability.to_dict(), "Which samples are exposed?"
+        return audit_fragment(content, str(self), title, exposed=bool(self.exposed))
+
 
 _ROWS = 40
 

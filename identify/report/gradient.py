@@ -209,6 +209,11 @@ class GradientReport:
         lines += ["", f"seed {self.seed}, {self.found.seconds:.1f} s"]
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        from identify.report.page.fragment import report_fragment
+
+        return report_fragment(self.to_dict(), str(self))
+
 
 def _kernel(kernel: KernelFacts) -> dict[str, Any]:
     facts: dict[str, Any] = dict(vars(kernel))

@@ -151,6 +151,11 @@ class IdentifiabilityReport:
     def __str__(self) -> str:
         return format_report(self)
 
+    def _repr_html_(self) -> str:
+        from identify.report.page.fragment import report_fragment
+
+        return report_fragment(self.to_dict(), str(self))
+
 
 _NAMES = {
     "balance": "balance or consistency",

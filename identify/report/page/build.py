@@ -67,7 +67,7 @@ def report_page(
             ("What stays open", tuple(map(str, content.get("symmetries") or ()))),
         ),
         recheck=recheck,
-        provenance=_provenance(content),
+        provenance=provenance(content),
         text=text,
         source=source,
     )
@@ -193,7 +193,8 @@ def _positive(value: Any) -> bool:
     return number_like and 0 < value < math.inf
 
 
-def _provenance(content: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def provenance(content: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return hashes of the inputs, the problem, seed, seconds and versions of a report."""
     rows = []
     for entry in content.get("inputs") or ():
         name = str(entry.get("path") or entry.get("role"))

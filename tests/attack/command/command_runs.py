@@ -13,8 +13,9 @@ RUN_FILES = {"candidates.safetensors", "checkpoint.safetensors", "config.toml", 
 
 
 def run_files(folder):
-    """Everything in a run folder but what `evaluate` adds."""
-    return {k: v for k, v in files(folder).items() if not k.startswith("evaluation")}
+    """Everything in a run folder but what `evaluate` adds or writes anew."""
+    added = ("evaluation", "report.html")
+    return {k: v for k, v in files(folder).items() if not k.startswith(added)}
 
 
 def one_line(outcome, code, words):

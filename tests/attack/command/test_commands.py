@@ -25,6 +25,7 @@ from attack.solving.settings import SOLVERS, SPLITTING
 from attack.training.images import TASKS
 from attack.training.losses import LOSSES
 from identify.model.dataset import load_samples
+from identify.report.page.content import read_page
 from tests.attack.command.command_runs import (
     RUN_FILES,
     attack_arguments,
@@ -32,7 +33,7 @@ from tests.attack.command.command_runs import (
     one_line,
     run_files,
 )
-from tests.command_line import files, kkt, refused
+from tests.command_line import files, kkt, refused, results
 from tests.model_files import npz
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -203,6 +204,14 @@ class TestEvaluate:
         assert "candidates    held-out  mean image      random" in outcome.out
         assert f"written to {run}: evaluation.json, evaluation.npz" in outcome.out
         assert run_files(run) == before
+        page = read_page((run / "report.html").read_text(encoding="utf-8"), "page")
+        assert (
+            page.lead[0][1]
+            in json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["conclusion"][
+                "sentence"
+            ]
+        )
+        assert len(page.pictures) == 2
         record = json.loads((run / "evaluation.json").read_text())
         assert set(record["null"]) == {"held_out", "mean_image", "random"}
         assert record["samples"] == 6
@@ -314,7 +323,7 @@ class TestFigures:
         assert {"pairs-run.png", "pairs-off.png", "loss.png", "curve.png", "splitting.png"} <= set(
             drawn
         )
-        assert set(files(out)) == {"figures.json", *drawn}
+        assert set(results(out)) == {"figures.json", *drawn}
         assert all((out / name).read_bytes().startswith(PNG) for name in drawn)
         assert all("not drawn: " in line for line in outcome.lines)
         assert len(outcome.lines) == len(index["not_drawn"])

@@ -65,6 +65,19 @@ def test_an_objective_may_bring_its_gradient_with_it() -> None:
     assert found.candidates.shape == (4, 5)
 
 
+def test_a_notebook_shows_a_run_and_its_candidates() -> None:
+    victim = parse_spec("16-8-1,relu").initialise(seed=0)
+    for shape, pictures in ((None, 0), ((4, 4), 4)):
+        found = attack.reconstruct(
+            victim, **{**FIELDS, "steps": 3, "splitting": "off", "image_shape": shape}
+        )
+        html = replace(found, stopped="<b>")._repr_html_()
+        assert html.count("data:image/png;base64,") == pictures
+        assert "<dt>objective</dt><dd>haim by adam</dd>" in html
+        assert "&lt;b&gt;" in html
+        assert "<b>" not in html
+
+
 def test_a_run_in_memory_and_in_a_folder(tmp_path: Path) -> None:
     memory, kept = run(), run(tmp_path / "run")
     assert np.array_equal(memory.candidates, kept.candidates)

@@ -21,7 +21,7 @@ import kktcert
 from identify.command.output import Log, OutputFolder
 from identify.errors import InvalidInputError
 from identify.model.loading import load_network
-from tests.command_line import PNG, files, gradient_pair, kkt
+from tests.command_line import PNG, files, gradient_pair, kkt, results
 from tests.identify.reports import check_report
 from tests.model_files import npz
 
@@ -177,7 +177,11 @@ class TestOthers:
         content = json.loads(outcome.out)
         assert [entry["samples"] for entry in content["sets"]] == [2, 3]
         assert all(entry["stationarity"] < 1e-10 for entry in content["sets"])
-        assert sorted(files(tmp_path / "out")) == ["alternatives.npz", "report.html", "report.json"]
+        assert sorted(results(tmp_path / "out")) == [
+            "alternatives.npz",
+            "report.html",
+            "report.json",
+        ]
 
     def test_alternatives_from_data(self, open_case, tmp_path):
         data = npz(tmp_path / "data.npz", samples=np.eye(4)[:2])
@@ -191,7 +195,7 @@ class TestOthers:
         outcome = kkt("alternatives", *random_case, "--out", tmp_path / "out")
         assert outcome.code == 1
         assert outcome.err.startswith("kktcert: error: no other training sets found")
-        assert sorted(files(tmp_path / "out")) == ["report.html", "report.json"]
+        assert sorted(results(tmp_path / "out")) == ["report.html", "report.json"]
 
     def test_audit(self, pair, tmp_path):
         arguments, truth = pair
@@ -199,7 +203,7 @@ class TestOthers:
         options = (*arguments[1:], "--out", tmp_path / "out")
         outcome = kkt("audit", arguments[0], data, *options)
         assert (outcome.code, outcome.err) == (0, "")
-        assert sorted(files(tmp_path / "out")) == ["audit.json", "report.html", "report.json"]
+        assert sorted(results(tmp_path / "out")) == ["audit.json", "report.html", "report.json"]
         content = json.loads((tmp_path / "out" / "audit.json").read_text())
         assert [entry["index"] for entry in content["exposed"]] == [0, 1, 2, 3]
         check_report((tmp_path / "out" / "report.json").read_text())
@@ -265,7 +269,7 @@ class TestApplication:
         assert (outcome.code, outcome.out) == (0, "the table of seed 3\n")
         assert kkt("demo", "--out", tmp_path / "out").code == 2
         assert kkt("demo", "--out", tmp_path / "out", "--force").code == 0
-        assert list(files(tmp_path / "out")) == ["page.png"]
+        assert list(results(tmp_path / "out")) == ["page.png"]
 
     def test_a_folder_that_cannot_be_made(self, tmp_path):
         (tmp_path / "file").write_text("")

@@ -11,7 +11,7 @@ from identify.assess import assess_identifiability
 from identify.command.output import OutputFolder
 from identify.model.loading import load_network
 from identify.model.two_layer import TwoLayerNetwork
-from tests.command_line import PNG, files, gradient_pair, kkt, stationary_network, stored
+from tests.command_line import PNG, files, gradient_pair, kkt, results, stationary_network, stored
 from tests.identify.reports import check_report
 from tests.model_files import layers, npz
 
@@ -53,13 +53,17 @@ class TestVerify:
         out = tmp_path / "a" / "out"
         outcome = kkt("verify", *pair[0], "--out", out)
         assert outcome.code == 0
-        assert sorted(files(out)) == ["report.html", "report.json"]
+        assert sorted(results(out)) == ["report.html", "report.json"]
         assert check_report((out / "report.json").read_text())["verdict"] == "globally"
         assert f"written to {out}: report.json" in outcome.out
 
     def test_folder_with_alternatives(self, open_case, tmp_path):
         assert kkt("verify", *open_case, "--out", tmp_path / "out").code == 0
-        assert sorted(files(tmp_path / "out")) == ["alternatives.npz", "report.html", "report.json"]
+        assert sorted(results(tmp_path / "out")) == [
+            "alternatives.npz",
+            "report.html",
+            "report.json",
+        ]
         content = check_report((tmp_path / "out" / "report.json").read_text())
         assert content["verdict"] == "nonidentifiable"
         with np.load(tmp_path / "out" / "alternatives.npz") as sets:
@@ -142,7 +146,7 @@ class TestForce:
         assert (out / "samples.npz").is_file()
         assert kkt("verify", *random_case, "--out", out).code == 2
         assert kkt("verify", *random_case, "--out", out, "--force").code == 0
-        assert sorted(files(out)) == ["mine.txt", "report.html", "report.json"]
+        assert sorted(results(out)) == ["mine.txt", "report.html", "report.json"]
         assert check_report((out / "report.json").read_text())["verdict"] == "undecided"
 
     def test_an_empty_folder_needs_no_force(self, random_case, tmp_path):
@@ -206,7 +210,7 @@ class TestRecover:
     def test_nonidentifiable_gives_the_sets_and_no_samples(self, open_case, tmp_path):
         outcome = kkt("recover", *open_case, "--image-shape", "2,2", "--out", tmp_path / "out")
         assert outcome.code == 0
-        assert sorted(files(tmp_path / "out")) == [
+        assert sorted(results(tmp_path / "out")) == [
             "alternatives.npz",
             "contact.png",
             "report.html",
@@ -220,7 +224,7 @@ class TestRecover:
         options = ("--source", "weight-decay", "--image-shape", "2,2", "--out", tmp_path / "out")
         outcome = kkt("recover", model, *options)
         assert (outcome.code, outcome.err) == (0, "")
-        assert sorted(files(tmp_path / "out")) == [
+        assert sorted(results(tmp_path / "out")) == [
             "contact.png",
             "report.html",
             "report.json",
@@ -237,7 +241,7 @@ class TestRecover:
         assert outcome.code == 1
         assert len(outcome.lines) == 1
         assert outcome.err.startswith("kktcert: error: no samples to write: undecided: ")
-        assert sorted(files(tmp_path / "out")) == ["report.html", "report.json"]
+        assert sorted(results(tmp_path / "out")) == ["report.html", "report.json"]
 
     def test_json(self, pair, tmp_path):
         outcome = kkt("recover", *pair[0], "--out", tmp_path / "out", "--format", "json", "-q")
@@ -260,7 +264,7 @@ class TestInterrupt:
         assert outcome.code == 130
         assert outcome.lines[-1] == "kktcert: interrupted"
         assert "UNDECIDED" in outcome.out
-        assert sorted(files(tmp_path / "out")) == ["report.html", "report.json"]
+        assert sorted(results(tmp_path / "out")) == ["report.html", "report.json"]
         content = check_report((tmp_path / "out" / "report.json").read_text())
         assert content["verdict"] == "undecided"
         assert "while solving for the moment tensor" in content["reason"]

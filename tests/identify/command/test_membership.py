@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from identify.model.losses import loss_slope
+from identify.report.page.content import read_page
 from tests.command_line import kkt
 from tests.identify.checkpoints.training import Recipe, start, train
 from tests.identify.command.test_deep import named
@@ -140,6 +141,13 @@ def test_replay_writes_the_samples(files, tmp_path):
     told = json.loads((out / "replay.json").read_text())
     assert told["verdict"] == "locally"
     assert told["scope"] == {"kind": "exactly", "samples": 5}
+    assert (read_page((out / "report.html").read_text(encoding="utf-8"), "x").meaning) == "bad"
+    span = tmp_path / "span.safetensors"
+    assert kkt("span", files["initial"], files["final"], "--out", span).code == 0
+    page = kkt("report", out, span, "--out", tmp_path / "all.html")
+    assert page.out.startswith("1 of 2 runs"), page
+    (out / "report.html").unlink()
+    assert kkt("report", out, "--out", tmp_path / "one.html").out.startswith("1 of 1 runs")
     wrong = kkt(*arguments, "--recipe", "steps=20,rate=0.05", "--out", tmp_path / "wrong",
                 "--starts", "1", "--time-limit", "5")  # fmt: skip
     assert wrong.code == 0
