@@ -43,7 +43,8 @@ def search_sets(
 
     Which sizes count: with a known number n of samples, both of size n. Without: both of size r =
     dim V; or both of the smallest size found, if T is determined and is no sum of r independent
-    terms; or sizes r and r + 1, if no redundant equation is left. Each set is stationary on the
+    terms, or if no redundant equation is left and no set of r is found; or sizes r and r + 1, if
+    no redundant equation is left. Each set is stationary on the
     network to max(1e-10, 2 rho), obeys every assumption (KKT: b_i f(x_i) > 0; ties of a fixed
     scale; `non_negative`), has no vanishing and no parallel samples.
 
@@ -74,18 +75,13 @@ def search_sets(
         if samples is not None:
             return search.pair(samples) or search.pair_off_span(samples)
         if linear.determined is True and not decomposes:
-            last = max(ceil(linear.required / r) + 1, rules.data.degree)
-            for count in range(r + 1, last + 1):
-                pair = search.pair(count)
-                if pair is not None and count * r < linear.rank:
-                    return search.smaller(pair)
-                if pair is not None or search.seen or budget.expired:
-                    return pair
-            return None
+            return search.larger()
         pair = search.pair(r)
-        if pair is None and search.redundancy() == 0:
-            return search.one_more()
-        return pair
+        if pair is not None:
+            return pair
+        if search.seen:
+            return search.one_more() if search.redundancy() == 0 else None
+        return search.larger() if search.number_open() else None
 
 
 class _Search:
@@ -114,6 +110,27 @@ class _Search:
             for first in self.source.decomposed():
                 found = self._two_of(self.source.grown(first, count - r))
         return found or self._two_of(self.source.random(self.equations, count, spare))
+
+    def number_open(self) -> bool:
+        """Whether sets of more than r samples count though a set of r may have been overlooked.
+
+        With as few equations as unknowns it has sets of r + 1 beside it, with fewer it lies in a
+        continuum, of which known signs of all entries may leave a single point.
+        """
+        left = self.redundancy()
+        return left == 0 or (left < 0 and not self.rules.non_negative)
+
+    def larger(self) -> Pair | None:
+        """Two sets of the smallest size above r at which a set is found."""
+        r, linear = self.reduced.dimension, self.linear
+        last = max(ceil(linear.required / r) + 1, self.data.degree)
+        for count in range(r + 1, last + 1):
+            pair = self.pair(count)
+            if pair is not None and count * r < linear.rank:
+                return self.smaller(pair)
+            if pair is not None or self.seen or self.source.budget.expired:
+                return pair
+        return None
 
     def smaller(self, pair: Pair) -> Pair | None:
         """The pair, or what is found of fewer samples by driving out those of its first set.
