@@ -81,7 +81,9 @@ def search_sets(
             return pair
         if search.seen:
             return search.one_more() if search.redundancy() == 0 else None
-        return search.larger() if search.number_open() else None
+        if linear.determined is False and search.number_open():
+            return search.larger()
+        return None
 
 
 class _Search:

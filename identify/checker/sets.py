@@ -15,6 +15,7 @@ from .outcome import (
     FloatArray,
     NotCheckableError,
     RefutedError,
+    available,
     check_possible,
     finite,
     require,
@@ -201,6 +202,19 @@ def _check_counts(case: Case, counts: tuple[int, ...], shown: ShownSet) -> None:
         )
         return
     require(counts[0] == counts[1], f"{counts[0]} and {counts[1]} samples are not comparable")
-    # Any set can be split into more; that proves something only where r are too few.
-    if case.report.rank == dimension(case.degree, r) and decomposes(case, shown):
-        raise RefutedError(f"a set of {r} samples explains the data too")
+    # Any set can be split into more; that proves something only where r are too few, or where
+    # one more is as good.
+    if case.report.rank == dimension(case.degree, r):
+        if decomposes(case, shown):
+            raise RefutedError(f"a set of {r} samples explains the data too")
+        return
+    left = available(case.report.redundant, "the report does not count redundant equations")
+    check_possible(
+        left < 1,
+        f"{r} samples leave redundant equations, so that one set of {r} may be the only one",
+    )
+    # A continuum of sets of r that signs of all entries cut down to one point.
+    check_possible(
+        not case.certificate.assumed.non_negative or left == 0,
+        f"one non-negative set of {r} samples may be the only one",
+    )
