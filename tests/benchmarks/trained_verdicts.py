@@ -4,7 +4,8 @@
 
 Networks of degree 3, 4 and 5 trained with weight decay until nothing moves any more, with the
 squared and the logistic loss, from several widths, on n digits of MNIST or, without KKTCERT_DATA,
-on n random directions. A shown pair is judged by the formulas themselves and by the checker. It is
+on n random directions. Every second network sees but 2 to 6 principal components of them, so that
+most have more samples than inputs. A shown pair is judged by the formulas themselves and by the checker. It is
 *false* if one of them finds a fault, or if the samples are as few as the span's dimension and
 redundant equations speak for them.
 """
@@ -130,15 +131,24 @@ def draw_samples(count: int, rng: np.random.Generator) -> FloatArray:
     return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True))
 
 
+def few_components(x: FloatArray, dimension: int) -> FloatArray:
+    """The leading principal components of the samples, again of norm 1."""
+    reduced = x @ np.linalg.svd(x, full_matrices=False)[2][:dimension].T
+    return np.asarray(reduced / np.linalg.norm(reduced, axis=1, keepdims=True))
+
+
 def trained(seed: int) -> Trained:
-    """Network number `seed`: degrees, losses and widths in turn, the rest by chance."""
+    """Network number `seed`: inputs, degrees, losses and widths in turn, the rest by chance."""
     rng = np.random.default_rng([seed, 0x7A])
-    degree, rest = DEGREES[seed % 3], seed // 3
+    few, rest = bool(seed % 2), seed // 2
+    degree, rest = DEGREES[rest % 3], rest // 3
     loss, width = LOSSES[rest % 2], WIDTHS[rest // 2 % 3]
     for _ in range(ATTEMPTS):
-        count = int(rng.integers(3, 9))
-        decay = float(10.0 ** rng.uniform(-3.0, -2.0)) / count
+        count = int(rng.integers(3, 11))
+        decay = float(10.0 ** rng.uniform(-3.5, -2.0))
         x, y = draw_samples(count, rng), rng.choice([-1.0, 1.0], count)
+        if few:
+            x = few_components(x, int(rng.integers(2, 7)))
         found = train(x, y, Setting(degree, loss, width, count, decay), rng)
         if found is not None:
             return found
@@ -175,7 +185,8 @@ def main() -> None:
         case = trained(seed)
         started = time.perf_counter()
         report = assess_identifiability(HermiteData.from_weight_decay(case.network))
-        name = f"degree {case.setting.degree}, {case.setting.loss}"
+        inputs = "few inputs" if seed % 2 else "images"
+        name = f"degree {case.setting.degree}, {case.setting.loss}, {inputs}"
         for key in (name, "all"):
             seconds[key] += time.perf_counter() - started
             tables[key][report.verdict.value] += 1
