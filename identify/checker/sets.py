@@ -20,6 +20,7 @@ from .outcome import (
     finite,
     require,
 )
+from .needed import excludes_span_many, flattening_rank
 from .pencil import decomposes
 from .reading.report import ShownSet
 
@@ -73,7 +74,9 @@ def _cancelled(case: Case, samples: FloatArray, coefficients: FloatArray) -> flo
     lifted = data.lift(samples)
     inner = data.points @ lifted.T
     hidden = np.linalg.norm(data.scales[:, None] * inner ** (data.degree - 1), axis=0)
-    parts = np.hypot(hidden * np.linalg.norm(lifted, axis=1), np.linalg.norm(inner**data.degree, axis=0))
+    parts = np.hypot(
+        hidden * np.linalg.norm(lifted, axis=1), np.linalg.norm(inner**data.degree, axis=0)
+    )
     whole = np.hypot(np.linalg.norm(data.rows), np.linalg.norm(data.output_rows))
     return float(np.abs(coefficients) @ parts / whole)
 
@@ -215,19 +218,29 @@ def _check_counts(case: Case, counts: tuple[int, ...], shown: ShownSet) -> None:
         )
         return
     require(counts[0] == counts[1], f"{counts[0]} and {counts[1]} samples are not comparable")
-    # Any set can be split into more; that proves something only where r are too few, or where
-    # one more is as good.
+    # Any set can be split into more; that proves something only where fewer are too few, or where
+    # a set of fewer has larger ones beside it.
     if case.report.rank == dimension(case.degree, r):
         if decomposes(case, shown):
             raise RefutedError(f"a set of {r} samples explains the data too")
-        return
-    left = available(case.report.redundant, "the report does not count redundant equations")
+        needed = max(r + 1, flattening_rank(case, shown))
+    elif _number_open(case, r):
+        needed = r
+    else:
+        needed = r + 1 if excludes_span_many(case) else r
     check_possible(
-        left < 1,
-        f"{r} samples leave redundant equations, so that one set of {r} may be the only one",
+        (counts[0] == needed > r) or _number_open(case, needed),
+        f"a set of {needed} samples or more, but fewer than {counts[0]}, may be the only one",
     )
-    # A continuum of sets of r that signs of all entries cut down to one point.
-    check_possible(
-        not case.certificate.assumed.non_negative or left == 0,
-        f"one non-negative set of {r} samples may be the only one",
-    )
+
+
+def _number_open(case: Case, needed: int) -> bool:
+    """Whether the equations leave a set of so many samples larger ones, or a continuum.
+
+    Known signs of all entries may cut a continuum down to one point.
+    """
+    rank = available(case.report.rank, "the report states no rank")
+    tied = available(case.report.redundant, "the report does not count redundant equations")
+    ties = needed - 1 if tied > rank - case.r**2 else 0
+    left = rank + ties - needed * case.r
+    return left == 0 or (left < 0 and not case.certificate.assumed.non_negative)

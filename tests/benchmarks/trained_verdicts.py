@@ -88,7 +88,9 @@ class Objective:
         return loss + 0.5 * decay * float(flat @ flat), gradient.ravel()
 
 
-def train(x: FloatArray, y: FloatArray, setting: Setting, rng: np.random.Generator) -> Trained | None:
+def train(
+    x: FloatArray, y: FloatArray, setting: Setting, rng: np.random.Generator
+) -> Trained | None:
     """L-BFGS from a random start, then least squares on the gradient; None where all dies.
 
     At a stationary point the first layer lies in the span of the samples, so that training from
