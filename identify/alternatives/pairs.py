@@ -46,8 +46,9 @@ def search_sets(
     Which sizes count: with a known number n of samples, both of size n. Without: both of size r =
     dim V; or both of the smallest size above r at which a set is found, if none of r is found and
     no smaller set can be the only one of its size; or sizes r and r + 1, if no redundant equation
-    is left. Each set is stationary on the network to max(1e-10, 2 rho), obeys every assumption (KKT: b_i f(x_i) > 0; ties of a fixed
-    scale; `non_negative`), has no vanishing and no parallel samples.
+    is left. Each set is stationary on the network to max(1e-10, 2 rho), obeys every assumption
+    (KKT: b_i f(x_i) > 0; ties of a fixed scale; `non_negative`), has no vanishing and no parallel
+    samples.
 
     Sets come from Levenberg-Marquardt at random starts, second sets from a walk along the
     continuum of solutions where there are more unknowns than equations, else from other starts

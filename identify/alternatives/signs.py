@@ -43,7 +43,7 @@ def no_set_of_dimension(reduced: ReducedData, level: float) -> bool:
         return False
     smallest = float(np.linalg.svd(rows, compute_uv=False)[-1]) / float(np.linalg.norm(rows))
     spread = float(np.linalg.norm(relation) / relation.min())
-    return smallest > _SLACK * level * (1.0 + np.sqrt(rows.shape[1]) * spread)
+    return bool(smallest > _SLACK * level * (1.0 + np.sqrt(rows.shape[1]) * spread))
 
 
 def positive_relation(rows: FloatArray) -> FloatArray | None:
@@ -59,7 +59,7 @@ def positive_relation(rows: FloatArray) -> FloatArray | None:
         A_ub=np.column_stack([-kernel, np.ones(len(rows))]), b_ub=np.zeros(len(rows)),
         bounds=[*[(-1.0, 1.0)] * count, (0.0, None)],
     )  # fmt: skip
-    if found.status != 0:
+    if found.status != 0 or found.x is None:
         return None
     relation: FloatArray = kernel @ found.x[:-1]
     return relation / np.linalg.norm(relation) if relation.min() > 0.0 else None

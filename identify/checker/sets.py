@@ -9,6 +9,7 @@ import numpy as np
 
 from .arithmetic.ranks import dimension
 from .case import Case
+from .needed import excludes_span_many, flattening_rank
 from .outcome import (
     FLOAT,
     TINY,
@@ -20,7 +21,6 @@ from .outcome import (
     finite,
     require,
 )
-from .needed import excludes_span_many, flattening_rank
 from .pencil import decomposes
 from .reading.report import ShownSet
 

@@ -5,9 +5,9 @@
 Networks of degree 3, 4 and 5 trained with weight decay until nothing moves any more, with the
 squared and the logistic loss, from several widths, on n digits of MNIST or, without KKTCERT_DATA,
 on n random directions. Every second network sees but 2 to 6 principal components of them, so that
-most have more samples than inputs. A shown pair is judged by the formulas themselves and by the checker. It is
-*false* if one of them finds a fault, or if the samples are as few as the span's dimension and
-redundant equations speak for them.
+most have more samples than inputs. A shown pair is judged by the formulas themselves and by the
+checker. It is *false* if one of them finds a fault, or if the samples are as few as the span's
+dimension and redundant equations speak for them.
 """
 
 from __future__ import annotations
