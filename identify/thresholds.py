@@ -45,8 +45,6 @@ HIDDEN_SHARE = 0.1
 
 # Samples that somebody gives.
 
-FITS = 1e-2
-"""Largest residual at which given data count as an explanation: trained weights are not exact."""
 UNEXPLAINED = 0.1
 """Residual from which on the samples are said not to explain the data."""
 

@@ -102,17 +102,36 @@ class SetRules:
         x, b = found.samples, found.coefficients
         if not found.finite or not np.all(np.isfinite(x)) or not np.all(np.isfinite(b) & (b != 0)):
             return None
-        if self.non_negative and x.min() < -1e-9 * float(np.abs(x).max()):
-            return None
         try:
-            if self.data.source == "kkt" and not self._on_their_side(x, b):
-                return None
-            if tie_kind(self.data, self.scale) is not None and not self._tied(x, b):
+            if self.broken(x, b):
                 return None
             residual = stationarity(self.data, x, b)
         except InvalidInputError:  # beyond the range of float64
             return None
         return TrainingSet(x, b, residual) if residual <= self.level else None
+
+    def broken(self, samples: FloatArray, coefficients: FloatArray) -> str:
+        """The first assumption that a set breaks, in words; empty if it obeys all of them.
+
+        Raises:
+            InvalidInputError: outputs beyond the range of float64.
+        """
+        lowest, top = float(samples.min()), float(np.abs(samples).max())
+        if self.non_negative and lowest < -1e-9 * top:
+            return f"an entry of {lowest:.1e}, where none is negative"
+        norms = np.linalg.norm(samples, axis=1)
+        if self.scale == "unit" and float(np.abs(norms - 1.0).max()) > 1e-9:
+            return f"norms from {norms.min():.3g} to {norms.max():.3g}, where all are 1"
+        if self.data.source == "kkt" and not self._on_their_side(samples, coefficients):
+            return "a sample on the wrong side, or too near to it to tell"
+        if self.scale == "margin":
+            outputs = np.abs(self.data.network.value(samples))
+            if float(np.ptp(np.log(outputs))) > 1e-6:
+                return f"|f(x_i)| from {outputs.min():.3g} to {outputs.max():.3g}, where all agree"
+        if tie_kind(self.data, self.scale) is not None and not self._tied(samples, coefficients):
+            what = "margins" if self.data.source == "kkt" else "slopes of the loss"
+            return f"{what} that differ from what the assumptions ask"
+        return ""
 
     def difference(self, first: TrainingSet, second: TrainingSet) -> float:
         """`largest_difference` with the symmetries of the scale."""

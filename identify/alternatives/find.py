@@ -21,7 +21,7 @@ from identify.model.dataset import Dataset
 from identify.model.two_layer import TwoLayerNetwork
 from identify.progress import logged
 from identify.records import TrainingSet
-from identify.thresholds import DIFFERENT, FITS
+from identify.thresholds import DIFFERENT
 
 _LOG = logging.getLogger(__name__)
 
@@ -89,7 +89,8 @@ def find_alternative(
         Two sets, or an empty tuple where none were found, which proves nothing.
 
     Raises:
-        InvalidInputError: an argument out of range; `start` does not explain the weights.
+        InvalidInputError: an argument out of range; `start` does not explain the weights to
+            max(1e-10, 2 rho), or breaks an assumption.
         NotYetSupportedError: `distance` or `keep`.
 
     Example:
@@ -143,27 +144,30 @@ def _from_start(
     labels = _signs(start.labels) if data.source == "kkt" else None
     fit = fit_multipliers(data, start.samples, labels)
     active = (fit.coefficients != 0.0) & (fit.contributions > noise_level)
-    if not fit.residual <= max(FITS, 2.0 * noise_level) or not np.any(active):
+    rules = SetRules(data, noise_level, given)
+    x, b = start.samples[active], fit.coefficients[active]
+    own = TrainingSet(x, b, stationarity(data, x, b) if np.any(active) else np.inf)
+    if not own.stationarity <= rules.level:
         raise InvalidInputError(
             "start",
-            "samples that explain the weights",
+            f"samples that explain the weights to {rules.level:.1e}",
             f"relative residual {fit.residual:.1e}",
-            "check that weights and data belong together",
+            "check that weights and data belong together, or state how exact they are as noise",
         )
-    x, b = start.samples[active], fit.coefficients[active]
-    own = TrainingSet(x, b, stationarity(data, x, b))
-    level = max(1e-10, 2.0 * noise_level, 2.0 * own.stationarity)
+    broken = rules.broken(x, b)
+    if broken:
+        raise InvalidInputError("start", "samples that obey the assumptions", broken)
     moved = None
     if data.homogeneous:
         moved = off_span_alternative(data, x, b, noise_level=noise_level, seed=seed)
     keep_norm = given.scale == "unit"
     split = nu_pair_alternative(data, x, b, keep_norm=keep_norm, noise_level=noise_level, seed=seed)
     for other in (moved, split):
-        if other is None or not other.stationarity <= level:
+        if other is None or not other.stationarity <= rules.level:
             continue
-        if given.non_negative and other.samples.min() < -1e-9 * float(np.abs(x).max()):
+        if rules.broken(other.samples, other.coefficients):
             continue
-        if largest_difference(x, other.samples, directions=given.scale != "bias") >= DIFFERENT:
+        if rules.difference(own, other) >= DIFFERENT:
             return own, other
     return ()
 

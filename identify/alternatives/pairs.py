@@ -15,12 +15,14 @@ from identify.alternatives.off_span import (
     nu_pair_alternative,
     off_span_alternative,
 )
+from identify.alternatives.signs import no_set_of_dimension
 from identify.alternatives.solvers import walk
 from identify.arrays import FloatArray
 from identify.budget import UNLIMITED, Budget
 from identify.hermite.reduction import ReducedData
 from identify.interpolation.solvers import Interpolation
 from identify.records import TrainingSet
+from identify.tensors import monomials
 from identify.thresholds import DIFFERENT
 
 Pair = tuple[TrainingSet, TrainingSet]
@@ -42,10 +44,11 @@ def search_sets(
     """Two explicit, different training sets that both explain the data, or None.
 
     Which sizes count: with a known number n of samples, both of size n. Without: both of size r =
-    dim V; or both of the smallest size found, if T is determined and is no sum of r independent
-    terms; or sizes r and r + 1, if no redundant equation is left. Each set is stationary on the
-    network to max(1e-10, 2 rho), obeys every assumption (KKT: b_i f(x_i) > 0; ties of a fixed
-    scale; `non_negative`), has no vanishing and no parallel samples.
+    dim V; or both of the smallest size above r at which a set is found, if none of r is found and
+    no smaller set can be the only one of its size; or sizes r and r + 1, if no redundant equation
+    is left. Each set is stationary on the network to max(1e-10, 2 rho), obeys every assumption
+    (KKT: b_i f(x_i) > 0; ties of a fixed scale; `non_negative`), has no vanishing and no parallel
+    samples.
 
     Sets come from Levenberg-Marquardt at random starts, second sets from a walk along the
     continuum of solutions where there are more unknowns than equations, else from other starts
@@ -74,18 +77,13 @@ def search_sets(
         if samples is not None:
             return search.pair(samples) or search.pair_off_span(samples)
         if linear.determined is True and not decomposes:
-            last = max(ceil(linear.required / r) + 1, rules.data.degree)
-            for count in range(r + 1, last + 1):
-                pair = search.pair(count)
-                if pair is not None and count * r < linear.rank:
-                    return search.smaller(pair)
-                if pair is not None or search.seen or budget.expired:
-                    return pair
-            return None
+            return search.larger()
         pair = search.pair(r)
-        if pair is None and search.redundancy() == 0:
-            return search.one_more()
-        return pair
+        if pair is not None:
+            return pair
+        if search.seen:
+            return search.one_more() if search.redundancy() == 0 else None
+        return search.beyond() if linear.determined is False else None
 
 
 class _Search:
@@ -114,6 +112,53 @@ class _Search:
             for first in self.source.decomposed():
                 found = self._two_of(self.source.grown(first, count - r))
         return found or self._two_of(self.source.random(self.equations, count, spare))
+
+    def beyond(self) -> Pair | None:
+        """Two sets of more than r samples, if none of r was found and none can be the only one."""
+        needed = self.reduced.dimension
+        if not self.number_open(needed):
+            proved = self.data.homogeneous and no_set_of_dimension(self.reduced, self.rules.level)
+            if not (proved and self.number_open(needed + 1)):
+                return None
+        return self.larger()
+
+    def number_open(self, needed: int) -> bool:
+        """Whether no set may be the only one of its size, if every set has `needed` samples.
+
+        With as few equations as unknowns a set has larger ones beside it, with fewer it lies in a
+        continuum, of which known signs of all entries may leave a single point.
+        """
+        unknowns = needed * self.reduced.dimension
+        left = self.linear.rank + self.equations.rank_of_ties(needed) - unknowns
+        return left == 0 or (left < 0 and not self.rules.non_negative)
+
+    def larger(self) -> Pair | None:
+        """Two sets of the smallest size above r at which a set is found."""
+        r, linear = self.reduced.dimension, self.linear
+        last = max(ceil(linear.required / r) + 3, self.data.degree)
+        for count in range(r + 1, last + 1):
+            pair = self.pair(count)
+            if pair is not None and count * r < linear.rank:
+                pair = self.smaller(pair)
+            if pair is not None and linear.determined is True:
+                needed = self._needed(pair[0])
+                if pair[0].count > needed and not self.number_open(needed):
+                    return None
+            if pair is not None or self.seen or self.source.budget.expired:
+                return pair
+        return None
+
+    def _needed(self, found: TrainingSet) -> int:
+        """How many samples a determined T takes at least: its flattening has no larger rank."""
+        alpha = self.data.degree
+        inside = self.data.network.lift(found.samples) @ self.reduced.basis
+        norms = np.linalg.norm(inside, axis=1)
+        units, weights = inside / norms[:, None], found.coefficients * norms**alpha
+        left, right = (monomials(units, order) for order in (alpha // 2, (alpha + 1) // 2))
+        sigma = np.linalg.svd((left.T * weights) @ right, compute_uv=False)
+        error = 100.0 * self.rules.level * (self.linear.condition_number or 1e6)
+        rank = int(np.count_nonzero(sigma > max(1e-6, error) * sigma[0]))
+        return max(self.reduced.dimension + 1, rank)
 
     def smaller(self, pair: Pair) -> Pair | None:
         """The pair, or what is found of fewer samples by driving out those of its first set.

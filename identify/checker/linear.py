@@ -68,7 +68,7 @@ def check_conditioning(case: Case) -> str:
     limit = max(10.0 * noise, 1e-12)
     case.in_time()
     matrix = equations(case) * weights[:, None]
-    if unknowns <= DENSE_COLUMNS:
+    if min(matrix.shape) <= DENSE_COLUMNS:
         if len(matrix) > unknowns:
             matrix = triangle(matrix, case.in_time)
         sigma = np.linalg.svd(finite(matrix), compute_uv=False)

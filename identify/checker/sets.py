@@ -9,12 +9,14 @@ import numpy as np
 
 from .arithmetic.ranks import dimension
 from .case import Case
+from .needed import excludes_span_many, flattening_rank
 from .outcome import (
     FLOAT,
     TINY,
     FloatArray,
     NotCheckableError,
     RefutedError,
+    available,
     check_possible,
     finite,
     require,
@@ -26,6 +28,7 @@ DIFFERENT = 0.1
 MOST_SAMPLES = 4000
 _SMALLEST = 1e-6
 _VISIBLE = 1e-9
+_ROUNDING = 100.0 * 2.0**-53
 
 
 def check_sets(case: Case) -> tuple[str, str]:
@@ -65,6 +68,19 @@ def residual_of(case: Case, samples: FloatArray, coefficients: FloatArray) -> fl
     return float(miss / whole)
 
 
+def _cancelled(case: Case, samples: FloatArray, coefficients: FloatArray) -> float:
+    """sum_i |b_i grad f(x_i)| / |goal|: how much larger the parts are than what they add up to."""
+    data = case.data
+    lifted = data.lift(samples)
+    inner = data.points @ lifted.T
+    hidden = np.linalg.norm(data.scales[:, None] * inner ** (data.degree - 1), axis=0)
+    parts = np.hypot(
+        hidden * np.linalg.norm(lifted, axis=1), np.linalg.norm(inner**data.degree, axis=0)
+    )
+    whole = np.hypot(np.linalg.norm(data.rows), np.linalg.norm(data.output_rows))
+    return float(np.abs(coefficients) @ parts / whole)
+
+
 def _check_one(case: Case, shown: ShownSet, number: int, level: float) -> None:
     data, assumed = case.data, case.certificate.assumed
     x, b = shown.samples, shown.coefficients
@@ -81,8 +97,9 @@ def _check_one(case: Case, shown: ShownSet, number: int, level: float) -> None:
         f"{name}: numbers leave the range of float64",
     )
     require(own <= level, f"{name}: the residual is {own:.2e}, above {level:.1e}")
+    floor = max(TINY, _ROUNDING * _cancelled(case, x, b))
     require(
-        case.matches(f"certificate.sets.{number}.residual", shown.residual, own, 0.1, TINY),
+        case.matches(f"certificate.sets.{number}.residual", shown.residual, own, 0.1, floor),
         f"{name}: the residual is {own:.2e}, not {shown.residual:.2e}",
     )
     _check_visible(case, x, b, name)
@@ -201,6 +218,29 @@ def _check_counts(case: Case, counts: tuple[int, ...], shown: ShownSet) -> None:
         )
         return
     require(counts[0] == counts[1], f"{counts[0]} and {counts[1]} samples are not comparable")
-    # Any set can be split into more; that proves something only where r are too few.
-    if case.report.rank == dimension(case.degree, r) and decomposes(case, shown):
-        raise RefutedError(f"a set of {r} samples explains the data too")
+    # Any set can be split into more; that proves something only where fewer are too few, or where
+    # a set of fewer has larger ones beside it.
+    if case.report.rank == dimension(case.degree, r):
+        if decomposes(case, shown):
+            raise RefutedError(f"a set of {r} samples explains the data too")
+        needed = max(r + 1, flattening_rank(case, shown))
+    elif _number_open(case, r):
+        needed = r
+    else:
+        needed = r + 1 if excludes_span_many(case) else r
+    check_possible(
+        (counts[0] == needed > r) or _number_open(case, needed),
+        f"a set of {needed} samples or more, but fewer than {counts[0]}, may be the only one",
+    )
+
+
+def _number_open(case: Case, needed: int) -> bool:
+    """Whether the equations leave a set of so many samples larger ones, or a continuum.
+
+    Known signs of all entries may cut a continuum down to one point.
+    """
+    rank = available(case.report.rank, "the report states no rank")
+    tied = available(case.report.redundant, "the report does not count redundant equations")
+    ties = needed - 1 if tied > rank - case.r**2 else 0
+    left = rank + ties - needed * case.r
+    return left == 0 or (left < 0 and not case.certificate.assumed.non_negative)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from attack.objectives import Candidates
 from attack.objectives.presets import preset
 from attack.objectives.spans import SpanObjective
 from attack.runs.folder import load_run
+from identify import HermiteData, assess_identifiability
 from tests.benchmarks import (
     attack_certified,
     attack_loo,
@@ -27,6 +29,7 @@ from tests.benchmarks import (
     bilevel,
     splitting_picture,
     splitting_table,
+    trained_verdicts,
 )
 
 pytestmark = pytest.mark.medium
@@ -471,3 +474,23 @@ def test_the_study_of_bilevel_attacks_is_a_sweep(tmp_path: Path, capsys: Any) ->
     assert (tmp_path / "picture.png").stat().st_size > 1000
     bilevel.main(arguments)
     assert "affine" in capsys.readouterr().out
+
+
+def test_trained_verdicts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A small run, and that its judge can find a false pair."""
+    monkeypatch.delenv("KKTCERT_DATA", raising=False)
+    monkeypatch.setattr("sys.argv", ["benchmark", "--count", "6"])
+    trained_verdicts.main()
+    text = capsys.readouterr().out
+    last = next(line for line in text.splitlines() if line.startswith("| all |"))
+    assert sum(int(cell) for cell in last.split("|")[2:5]) == 6
+    assert "FALSE" not in text
+    case = trained_verdicts.trained(0)
+    report = assess_identifiability(HermiteData.from_weight_decay(case.network))
+    assert trained_verdicts.judge(case, report, tmp_path) == []
+    first, second = report.alternatives
+    moved = replace(second, samples=second.samples * 1.01)
+    false = replace(report, alternatives=(first, moved))
+    assert any("residual" in text for text in trained_verdicts.judge(case, false, tmp_path))

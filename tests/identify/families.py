@@ -116,7 +116,9 @@ def recovered_directions(case: Case, report: IdentifiabilityReport) -> FloatArra
 
 
 def is_wrong(case: Case, report: IdentifiabilityReport) -> str:
-    """Why a printed `globally` is false; empty where it is true or another verdict was given."""
+    """Why a printed `globally` or a shown pair is false; empty where nothing false is said."""
+    if report.verdict is Verdict.NONIDENTIFIABLE:
+        return _overlooked(case, report)
     if report.verdict is not Verdict.GLOBALLY:
         return ""
     assert report.scope is not None
@@ -139,6 +141,21 @@ def is_wrong(case: Case, report: IdentifiabilityReport) -> str:
         if not errors[i, k] <= bounds[i]:
             return f"sample {k} missed by {errors[i, k]:.1e}, bound {bounds[i]:.1e}"
     return ""
+
+
+def _overlooked(case: Case, report: IdentifiabilityReport) -> str:
+    """A true set smaller than the shown ones, for which redundant equations speak."""
+    if case.samples is None or "samples" in case.options:
+        return ""
+    assert report.scope is not None
+    truth, _ = true_set(case)
+    counts, rank = report.scope.samples, report.problem["rank"]
+    assert isinstance(counts, tuple)
+    assert isinstance(rank, int)
+    unknowns = len(truth) * int(report.problem["span_dimension"])  # type: ignore[arg-type]
+    if min(counts) <= len(truth) or unknowns >= rank:
+        return ""
+    return f"{counts} samples are shown, {len(truth)} explain {rank - unknowns} equations too many"
 
 
 def _shape(rng: np.random.Generator, low: int = 3, high: int = 6) -> tuple[int, int]:

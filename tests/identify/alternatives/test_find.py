@@ -44,6 +44,27 @@ class TestFromData:
         again, _ = find_alternative(network, start=zero_one)
         np.testing.assert_allclose(again.coefficients, own.coefficients)
 
+    def test_data_that_nearly_explain_the_weights_are_refused(self):
+        network, x, _ = orthonormal_kkt(3, 6)
+        rng = np.random.default_rng(4)
+        for size in (1e-3, 1e-6, 1e-9):
+            start = Dataset(x + size * rng.normal(size=x.shape))
+            with pytest.raises(InvalidInputError, match=r"to 1\.0e-10"):
+                find_alternative(network, start=start)
+        rough = Dataset(x + 1e-6 * rng.normal(size=x.shape))
+        sets = find_alternative(network, start=rough, noise=1e-5)
+        assert len(sets) == 2
+        assert all(found.stationarity <= 2e-5 for found in sets)
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [({"non_negative": True}, "none is negative"), ({"scale": "unit"}, "where all are 1")],
+    )
+    def test_data_that_break_an_assumption_are_refused(self, options, words):
+        network, x, _ = orthonormal_kkt(3, 6)
+        with pytest.raises(InvalidInputError, match=words):
+            find_alternative(network, start=Dataset(2.0 * x), **options)
+
     def test_full_span_leaves_nothing(self):
         network, x, _b, gradient = batch_gradient(8, 3, 5, 3)
         assert find_alternative(network, "gradient", gradient=gradient, start=Dataset(x)) == ()

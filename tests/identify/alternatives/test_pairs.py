@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from identify.alternatives.find import find_alternative
+from identify.alternatives.pairs import _Search
 from identify.alternatives.solvers import minimise, start_cost
 from identify.budget import Budget
 from identify.hermite.data import HermiteData
 from identify.hermite.stationarity import stationarity
 from identify.model.dataset import Dataset
 from identify.model.two_layer import TwoLayerNetwork
+from identify.tensors import symmetric_dimension
 from tests.identify.alternatives.training_sets import (
     batch_gradient,
     check_pair,
@@ -24,6 +26,7 @@ from tests.identify.alternatives.training_sets import (
     stationary,
     unit_rows,
 )
+from tests.identify.families import undetermined
 
 
 def descents(monkeypatch):
@@ -176,6 +179,39 @@ class TestCollapsed:
             )
 
 
+class TestLarger:
+    """No set of as many samples as dimensions: larger ones, and where they prove nothing."""
+
+    @pytest.mark.parametrize("seed", [253, 1048, 1438])
+    def test_trained_networks_without_a_set_of_r(self, seed):
+        # Three and four live cubic neurons, as many equations as r samples have unknowns.
+        case = undetermined(seed)
+        assert case.family == "trained"
+        network = case.data.network
+        r = np.linalg.matrix_rank(network.hidden_weight, tol=1e-9)
+        sets = find_alternative(network, "weight-decay")
+        check_pair(sets, network, network, source="weight-decay", counts=(r + 1, r + 1))
+
+    @pytest.mark.parametrize("seed", [379, 619, 1114])
+    def test_a_set_that_is_overlooked_may_be_the_only_one(self, seed, monkeypatch):
+        # More quartic samples than dimensions, few enough to be unique.
+        case = undetermined(seed)
+        assert case.family == "n > d"
+        r, n = case.samples.shape[1], len(case.samples)
+        assert n * r < symmetric_dimension(4, r)
+        assert searched(case.data) is None
+        monkeypatch.setattr(_Search, "number_open", lambda self, needed: True)
+        assert searched(case.data)[0].count > n
+
+    @pytest.mark.parametrize("degree", [3, 4, 5])
+    def test_planted_sets_that_are_unique(self, degree):
+        # rank H < N, but more equations than the true set has unknowns.
+        for seed in range(6):
+            r = 5 + seed % 2 if degree == 3 else 3 + seed % 3
+            network, _, _, gradient = batch_gradient(r + 1, r, r + 2, degree, seed=seed)
+            assert searched(HermiteData.from_gradient(network, gradient)) is None
+
+
 class TestGradients:
     @pytest.mark.parametrize(
         ("m", "n", "d", "degree", "bias", "smaller"),
@@ -238,8 +274,6 @@ class TestDetermined:
     @pytest.mark.parametrize("degree", [3, 4, 5])
     @pytest.mark.parametrize("r", [3, 5])
     def test_gradients(self, degree, r):
-        from identify.tensors import symmetric_dimension
-
         m = int(1.4 * symmetric_dimension(degree, r) / r) + 2
         network, _, _, gradient = batch_gradient(m, r, r + 3, degree)
         data = HermiteData.from_gradient(network, gradient)
@@ -310,7 +344,6 @@ class TestSearch:
     def test_shown_pairs_of_the_undetermined_families(self):
         from identify.assess import assess_identifiability
         from identify.records import Verdict
-        from tests.identify.families import undetermined
 
         shown = 0
         for seed in range(30):

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import numpy as np
+import pytest
 
+from identify.alternatives.pairs import _Search
+from identify.assess import assess_identifiability
 from identify.checker.check import check_report
+from identify.model.loading import save_network
 from tests.identify.checker.changes import changes, leaves, put
 from tests.identify.checker.problems import Problem, claim, outcome, sign
+from tests.identify.families import undetermined
 
 
 def test_a_stationary_network(tmp_path):
@@ -151,3 +157,34 @@ def test_sets_that_are_only_split_prove_nothing(tmp_path):
     found = claim(report, files, "sets")
     assert found.outcome == "refuted"
     assert "a set of 1 samples explains the data too" in found.detail
+
+
+def larger_pair(network, data, monkeypatch, tmp_path):
+    """A report that shows two sets of more than r samples, whatever they prove, and its claim."""
+    monkeypatch.setattr(_Search, "number_open", lambda self, needed: True)
+    report = assess_identifiability(data, evidence="numerical")
+    monkeypatch.undo()
+    assert report.verdict.value == "nonidentifiable"
+    assert report.scope.samples[0] > report.problem["span_dimension"]
+    save_network(network, tmp_path / "m.npz")
+    files = {"gradient": None}
+    if data.source == "gradient":
+        save_network(data.target, tmp_path / "g.npz")
+        files["gradient"] = tmp_path / "g.npz"
+    return check_report(json.loads(report.to_json()), tmp_path / "m.npz", **files)
+
+
+@pytest.mark.parametrize("seed", [379, 619, 1114])
+def test_larger_sets_beside_a_unique_one_prove_nothing(seed, monkeypatch, tmp_path):
+    case = undetermined(seed)
+    result = larger_pair(case.data.network, case.data, monkeypatch, tmp_path)
+    assert result["sets"].outcome == "not checkable", str(result)
+    assert "may be the only one" in result["sets"].detail
+    assert result.outcome != "confirmed"
+
+
+@pytest.mark.parametrize("seed", [253, 1048, 1438])
+def test_larger_sets_of_trained_networks_are_confirmed(seed, monkeypatch, tmp_path):
+    case = undetermined(seed)
+    result = larger_pair(case.data.network, case.data, monkeypatch, tmp_path)
+    assert result.outcome == "confirmed", str(result)

@@ -12,6 +12,7 @@ import identify.assess as assess
 from identify.hermite.data import HermiteData
 from identify.recovery import measure as measuring
 from tests.command_line import gradient_pair, kkt, random_network, stationary_network, stored
+from tests.identify.families import undetermined
 
 LIMIT = 1000.0
 
@@ -123,3 +124,13 @@ def test_the_same_sets_as_with_measurements_of_its_own():
     assert report.searched
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one.samples, other.samples)
+
+
+@pytest.mark.parametrize("seed", [253, 1048, 1438])
+def test_trained_networks_without_a_set_of_r_have_larger_ones(seed, tmp_path):
+    model = stored(undetermined(seed).data.network, tmp_path / "m.npz")
+    arguments = (model, "--source", "weight-decay", "--out", tmp_path / "out")
+    found = kkt("alternatives", *arguments)
+    assert found.code == 0, found.err
+    checked = kkt("check", tmp_path / "out" / "report.json", model, "--require", "confirmed")
+    assert checked.code == 0, checked.out
