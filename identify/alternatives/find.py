@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from identify.alternatives.admissible import SetRules, largest_difference
+from identify.alternatives.constrained import moved_set, read_keep
 from identify.alternatives.off_span import nu_pair_alternative, off_span_alternative
 from identify.alternatives.pairs import Pair, search_sets
 from identify.arrays import FloatArray
 from identify.budget import Budget, Progress
-from identify.errors import FileError, InvalidInputError, NotYetSupportedError
+from identify.errors import FileError, InvalidInputError
 from identify.hermite.data import HermiteData
 from identify.hermite.stationarity import stationarity
 from identify.model.dataset import Dataset
@@ -73,7 +75,8 @@ def find_alternative(
         network: the weights (for fine-tuning: the final ones).
         source: "kkt", "weight-decay", "gradient" or "fine-tuning".
         samples: number of active samples, if known.
-        distance, keep: not yet supported.
+        distance: how far the second set is from the first, in norms of the largest sample.
+        keep: what the second set keeps of the first, words of `KEEP`.
         start: data that explain the weights, with labels or without.
         gradient, initial, decay, loss: what the source needs, as in `HermiteData`.
         scale, non_negative, noise: assumptions, as in `assess_identifiability`.
@@ -91,7 +94,6 @@ def find_alternative(
     Raises:
         InvalidInputError: an argument out of range; `start` does not explain the weights to
             max(1e-10, 2 rho), or breaks an assumption.
-        NotYetSupportedError: `distance` or `keep`.
 
     Example:
         >>> neurons = np.eye(4)[:2]
@@ -103,10 +105,7 @@ def find_alternative(
     from identify.recovery.measure import measure
     from identify.recovery.stages import Interpolated, Recovered
 
-    if distance is not None or keep:
-        raise NotYetSupportedError(
-            "--distance and --keep come with a later version", "leave them out"
-        )
+    wanted = Move(distance, tuple(read_keep(keep)), seed)
     data = HermiteData.of(
         source, network, gradient=gradient, initial=initial, decay=decay, loss=loss
     )
@@ -117,22 +116,49 @@ def find_alternative(
     if findings is None:
         findings = measure(data, given, seed=seed, budget=budget)
     if start is not None:
-        return _from_start(data, start, findings.noise_level, given, seed)
+        return _from_start(data, start, findings.noise_level, given, wanted)
     if not isinstance(findings, Interpolated):
         return ()
+    rules = SetRules(data, findings.noise_level, given)
     found = search_sets(
-        SetRules(data, findings.noise_level, given),
+        rules,
         findings.reduced,
         findings.linear,
         decomposes=isinstance(findings, Recovered),
         seed=seed,
         budget=budget,
     )
-    return () if found is None else found
+    if found is None:
+        return ()
+    return _moved(rules, found[0], wanted) if wanted.asked else found
+
+
+@dataclass(frozen=True)
+class Move:
+    """What the second set is to be beside the first: see `moved_set`."""
+
+    distance: float | None
+    keep: tuple[str, ...]
+    seed: int
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is."""
+        return self.distance is not None or bool(self.keep)
+
+
+def _moved(rules: SetRules, own: TrainingSet, wanted: Move) -> tuple[TrainingSet, ...]:
+    other = moved_set(
+        rules.data, own, distance=wanted.distance, keep=wanted.keep,
+        noise_level=rules.noise_level, seed=wanted.seed,
+    )  # fmt: skip
+    if other is None or rules.broken(other.samples, other.coefficients):
+        return ()
+    return own, other
 
 
 def _from_start(
-    data: HermiteData, start: Dataset, noise_level: float, given: Assumptions, seed: int
+    data: HermiteData, start: Dataset, noise_level: float, given: Assumptions, wanted: Move
 ) -> tuple[TrainingSet, ...]:
     """The given data with their multipliers, and the same data changed where nothing sees it."""
     from identify.hermite.multipliers import fit_multipliers
@@ -157,7 +183,9 @@ def _from_start(
     broken = rules.broken(x, b)
     if broken:
         raise InvalidInputError("start", "samples that obey the assumptions", broken)
-    moved = None
+    if wanted.asked:
+        return _moved(rules, own, wanted)
+    moved, seed = None, wanted.seed
     if data.homogeneous:
         moved = off_span_alternative(data, x, b, noise_level=noise_level, seed=seed)
     keep_norm = given.scale == "unit"

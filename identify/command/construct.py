@@ -46,7 +46,6 @@ from identify.command.run import (
 from identify.command.sheet import Sheet
 from identify.errors import (
     InvalidInputError,
-    NotYetSupportedError,
 )
 from identify.model.dataset import Dataset, load_samples
 
@@ -61,9 +60,15 @@ def alternatives(
         Path | None,
         typer.Option("--from", metavar="DATA.npz", help="Data that explain the weights."),
     ] = None,
-    distance: Annotated[float | None, typer.Option(metavar="X", hidden=True)] = None,
+    distance: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Distance of the two, in norms of the largest sample."),
+    ] = None,
     keep: Annotated[
-        str | None, typer.Option(metavar="norms,box,count,margins", hidden=True)
+        str | None,
+        typer.Option(
+            metavar="WORD,...", help="What the second set keeps: norms, box, count, margins."
+        ),
     ] = None,
     images: ImageOptions,
     run: RunOptions,
@@ -72,11 +77,14 @@ def alternatives(
     log: LogOptions,
 ) -> int:
     """Find other training sets that explain the same data."""
+    from identify.alternatives.constrained import excluded, read_keep
     from identify.alternatives.find import find_alternative
 
-    for name, value in (("--distance", distance), ("--keep", keep)):
-        if value is not None:
-            raise NotYetSupportedError(f"{name} is not yet supported", "leave it out")
+    kept = tuple(word.strip() for word in keep.split(",")) if keep else ()
+    read_keep(kept)
+    if distance is not None and not 0.0 < distance < float("inf"):
+        raise InvalidInputError("--distance", "a positive number", repr(distance))
+    asked = distance is not None or bool(kept)
     with OutputFolder(output.out, force=output.force, names=RESULTS) as folder:
         data = open_data(model, source, layout)
         check_memory(memory.memory_limit, data, run.seed)
@@ -87,10 +95,11 @@ def alternatives(
         told = log.log()
         started = time.monotonic()
         report, interrupted = assess(data, assume, run, told, EvidenceName.NUMERICAL)
-        sets = report.alternatives
+        sets = () if asked else report.alternatives
         # One search a command, within one time limit.
         left = None if run.time_limit is None else run.time_limit + started - time.monotonic()
-        wanted = truth is not None or not (report.searched or (left is not None and left <= 0.0))
+        late = left is not None and left <= 0.0
+        wanted = asked or truth is not None or not (report.searched or late)
         if not interrupted and wanted:
             arguments = search_arguments(data, assume, run)
             if left is not None:
@@ -100,6 +109,8 @@ def alternatives(
                     sets = find_alternative(
                         data.network,
                         start=truth,
+                        distance=distance,
+                        keep=kept,
                         **arguments,
                         progress=show,
                         findings=report.findings,
@@ -121,7 +132,11 @@ def alternatives(
     if interrupted:
         return INTERRUPTED
     if not sets:
-        say_error(f"no other training sets found; verdict {report.verdict.value}")
+        proved = excluded(distance, kept)
+        found = f"; verdict {report.verdict.value}"
+        if asked:
+            found = ": undecided whether any keeps to --distance and --keep"
+        say_error(proved or f"no other training sets found{found}")
         return 1
     return 0
 

@@ -28,6 +28,8 @@ PRIMES = (2147483647, 2147483629)
 _MODULAR_COLUMNS = 500
 _MODULAR_SECONDS = 5e-10
 _FILL_SECONDS = 4e-7
+_ENTRIES = 60_000_000
+"""Entries of a matrix modulo a prime, each of which is a number of Python for a while."""
 _LATE = "the time limit passed"
 _CHOLESKY = "Cholesky decomposition of the exact Gram matrix with a bound for its rounding"
 _CHUNK = 2_000_000
@@ -104,6 +106,8 @@ def prove_printed(
     if answer.single and leak == 0.0 and required > _MODULAR_COLUMNS:
         return _prove_by_cholesky(answer, required, degree, budget)
     square = rows if degree == 2 else required
+    if min(square, required + 50) * required > _ENTRIES:
+        return PrintedProof(None, 0, required, None, f"too large: {required} columns")
     seconds = square * required * (_FILL_SECONDS + _MODULAR_SECONDS * required)
     if not budget.allows(seconds):
         method = f"a rank modulo a prime takes about {seconds:.0f} s, more than the time left"

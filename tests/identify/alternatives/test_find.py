@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from identify.alternatives.find import find_alternative, save_alternatives
-from identify.errors import FileError, InvalidInputError, NotYetSupportedError
+from identify.errors import FileError, InvalidInputError
 from identify.hermite.data import HermiteData
 from identify.hermite.stationarity import stationarity
 from identify.model.dataset import Dataset
@@ -84,11 +84,16 @@ class TestFromData:
 
 
 class TestArguments:
-    @pytest.mark.parametrize("options", [{"distance": 0.5}, {"keep": ("norms",)}])
-    def test_later_versions(self, options):
+    @pytest.mark.parametrize("distance", [0.0, -1.0, np.nan, np.inf])
+    def test_a_distance_is_positive(self, distance):
+        network, x, _ = orthonormal_kkt(2, 3)
+        with pytest.raises(InvalidInputError, match="distance"):
+            find_alternative(network, start=Dataset(x), distance=distance)
+
+    def test_unknown_words(self):
         network, _, _ = orthonormal_kkt(2, 3)
-        with pytest.raises(NotYetSupportedError, match="later version"):
-            find_alternative(network, **options)
+        with pytest.raises(InvalidInputError, match="norms, box, count, margins"):
+            find_alternative(network, keep=("labels",))
 
     @pytest.mark.parametrize(
         ("source", "options", "words"),

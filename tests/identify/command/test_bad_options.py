@@ -44,8 +44,8 @@ def test_options_of_verify(tmp_path, arguments, words):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [((), "--out"), (("--distance", 1, "--out", "x"), "not yet supported"),
-     (("--keep", "norms", "--out", "x"), "not yet supported")],
+    [((), "--out"), (("--distance", -1, "--out", "x"), "positive number"),
+     (("--keep", "labels", "--out", "x"), "norms, box")],
 )  # fmt: skip
 def test_options_of_alternatives(tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)

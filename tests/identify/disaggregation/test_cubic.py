@@ -217,3 +217,11 @@ def test_near_duplicates_whose_masks_differ_in_two_neurons_are_told_apart():
             apart = np.linalg.norm(report.found.samples[:, None] - x, axis=2)
             assert apart.min(axis=0).max() < 1e-5
     assert decided >= 3
+
+
+def test_a_proof_of_too_many_columns_is_left_out():
+    rng = np.random.default_rng(0)
+    a, p, masks = rng.normal(size=(300, 9)), rng.normal(size=(30, 9)), rng.random((300, 30)) < 0.5
+    proof = prove_printed(a, p, masks, 0.0, degree=3)
+    assert proof.holds is None
+    assert "too large" in proof.method
