@@ -238,7 +238,7 @@ ROWS = Statement(
         Sabotage("more", "one dimension more", conclusion=_few_rows_less),
         Sabotage("row", "a neuron left out", implementation=lost_row),
     ),
-    code=("identify.disaggregation.cubic.count_rows",),
+    code=("identify.disaggregation.cubic.build_cubic",),
     remark="The products of different neurons are independent as far as was seen.",
 )
 

@@ -108,7 +108,7 @@ def test_inspect_says_which_weights_these_can_be(tmp_path, trained):
         assert sources[source]["fits"] is True
         reason = sources[source]["reason"]
         assert f"rank {facts['samples']}: as many samples" in reason
-        assert f"{facts['patterns']} directions of neurons, enough for the 10" in reason
+        assert f"{facts['patterns']} directions of neurons, enough for the 6" in reason
         assert ("only if the output layer was fixed" in reason) == bool(option)
         assert f"kktcert verify {model} --source {source}{option}" in content["run"]
 

@@ -161,7 +161,7 @@ def test_the_command(tmp_path, planted, owned):
     assert (outcome.code, outcome.err) == (0, "")
     assert "5 of 9 samples" in outcome.out
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"audit.json", "report.json", "report.html"}
+    assert names == {"audit.json", "report.json", "report.html", "command.toml"}
     content = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert content["kind"] == "stationary"
     assert sorted(entry["index"] for entry in content["exposed"]) == sorted(place)
