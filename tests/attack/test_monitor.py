@@ -138,7 +138,7 @@ def test_what_it_refuses() -> None:
         monitor.read({"0": torch.ones(40, 8)}, 0)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_it_costs_less_than_a_tenth() -> None:
     """The limit of the issue; the median of steps and readings that alternate, at width 1000."""
     cost = measure(1000, 32, every=100, rounds=7)

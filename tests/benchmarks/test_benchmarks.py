@@ -459,7 +459,7 @@ def test_loo_in_its_span_knows_its_victim_and_its_truth(tmp_path: Path) -> None:
     assert row["curve"][-1]["loss"] < row["curve"][0]["loss"]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_study_of_bilevel_attacks_is_a_sweep(tmp_path: Path, capsys: Any) -> None:
     arguments = [
         "--out", str(tmp_path / "r.sqlite"), "--data", "digits", "--victims", "affine", "--seeds",

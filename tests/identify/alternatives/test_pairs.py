@@ -192,7 +192,9 @@ class TestLarger:
         sets = find_alternative(network, "weight-decay")
         check_pair(sets, network, network, source="weight-decay", counts=(r + 1, r + 1))
 
-    @pytest.mark.parametrize("seed", [379, 619, 1114])
+    @pytest.mark.parametrize(
+        "seed", [619, *(pytest.param(s, marks=pytest.mark.slow) for s in (379, 1114))]
+    )
     def test_a_set_that_is_overlooked_may_be_the_only_one(self, seed, monkeypatch):
         # More quartic samples than dimensions, few enough to be unique.
         case = undetermined(seed)

@@ -174,7 +174,9 @@ def larger_pair(network, data, monkeypatch, tmp_path):
     return check_report(json.loads(report.to_json()), tmp_path / "m.npz", **files)
 
 
-@pytest.mark.parametrize("seed", [379, 619, 1114])
+@pytest.mark.parametrize(
+    "seed", [619, *(pytest.param(s, marks=pytest.mark.slow) for s in (379, 1114))]
+)
 def test_larger_sets_beside_a_unique_one_prove_nothing(seed, monkeypatch, tmp_path):
     case = undetermined(seed)
     result = larger_pair(case.data.network, case.data, monkeypatch, tmp_path)

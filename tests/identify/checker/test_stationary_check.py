@@ -335,6 +335,14 @@ def test_thresholds_are_copies():
     assert point.SUM_LIMIT == SUM_LIMIT
 
 
+QUICK = ("hidden trained", "4 samples, 10 patterns")
+
+
+@pytest.mark.parametrize(
+    "honest",
+    [*QUICK, *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS if k not in QUICK)],
+    indirect=True,
+)
 def test_what_is_changed_and_still_confirmed_is_named(honest):
     kept, tried = [], 0
     for path, value in leaves(honest.report):
