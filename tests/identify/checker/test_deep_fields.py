@@ -130,6 +130,14 @@ def is_named(path, names):
                for name in names)  # fmt: skip
 
 
+QUICK = ("one output, one hidden layer", "degree 3", "leaky, the loss unknown")
+
+
+@pytest.mark.parametrize(
+    "honest",
+    [*QUICK, *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS if k not in QUICK)],
+    indirect=True,
+)
 def test_what_is_changed_and_still_confirmed_is_named(honest):
     kept, tried = [], 0
     for path, value in leaves(honest.report):
