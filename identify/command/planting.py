@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from identify.command.output import replacing
 from identify.command.run import show_facts
 from identify.errors import InvalidInputError
 from identify.model.dataset import load_samples
+
+if TYPE_CHECKING:
+    from identify.planting.relu import PlantedRelu
 
 _COUNT, _DIMENSION = 4, 16
 _MOST_PATTERNS = 8192
@@ -71,19 +74,30 @@ class ReluPlan:
                 if kind == kinds[-1]:
                     raise
                 continue
-            if planted.determined or not self.determined:
+            if not self.determined or _determine(planted):
                 return planted
-        n = len(points)
         raise PlantingError(
-            f"the patterns found do not span the {n * (n + 1) // 2} dimensions that determine {n} "
-            "samples; take fewer samples, more neurons or another --seed"
+            f"the patterns found are too few or too alike to determine {len(points)} samples; take "
+            "fewer samples, more neurons or another --seed"
         )
+
+
+def _determine(planted: PlantedRelu) -> bool:
+    """Whether the patterns leave one set, by the equations of degree 2 or those of degree 3."""
+    from identify.disaggregation.cubic import LARGEST_UNKNOWNS, count_unknowns
+    from identify.disaggregation.printed import prove_printed
+
+    (m, n), on = planted.patterns.shape, planted.patterns
+    if planted.determined or count_unknowns(n, 1, leaky=False) > LARGEST_UNKNOWNS:
+        return planted.determined
+    return prove_printed(np.ones((m, 1)), np.ones((n, 1)), on, 0.0, degree=3).holds is True
 
 
 def plant_relu(
     plan: ReluPlan, out: Path, truth: Path, run: RunOptions, memory: MemoryOptions
 ) -> int:
     """Plant a ReLU network, write it with its truth, and say what it is; the exit code."""
+    from identify.disaggregation.cubic import count_rows
     from identify.model.loading import save_relu_network
     from identify.model.patterns import count_patterns
 
@@ -106,8 +120,8 @@ def plant_relu(
         "samples": count,
         "dimension": dimension,
         "patterns": count_patterns(planted.patterns),
-        "patterns_needed": count * (count + 1) // 2,
-        "determined": planted.determined,
+        "patterns_needed": min(count * (count + 1) // 2, count_rows(count, 1, leaky=False)),
+        "determined": _determine(planted),
         "seed": planted.seed,
     }
     show_facts("Planted network", facts, run.format)

@@ -78,9 +78,7 @@ def audit_gradient(
     exposed, recovered, place = find_exposed(report, network, x, y, groups)
     found = report.found
     notes = [_place_note(place)] if place else []
-    same = equal_rows(groups)
-    if same:
-        notes.append(f"samples of yours are equal and count as one: {spell_groups(same)}")
+    notes += equal_note(groups)
     if found.samples is not None and found.layer == 0:
         notes += affine_note(found.samples, x, len(exposed), fixed_scale=found.scaled)
     noise = max((rank.relative_noise for rank in found.ranks), default=0.0)
@@ -96,6 +94,12 @@ def audit_gradient(
         notes=tuple(notes),
         seconds=found.seconds + time.monotonic() - started,
     )
+
+
+def equal_note(groups: tuple[int, ...]) -> list[str]:
+    """That samples of the owner are equal, where some are."""
+    same = equal_rows(groups)
+    return [f"samples of yours are equal and count as one: {spell_groups(same)}"] if same else []
 
 
 def _classes(

@@ -11,6 +11,7 @@ import numpy as np
 
 from identify.arrays import FloatArray
 from identify.report.gradient import GradientReport
+from identify.report.stationary import StationaryReport
 from identify.text import bullets, labelled, number, section, table
 
 _ROWS = 40
@@ -38,8 +39,72 @@ class BatchExposure:
         return vars(self) | {"equal": list(self.equal)}
 
 
+class AuditOfReport:
+    """What an audit of a gradient and one of weights have in common, beside their own report."""
+
+    report: GradientReport | StationaryReport
+    exposed: tuple[BatchExposure, ...]
+    recovered: int
+    groups: tuple[int, ...]
+    notes: tuple[str, ...]
+    seconds: float
+
+    @property
+    def count(self) -> int:
+        """How many different samples the file holds."""
+        return len(set(self.groups))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The audit as plain data, in the fixed order of audit.json."""
+        raise NotImplementedError
+
+    def to_json(self) -> str:
+        """audit.json as text; NaN and infinity never occur in it."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+
+    def _repr_html_(self) -> str:
+        from identify.report.page.fragment import audit_fragment
+
+        content, title = self.report.to_dict(), "Which samples are exposed?"
+        return audit_fragment(content, str(self), title, exposed=bool(self.exposed))
+
+    def _found(self) -> dict[str, Any]:
+        """How many samples are exposed, and which."""
+        return {
+            "exposed": [entry.to_dict() for entry in self.exposed],
+            "recovered": self.recovered,
+            "unmatched": self.recovered - len(self.exposed),
+        }
+
+    def _origin(self) -> dict[str, Any]:
+        """The verdict that the audit rests on, and where all comes from."""
+        report = self.report
+        return {
+            "verdict": report.verdict,
+            "reason": report.reason,
+            "scope": report.to_dict()["scope"],
+            "assumptions": list(report.assumptions),
+            "notes": list(self.notes),
+            "inputs": [dict(entry) for entry in report.inputs],
+            "seed": report.seed,
+            "versions": dict(report.versions),
+            "seconds": self.seconds,
+        }
+
+    def _verdict_lines(self, on: str) -> list[str]:
+        report = self.report
+        lines = labelled("verdict", f"{report.verdict.upper()}, on the {on} alone")
+        lines += labelled("scope", report.scope_sentence)
+        return lines + labelled("reason", report.reason)
+
+    def _last_lines(self) -> list[str]:
+        lines = section("Notes", bullets(self.notes))
+        lines += section("Assumptions", bullets(self.report.assumptions))
+        return [*lines, "", f"seed {self.report.seed}, {self.seconds:.1f} s"]
+
+
 @dataclass(frozen=True, eq=False)
-class BatchAudit:
+class BatchAudit(AuditOfReport):
     """What one gradient gives away of the samples in the owner's file; `str()` is the text form.
 
     ``weights`` (n,) c_i >= 0 of gradient = sum c_i grad loss, None without loss or labels;
@@ -65,58 +130,28 @@ class BatchAudit:
             return None
         return tuple(int(i) for i in np.flatnonzero(self.weights > 1e-3 * self.weights.max()))
 
-    @property
-    def count(self) -> int:
-        """How many different samples the file holds."""
-        return len(set(self.groups))
-
     def to_dict(self) -> dict[str, Any]:
         """The audit as plain data, in the fixed order of audit.json."""
         members = self.members
         return {
             "kind": "gradient",
-            "exposed": [entry.to_dict() for entry in self.exposed],
-            "recovered": self.recovered,
-            "unmatched": self.recovered - len(self.exposed),
+            **self._found(),
             "weights": None if self.weights is None else self.weights.tolist(),
             "members": None if members is None else list(members),
             "residual": self.residual,
             "fit": self.fit,
-            "verdict": self.report.verdict,
-            "reason": self.report.reason,
-            "scope": self.report.to_dict()["scope"],
-            "assumptions": list(self.report.assumptions),
-            "notes": list(self.notes),
-            "inputs": [dict(entry) for entry in self.report.inputs],
-            "seed": self.report.seed,
-            "versions": dict(self.report.versions),
-            "seconds": self.seconds,
+            **self._origin(),
         }
-
-    def to_json(self) -> str:
-        """audit.json as text; NaN and infinity never occur in it."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
 
     def __str__(self) -> str:
         title = "Audit of one gradient"
-        report = self.report
         lines = [title, "=" * len(title)]
         lines += labelled("exposed", exposed_line(self.exposed, self.count, self.recovered))
         lines += labelled("labels", _labels(self))
-        lines += labelled("verdict", f"{report.verdict.upper()}, on the gradient alone")
-        lines += labelled("scope", report.scope_sentence)
-        lines += labelled("reason", report.reason)
+        lines += self._verdict_lines("gradient")
         lines += labelled("your data", _fit(self))
         lines += section("Samples", _samples(self))
-        lines += section("Notes", bullets(self.notes))
-        lines += section("Assumptions", bullets(report.assumptions))
-        return "\n".join([*lines, "", f"seed {report.seed}, {self.seconds:.1f} s"])
-
-    def _repr_html_(self) -> str:
-        from identify.report.page.fragment import audit_fragment
-
-        content, title = self.report.to_dict(), "Which samples are exposed?"
-        return audit_fragment(content, str(self), title, exposed=bool(self.exposed))
+        return "\n".join([*lines, *self._last_lines()])
 
 
 def exposed_line(exposed: Sequence[BatchExposure], count: int, recovered: int) -> str:

@@ -15,9 +15,16 @@ from identify.arrays import FloatArray
 from identify.disaggregation.stationary import KKT, one_margin, stationary_gradient
 from identify.errors import InvalidInputError
 from identify.exposure.affine import affine_note
-from identify.exposure.batch import LARGEST, equal_to, find_exposed, fit_weights, quality_of
+from identify.exposure.batch import (
+    LARGEST,
+    equal_note,
+    equal_to,
+    find_exposed,
+    fit_weights,
+    quality_of,
+)
 from identify.exposure.weights_report import WeightsAudit
-from identify.model.dataset import as_signs, equal_rows, flat_labels, flat_samples, spell_groups
+from identify.model.dataset import as_signs, flat_labels, flat_samples, spell_groups
 from identify.model.deep import DeepNetwork
 from identify.model.losses import loss_slope
 from identify.report.stationary import StationaryReport
@@ -90,9 +97,7 @@ def audit_stationary(
     active = _active(fit, quality, noise)
     margins = _margins(network, x, y)
     notes = _inside(margins, active) if source == KKT and y is not None else []
-    same = equal_rows(groups)
-    if same:
-        notes.append(f"samples of yours are equal and count as one: {spell_groups(same)}")
+    notes += equal_note(groups)
     if found.samples is not None:
         notes += affine_note(found.samples, x, len(exposed), fixed_scale=found.scaled)
     return WeightsAudit(

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from identify.arrays import FloatArray
-from identify.exposure.batch_report import BatchExposure, exposed_line
+from identify.exposure.batch_report import AuditOfReport, BatchExposure, exposed_line
 from identify.report.stationary import KIND, StationaryReport
-from identify.text import bullets, labelled, number, section, table
+from identify.text import labelled, number, section, table
 
 _ROWS = 40
 
 
 @dataclass(frozen=True, eq=False)
-class WeightsAudit:
+class WeightsAudit(AuditOfReport):
     """What the weights give away of the samples in the owner's file; `str()` is the text form.
 
     ``coefficients`` b (n,) in units of the decay, 0 for a sample that equals an earlier one; their
@@ -43,11 +42,6 @@ class WeightsAudit:
     seconds: float
 
     @property
-    def count(self) -> int:
-        """How many different samples the file holds."""
-        return len(set(self.groups))
-
-    @property
     def multipliers(self) -> FloatArray | None:
         """lambda_i or b_i, shape (n,)."""
         b = self.coefficients
@@ -65,7 +59,7 @@ class WeightsAudit:
 
     def to_dict(self) -> dict[str, Any]:
         """The audit as plain data, in the fixed order of audit.json."""
-        report, multipliers = self.report, self.multipliers
+        multipliers = self.multipliers
         return {
             "kind": KIND,
             "multipliers": None if multipliers is None else multipliers.tolist(),
@@ -75,39 +69,20 @@ class WeightsAudit:
             "active": None if self.active is None else list(self.active),
             "margins": None if self.margins is None else self.margins.tolist(),
             "slackness": self.slackness,
-            "exposed": [entry.to_dict() for entry in self.exposed],
-            "recovered": self.recovered,
-            "unmatched": self.recovered - len(self.exposed),
-            "verdict": report.verdict,
-            "reason": report.reason,
-            "scope": report.to_dict()["scope"],
-            "assumptions": list(report.assumptions),
-            "notes": list(self.notes),
-            "inputs": [dict(entry) for entry in report.inputs],
-            "seed": report.seed,
-            "versions": dict(report.versions),
-            "seconds": self.seconds,
+            **self._found(),
+            **self._origin(),
         }
-
-    def to_json(self) -> str:
-        """audit.json as text; NaN and infinity never occur in it."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
 
     def __str__(self) -> str:
         title = "Audit of the weights of a ReLU network"
-        report = self.report
         lines = [title, "=" * len(title)]
         lines += labelled("exposed", exposed_line(self.exposed, self.count, self.recovered))
-        lines += labelled("verdict", f"{report.verdict.upper()}, on the weights alone")
-        lines += labelled("scope", report.scope_sentence)
-        lines += labelled("reason", report.reason)
+        lines += self._verdict_lines("weights")
         lines += labelled("your data", _fit(self))
         lines += labelled("active", _active(self))
         lines += labelled("margins", _margins(self))
         lines += section("Samples", _samples(self))
-        lines += section("Notes", bullets(self.notes))
-        lines += section("Assumptions", bullets(report.assumptions))
-        return "\n".join([*lines, "", f"seed {report.seed}, {self.seconds:.1f} s"])
+        return "\n".join([*lines, *self._last_lines()])
 
 
 def _fit(audit: WeightsAudit) -> str:

@@ -12,7 +12,8 @@ import time
 from collections import Counter, defaultdict
 
 from identify import Verdict, assess_identifiability
-from tests.identify.families import Case, determined, is_wrong, undetermined
+from tests.identify.families import Case, determined, undetermined
+from tests.identify.judging import is_wrong
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -11,7 +10,15 @@ import numpy as np
 
 from identify.disaggregation import cp, cubic, relu
 from proofs_check.machinery.statement import Check, Hypothesis, Sabotage, Statement
-from proofs_check.statements.batches.kernel import OURS, live_rows, lost_row, other_sign
+from proofs_check.statements.batches.kernel import (
+    OURS,
+    has_own_rank,
+    live_rows,
+    lost_row,
+    merged,
+    none_but_first,
+    other_sign,
+)
 from proofs_check.statements.batches.signals import (
     Signals,
     apart,
@@ -55,10 +62,6 @@ def product_cubic_dimension(batch: Signals) -> int:
 # --- one set of samples ------------------------------------------------------------------------
 
 
-def _has_own_rank(batch: Signals) -> bool:
-    return rank(batch.gradient) == len(batch.slopes)
-
-
 def _has_small_kernel(batch: Signals) -> bool:
     return cubic_dimension(batch) == rank(batch.gradient)
 
@@ -67,22 +70,11 @@ def _undecided_by_squares() -> SearchStrategy[Signals]:
     """Batches that the equations of degree 2 leave open and those of degree 3 do not."""
     return batches((5, 9), (2, 3), (1, 1, 2)).filter(
         lambda batch: (
-            _has_own_rank(batch)
+            has_own_rank(batch)
             and kernel_dimension(batch) > rank(batch.gradient)
             and _has_small_kernel(batch)
         )
     )
-
-
-def _merged() -> SearchStrategy[Signals]:
-    """A last sample that has the mask of another one, and a multiple of its slope."""
-
-    def again(batch: Signals) -> Signals:
-        masks, slopes = batch.masks.copy(), batch.slopes.copy()
-        masks[:, -1], slopes[-1] = masks[:, 0], 2 * slopes[0]
-        return replace(batch, masks=masks, slopes=slopes)
-
-    return batches((6, 9), (2, 3)).map(again)
 
 
 def _by_product(batch: Signals) -> Check:
@@ -105,10 +97,6 @@ def _by_product(batch: Signals) -> Check:
 def _one_set(batch: Signals) -> Check:
     check = only_these(batch)
     return _by_product(batch) if check.holds else check
-
-
-def _none_but_first(batch: Signals) -> Check:
-    return Check.of(batch.masks.shape[1] < 2, "more than one error signal")
 
 
 def _swapped_places() -> Any:
@@ -137,7 +125,7 @@ ONE_SET = Statement(
     source=OURS,
     hypotheses=(
         Hypothesis(
-            "rank", "there are as many samples as the gradient has rank", _has_own_rank, _merged
+            "rank", "there are as many samples as the gradient has rank", has_own_rank, merged
         ),
         Hypothesis(
             "kernel",
@@ -149,7 +137,7 @@ ONE_SET = Statement(
     instances=_undecided_by_squares,
     conclusion=_one_set,
     sabotages=(
-        Sabotage("first", "one error signal at most", conclusion=_none_but_first),
+        Sabotage("first", "one error signal at most", conclusion=none_but_first),
         Sabotage("places", "products in the places of others", implementation=_swapped_places),
         Sabotage("sign", "slopes with the other sign", implementation=other_sign),
     ),

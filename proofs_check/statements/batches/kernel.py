@@ -34,7 +34,7 @@ OURS = "ours"
 # --- one set of samples ------------------------------------------------------------------------
 
 
-def _has_own_rank(batch: Signals) -> bool:
+def has_own_rank(batch: Signals) -> bool:
     return rank(batch.gradient) == len(batch.slopes)
 
 
@@ -51,7 +51,7 @@ def _one_set(batch: Signals) -> Check:
     return by_product(batch) if check.holds else check
 
 
-def _merged() -> SearchStrategy[Signals]:
+def merged() -> SearchStrategy[Signals]:
     """A last sample that has the mask of another one, and a multiple of its slope."""
 
     def again(batch: Signals) -> Signals:
@@ -62,7 +62,7 @@ def _merged() -> SearchStrategy[Signals]:
     return batches((6, 9), (2, 3)).map(again)
 
 
-def _none_but_first(batch: Signals) -> Check:
+def none_but_first(batch: Signals) -> Check:
     return Check.of(batch.masks.shape[1] < 2, "more than one error signal")
 
 
@@ -100,7 +100,7 @@ ONE_SET = Statement(
     source=OURS,
     hypotheses=(
         Hypothesis(
-            "rank", "there are as many samples as the gradient has rank", _has_own_rank, _merged
+            "rank", "there are as many samples as the gradient has rank", has_own_rank, merged
         ),
         Hypothesis(
             "kernel",
@@ -112,7 +112,7 @@ ONE_SET = Statement(
     instances=_determined,
     conclusion=_one_set,
     sabotages=(
-        Sabotage("first", "one error signal at most", conclusion=_none_but_first),
+        Sabotage("first", "one error signal at most", conclusion=none_but_first),
         Sabotage("root", "products without root 2", implementation=_products_without_root),
         Sabotage("sign", "slopes with the other sign", implementation=other_sign),
     ),
@@ -318,7 +318,7 @@ ALWAYS_ON = Statement(
         Hypothesis(
             "rank",
             "there are as many samples as the gradient has rank",
-            _has_own_rank,
+            has_own_rank,
             _all_always_on,
         ),
     ),

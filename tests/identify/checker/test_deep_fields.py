@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from identify.checker.outcome import CONFIRMED, REFUTED, CheckInputError
+from identify.checker.outcome import CONFIRMED, REFUTED
+from tests.identify.checker.changed_fields import unnamed_changes
 from tests.identify.checker.deep_reports import KINDS, planted, signed
 
 CHECKS = (
@@ -101,35 +102,6 @@ def test_a_report_of_format_1_may_lack_what_came_later(honest):
         assert honest.check(signed(report)).outcome == REFUTED, name
 
 
-def leaves(part, path=()):
-    """Paths of all values and parts; of long lists those of the first entry."""
-    yield path, part
-    if isinstance(part, dict):
-        for name, inner in part.items():
-            yield from leaves(inner, (*path, name))
-    elif isinstance(part, list) and part:
-        for k in range(len(part) if path[-1] in ("checks", "ranks") else 1):
-            yield from leaves(part[k], (*path, k))
-
-
-def mutants(value):
-    if isinstance(value, bool):
-        return [not value, None]
-    if isinstance(value, int):
-        return [value + 1, value - 1, 2 * value + 7, 0, None]
-    if isinstance(value, float):
-        return [value * 1.5, value * 0.5, -value, 1e308, None, 0.0]
-    if isinstance(value, list):
-        return [[], None, *([value[:-1]] if value else [])]
-    return [None] if isinstance(value, dict) else []
-
-
-def is_named(path, names):
-    field = ".".join(name for name in path if isinstance(name, str))
-    return any((f"{name}.").startswith(f"{field}.") or field.startswith(f"{name}.")
-               for name in names)  # fmt: skip
-
-
 QUICK = ("one output, one hidden layer", "degree 3", "leaky, the loss unknown")
 
 
@@ -139,26 +111,6 @@ QUICK = ("one output, one hidden layer", "degree 3", "leaky, the loss unknown")
     indirect=True,
 )
 def test_what_is_changed_and_still_confirmed_is_named(honest):
-    kept, tried = [], 0
-    for path, value in leaves(honest.report):
-        if not path or path[-1] == "digest" or (path[-1] in ("pivots", "excluded")):
-            continue
-        if path in (("assumptions",), ("certificate",)):
-            continue  # how many there are is checked, the words are notes
-        for other in mutants(value):
-            if other == value or (isinstance(value, float) and not value):
-                continue
-            report = honest.changed()
-            place = report
-            for name in path[:-1]:
-                place = place[name]
-            place[path[-1]] = other
-            try:
-                result = honest.check(signed(report))
-            except CheckInputError:
-                continue
-            tried += 1
-            if result.outcome == CONFIRMED and not is_named(path, result.not_checked):
-                kept.append((path, value, other))
+    kept, tried = unnamed_changes(honest)
     assert tried > 200
     assert kept == [], "\n".join(map(str, kept))

@@ -17,6 +17,7 @@ from identify.checker.outcome import CONFIRMED, OPEN, REFUTED, CheckInputError
 from identify.checker.stationary import beside, point
 from identify.model.deep import DeepNetwork
 from identify.model.two_logits import SUM_LIMIT
+from tests.identify.checker.changed_fields import unnamed_changes
 from tests.identify.checker.deep_forgeries import with_honest_numbers
 from tests.identify.checker.deep_reports import save
 from tests.identify.checker.stationary_forgeries import FORGERIES, as_if_unique
@@ -30,7 +31,6 @@ from tests.identify.checker.stationary_reports import (
     two_outputs,
     written,
 )
-from tests.identify.checker.test_deep_fields import is_named, leaves, mutants
 from tests.identify.disaggregation.stationary_families import (
     centred,
     changed,
@@ -344,26 +344,6 @@ QUICK = ("hidden trained", "4 samples, 10 patterns")
     indirect=True,
 )
 def test_what_is_changed_and_still_confirmed_is_named(honest):
-    kept, tried = [], 0
-    for path, value in leaves(honest.report):
-        if not path or path[-1] in ("digest", "pivots", "excluded"):
-            continue
-        if path in (("assumptions",), ("certificate",)):
-            continue
-        for other in mutants(value):
-            if other == value or (isinstance(value, float) and not value):
-                continue
-            report = honest.changed()
-            place = report
-            for name in path[:-1]:
-                place = place[name]
-            place[path[-1]] = other
-            try:
-                result = honest.check(signed(report))
-            except CheckInputError:
-                continue
-            tried += 1
-            if result.outcome == CONFIRMED and not is_named(path, result.not_checked):
-                kept.append((path, value, other))
+    kept, tried = unnamed_changes(honest)
     assert tried > 150
     assert kept == [], "\n".join(map(str, kept))

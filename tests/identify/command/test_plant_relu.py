@@ -124,3 +124,16 @@ def test_inspect_says_when_weights_are_no_stationary_point(tmp_path):
     assert "is not clear" in sources["kkt"]["reason"]
     assert not any("--source kkt" in line for line in content["run"])
     assert content["covered"] is True
+
+
+@pytest.mark.parametrize(("width", "seed"), [(10, 0), (11, 2), (12, 1)])
+def test_what_is_said_to_be_determined_is_unique(tmp_path, width, seed):
+    """By the equations of degree 3: those of degree 2 ask for 15 patterns."""
+    size = ("--samples", 5, "--width", width)
+    model, facts = planted(tmp_path, *size, "--seed", seed, "--determined")
+    assert facts["determined"]
+    assert 9 <= facts["patterns"] < 15
+    assert facts["patterns_needed"] == 9
+    found = kkt("verify", model, "--source", "kkt", "--activation", "relu", "--trained", "hidden",
+                "--format", "json")  # fmt: skip
+    assert json.loads(found.out)["verdict"] == "globally"

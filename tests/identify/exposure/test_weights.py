@@ -180,3 +180,11 @@ def test_the_gate_of_the_command_lets_others_pass(tmp_path, planted):
     undecided = kkt("audit", model, data, *options)
     assert undecided.code == 0
     assert "UNDECIDED, on the weights alone" in undecided.out
+
+
+def test_a_notebook_shows_the_audit(planted, owned):
+    x, _ = owned
+    report = identify.assess_stationary(planted.network, trained="hidden")
+    shown = identify.audit_stationary(report, planted.network, x)._repr_html_()
+    assert "Which samples are exposed?" in shown
+    assert "<script" not in shown

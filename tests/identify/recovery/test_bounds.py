@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from identify import HermiteData, TwoLayerNetwork, Verdict, assess_identifiability
-from tests.identify.families import Case, gradient_case, is_wrong, unit_rows
+from tests.identify.families import Case, gradient_case, unit_rows
+from tests.identify.judging import is_wrong
 
 
 def rounded(case: Case, dtype: type) -> Case:

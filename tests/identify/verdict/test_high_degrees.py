@@ -5,7 +5,8 @@ import pytest
 
 from identify import HermiteData, TwoLayerNetwork, Verdict, assess_identifiability
 from identify.tensors import monomials
-from tests.identify.families import Case, is_wrong, unit_rows
+from tests.identify.families import Case, unit_rows
+from tests.identify.judging import is_wrong
 
 
 def data_of(degree: int, r: int, source: str, length: float) -> tuple[HermiteData, np.ndarray]:

@@ -18,11 +18,10 @@ from tests.identify.families import (
     coplanar,
     determined,
     gradient_case,
-    is_wrong,
-    recovered_directions,
     undetermined,
     unit_rows,
 )
+from tests.identify.judging import is_wrong, recovered_directions
 
 
 def batches(quick: int, usual: int) -> list[object]:
