@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from identify.arrays import FloatArray
-from identify.disaggregation.records import NONIDENTIFIABLE
+from identify.disaggregation.records import GLOBALLY, NONIDENTIFIABLE
 from identify.model.deep import DeepGradient, DeepNetwork
 from identify.report.gradient import GradientReport
 from tests.identify.disaggregation.problems import change, initialise
@@ -90,7 +90,9 @@ def left(network: DeepNetwork, exact: DeepGradient, x: FloatArray, p: FloatArray
 
 
 def is_wrong(case: Case, report: GradientReport, tolerance: float = 1e-6) -> str:
-    """Why a verdict "nonidentifiable" is wrong, or nothing."""
+    """Why a verdict "nonidentifiable" or "globally" is wrong, or nothing."""
+    if report.verdict == GLOBALLY:
+        return _overlooked(case, report)
     if report.verdict != NONIDENTIFIABLE:
         return ""
     if not case.ambiguous:
@@ -104,6 +106,20 @@ def is_wrong(case: Case, report: GradientReport, tolerance: float = 1e-6) -> str
     if not (apart > 0.01 * np.linalg.norm(one.samples, axis=1)).any():
         return "the sets are the same"
     return ""
+
+
+def _overlooked(case: Case, report: GradientReport) -> str:
+    """Another set than the printed one, or a printed set of that size that is not the true one."""
+    found = report.found
+    if case.ambiguous:
+        return "two sets explain the gradient"
+    if found.samples is None or found.error_bounds is None:
+        return "no samples"
+    if len(found.samples) < len(case.samples):
+        return ""  # Samples of one mask and proportional slopes are one, as the caveats say.
+    apart = np.linalg.norm(found.samples[:, None] - case.samples[None], axis=2).min(axis=1)
+    reach = 5.0 * found.error_bounds * np.linalg.norm(found.samples, axis=1)
+    return "" if (apart <= reach + 1e-12).all() else "the printed samples are not the true ones"
 
 
 Made = tuple[
